@@ -1,0 +1,2 @@
+//! The `vykar` command.
+fn main() {}

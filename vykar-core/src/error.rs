@@ -1,0 +1,382 @@
+//! Errors: one enum per layer, a variant per cause.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::id::{ChunkId, PackId, SnapshotId};
+
+/// The result of most calls in this crate.
+pub type Result<T, E = VykarError> = std::result::Result<T, E>;
+
+/// Bytes that do not follow the repository format.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    /// The bytes end inside a value.
+    #[error("{what}: ends too early")]
+    Truncated {
+        /// The value being read.
+        what: &'static str,
+    },
+    /// Another type than the format says.
+    #[error("{what}: unexpected type (marker {marker:#04x})")]
+    Type {
+        /// The value being read.
+        what: &'static str,
+        /// The MessagePack marker found.
+        marker: u8,
+    },
+    /// A length or number outside its bounds.
+    #[error("{what}: {found} is outside {min}..={max}")]
+    OutOfBounds {
+        /// The value being read.
+        what: &'static str,
+        /// What was found.
+        found: u64,
+        /// Smallest accepted value.
+        min: u64,
+        /// Largest accepted value.
+        max: u64,
+    },
+    /// Written by a newer program: kept, never called damaged.
+    #[error("{what}: written by a newer version of the program ({detail})")]
+    Newer {
+        /// The object.
+        what: &'static str,
+        /// What gives it away.
+        detail: String,
+    },
+    /// Anything else that a rule of the format forbids.
+    #[error("{what}: {reason}")]
+    Invalid {
+        /// The value being read.
+        what: &'static str,
+        /// The rule that is broken.
+        reason: String,
+    },
+}
+
+/// Sealing, opening and key derivation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CryptoError {
+    /// An object's tag byte names another kind.
+    #[error("object tag {found}, expected {expected}")]
+    WrongTag {
+        /// The kind asked for.
+        expected: u8,
+        /// The kind found.
+        found: u8,
+    },
+    /// Shorter than any sealed object.
+    #[error("only {len} bytes, shorter than any sealed object")]
+    TooShort {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// The authentication tag does not match: damaged, or not what it claims to be.
+    #[error("authentication failed: damaged, or not the object it is named as")]
+    Authentication,
+    /// The passphrase does not unwrap the key.
+    #[error("wrong passphrase")]
+    WrongPassphrase,
+    /// Key derivation parameters outside the accepted bounds.
+    #[error("key derivation: {what} is {found}, accepted is {min}..={max}")]
+    KdfBounds {
+        /// The parameter.
+        what: &'static str,
+        /// What was found.
+        found: u64,
+        /// Smallest accepted value.
+        min: u64,
+        /// Largest accepted value.
+        max: u64,
+    },
+    /// The library or the system's random source failed.
+    #[error("{what} failed: {reason}")]
+    Internal {
+        /// The step.
+        what: &'static str,
+        /// The library's own words.
+        reason: String,
+    },
+}
+
+/// Compression.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// The payload's first byte names no known codec.
+    #[error("unknown compression codec {codec:#04x}")]
+    UnknownCodec {
+        /// The byte found.
+        codec: u8,
+    },
+    /// Would expand beyond the bound.
+    #[error("expands to more than {max} bytes")]
+    TooLarge {
+        /// The bound in bytes.
+        max: u64,
+    },
+    /// The codec refuses the bytes.
+    #[error("{codec}: {reason}")]
+    Corrupt {
+        /// The codec.
+        codec: &'static str,
+        /// Its own words.
+        reason: String,
+    },
+}
+
+/// A storage operation.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// No object under this key.
+    #[error("{key}: no such object")]
+    NotFound {
+        /// The key.
+        key: String,
+    },
+    /// An exclusive write found the key taken.
+    #[error("{key}: exists already")]
+    AlreadyExists {
+        /// The key.
+        key: String,
+    },
+    /// A key that this storage does not accept.
+    #[error("{key:?}: not a valid object key")]
+    InvalidKey {
+        /// The key.
+        key: String,
+    },
+    /// The object is shorter than the range asked for.
+    #[error("{key}: ends before byte {end}")]
+    Short {
+        /// The key.
+        key: String,
+        /// The first byte behind the range.
+        end: u64,
+    },
+    /// Larger than a caller accepts to load.
+    #[error("{key}: {size} bytes, more than the {max} accepted")]
+    TooLarge {
+        /// The key.
+        key: String,
+        /// The object's size in bytes.
+        size: u64,
+        /// The bound in bytes.
+        max: u64,
+    },
+    /// The storage has no room left.
+    #[error("{key}: no space left in the repository's storage")]
+    Full {
+        /// The key being written.
+        key: String,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// Anything else the system reports.
+    #[error("cannot {operation} {key}: {source}")]
+    Io {
+        /// What was being done.
+        operation: &'static str,
+        /// The key.
+        key: String,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+/// Any error of the repository and the operations on it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VykarError {
+    /// The storage failed.
+    #[error("repository storage: {0}")]
+    Storage(#[from] StorageError),
+    /// There is no repository at this place.
+    #[error("{url}: no repository here ({reason})")]
+    NotARepository {
+        /// Where.
+        url: String,
+        /// What is missing or wrong.
+        reason: String,
+    },
+    /// Init found a repository.
+    #[error("{url}: a repository exists here already")]
+    AlreadyARepository {
+        /// Where.
+        url: String,
+    },
+    /// Init found other things.
+    #[error("{url}: holds other files and is not an empty folder")]
+    NotEmpty {
+        /// Where.
+        url: String,
+    },
+    /// The repository's layout version is not known.
+    #[error("{url}: repository layout version {version}, this program reads version 2")]
+    UnsupportedVersion {
+        /// Where.
+        url: String,
+        /// The version found.
+        version: u64,
+    },
+    /// Something about the arguments.
+    #[error("{0}")]
+    Usage(String),
+    /// The passphrase does not open the repository.
+    #[error("wrong passphrase for {url}")]
+    WrongPassphrase {
+        /// Where.
+        url: String,
+    },
+    /// The caller's source of the passphrase failed.
+    #[error("no passphrase: {reason}")]
+    NoPassphrase {
+        /// Why.
+        reason: String,
+    },
+    /// The repository under this URL is another one than last time.
+    #[error("{url}: not the repository that was here before ({detail})")]
+    IdentityChanged {
+        /// Where.
+        url: String,
+        /// What differs.
+        detail: String,
+    },
+    /// An object that is there cannot be used.
+    #[error("{key}: {cause}")]
+    Damaged {
+        /// The object's key.
+        key: String,
+        /// What is wrong with it.
+        cause: ObjectError,
+    },
+    /// No index beside snapshots.
+    #[error("index: missing although the repository has snapshots")]
+    IndexMissing,
+    /// A chunk is not in the index.
+    #[error("chunk {chunk}: not in the index")]
+    ChunkMissing {
+        /// The chunk.
+        chunk: ChunkId,
+    },
+    /// A chunk is in the index and cannot be read.
+    #[error("chunk {chunk} in pack {pack}: {cause}")]
+    ChunkDamaged {
+        /// The chunk.
+        chunk: ChunkId,
+        /// The pack that should hold it.
+        pack: PackId,
+        /// What is wrong.
+        cause: ObjectError,
+    },
+    /// No snapshot matches.
+    #[error("snapshot {wanted:?}: not found")]
+    SnapshotNotFound {
+        /// What was asked for.
+        wanted: String,
+    },
+    /// Several snapshots match.
+    #[error("snapshot {wanted:?}: matches {}", .matches.join(", "))]
+    SnapshotAmbiguous {
+        /// What was asked for.
+        wanted: String,
+        /// Names and ids of those that match.
+        matches: Vec<String>,
+    },
+    /// The snapshot is there and cannot be used.
+    #[error("snapshot {snapshot}: {cause}")]
+    SnapshotUnusable {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// What is wrong.
+        cause: ObjectError,
+    },
+    /// Backups are running, so maintenance may not.
+    #[error("{} backup session(s) are running: {}", .sessions.len(), .sessions.join("; "))]
+    ActiveSessions {
+        /// One line each.
+        sessions: Vec<String>,
+    },
+    /// Somebody else holds the repository's lock.
+    #[error("the repository is locked by {holder} (waited {waited:?})")]
+    Locked {
+        /// Host and process.
+        holder: String,
+        /// How long this program waited.
+        waited: Duration,
+    },
+    /// The lock that this process held is gone.
+    #[error("the repository lock was lost: {reason}; nothing was published")]
+    LockLost {
+        /// How that was seen.
+        reason: String,
+    },
+    /// What the commit relies on is gone.
+    #[error("cannot commit: {reason}; nothing was published, run the backup again")]
+    CommitRefused {
+        /// What is missing.
+        reason: String,
+    },
+    /// A source path or destination failed as a whole.
+    #[error("{}: {source}", .path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// Sealing or key derivation failed on our side.
+    #[error(transparent)]
+    Crypto(#[from] CryptoError),
+    /// Encoding failed on our side.
+    #[error("cannot encode {what}: {reason}")]
+    Encode {
+        /// The structure.
+        what: &'static str,
+        /// The library's own words.
+        reason: String,
+    },
+    /// The operation was asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Why an object that is there cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ObjectError {
+    /// It does not follow the format.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// It does not open.
+    #[error(transparent)]
+    Crypto(#[from] CryptoError),
+    /// It does not decompress.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// Its bytes hash to something else than its name.
+    #[error("content does not match its id")]
+    WrongId,
+    /// It is not there, or not in full, or cannot be read.
+    #[error("{0}")]
+    Unreadable(String),
+}
+
+impl ObjectError {
+    /// True for what a newer program wrote: unsupported, never damaged.
+    pub fn is_newer(&self) -> bool {
+        matches!(self, ObjectError::Format(FormatError::Newer { .. }))
+    }
+}
+
+impl VykarError {
+    /// A [`VykarError::Damaged`] for the object under `key`.
+    pub fn damaged(key: impl Into<String>, cause: impl Into<ObjectError>) -> Self {
+        VykarError::Damaged { key: key.into(), cause: cause.into() }
+    }
+
+    /// A [`VykarError::Path`].
+    pub fn path(path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
+        VykarError::Path { path: path.into(), source: source.into() }
+    }
+}

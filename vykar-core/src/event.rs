@@ -1,0 +1,86 @@
+//! What an operation tells its caller while it runs.
+
+use std::path::PathBuf;
+
+use crate::id::{ChunkId, SnapshotId};
+
+/// A thing worth telling while an operation runs. Operations never print; a caller renders these.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event {
+    /// A source path could not be stored (vanished, unreadable); the rest of the tree goes on.
+    SourceFailed {
+        /// The path as walked.
+        path: PathBuf,
+        /// What happened.
+        reason: String,
+    },
+    /// A file changed while it was read, twice; what was read is stored.
+    SourceChanged {
+        /// The path as walked.
+        path: PathBuf,
+    },
+    /// Something in the source is of a kind this snapshot does not hold (socket, FIFO, device).
+    NotStored {
+        /// The path as walked.
+        path: PathBuf,
+        /// Which kind it is.
+        kind: &'static str,
+    },
+    /// A folder was left out on purpose (the repository itself, its local cache).
+    Skipped {
+        /// The path as walked.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Counters of a running backup or restore.
+    Progress {
+        /// Regular files done.
+        files: u64,
+        /// Bytes of file content done.
+        bytes: u64,
+    },
+    /// An item of a snapshot that breaks a rule of the format, or cannot be decoded; left out.
+    ItemSkipped {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// The item's path, as far as it is known.
+        path: String,
+        /// Which rule.
+        reason: String,
+    },
+    /// A path could not be restored completely.
+    RestoreFailed {
+        /// The path inside the snapshot.
+        path: PathBuf,
+        /// What happened.
+        reason: String,
+    },
+    /// Restored, but part of its metadata (owner, an attribute) could not be set.
+    RestoreIncomplete {
+        /// The path inside the snapshot.
+        path: PathBuf,
+        /// What is missing.
+        reason: String,
+    },
+    /// A snapshot object that cannot be used.
+    SnapshotUnreadable {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// What happened.
+        reason: String,
+    },
+    /// A chunk that cannot be read.
+    ChunkUnreadable {
+        /// The chunk.
+        chunk: ChunkId,
+        /// What happened.
+        reason: String,
+    },
+    /// Anything else worth a line.
+    Note(String),
+}
+
+/// Where an operation's events go.
+pub type Events<'a> = Option<&'a mut dyn FnMut(Event)>;

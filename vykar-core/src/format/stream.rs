@@ -1,0 +1,146 @@
+//! The item stream: the plaintext of the chunks in `item_ptrs`, one after another, is MessagePack
+//! items, which may straddle chunk boundaries.
+
+use super::item::{Item, ItemProblem};
+use super::wire::Reader;
+use crate::error::FormatError;
+
+/// Cuts items out of a stream that arrives chunk by chunk.
+#[derive(Debug, Default)]
+pub struct ItemStream {
+    buf: Vec<u8>,
+    pos: usize,
+    /// Bytes behind `pos` that the next attempt needs. Doubled after each vain one, so that an item
+    /// of many chunks is not parsed anew for each of them.
+    needed: usize,
+    broken: bool,
+}
+
+impl ItemStream {
+    /// An empty stream.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the next chunk's plaintext.
+    pub fn push(&mut self, chunk: &[u8]) {
+        self.buf.drain(..self.pos);
+        self.pos = 0;
+        if !self.broken {
+            self.buf.extend_from_slice(chunk);
+        }
+    }
+
+    /// The next item, checked against the format's rules; `None` until more is pushed.
+    ///
+    /// The outer error means that the rest of the stream cannot be read.
+    pub fn next_item(&mut self) -> Result<Option<Result<Item<'_>, ItemProblem>>, FormatError> {
+        let rest = self.buf.len() - self.pos;
+        if rest == 0 || rest < self.needed {
+            return Ok(None);
+        }
+        self.parse()
+    }
+
+    /// Like [`ItemStream::next_item`] when no more chunks will come: what is left must be whole items.
+    pub fn last_item(&mut self) -> Result<Option<Result<Item<'_>, ItemProblem>>, FormatError> {
+        if self.pos == self.buf.len() {
+            return Ok(None);
+        }
+        self.needed = usize::MAX;
+        self.parse()
+    }
+
+    fn parse(&mut self) -> Result<Option<Result<Item<'_>, ItemProblem>>, FormatError> {
+        let last = self.needed == usize::MAX;
+        let rest = &self.buf[self.pos..];
+        let mut r = Reader::new(rest);
+        match Item::decode(&mut r) {
+            Ok(decoded) => {
+                self.pos += r.position();
+                self.needed = 0;
+                Ok(Some(decoded.and_then(|item| item.check().map(|()| item))))
+            }
+            Err(FormatError::Truncated { .. }) if !last => {
+                self.needed = rest.len().saturating_mul(2);
+                Ok(None)
+            }
+            Err(error) => {
+                self.broken = true;
+                self.pos = self.buf.len();
+                Err(error)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::item::{ChunkRef, ItemType};
+    use super::super::wire::encode;
+    use super::*;
+    use crate::id::ChunkId;
+
+    fn items() -> Vec<Item<'static>> {
+        let big =
+            (0..2000).map(|n| ChunkRef { id: ChunkId([n as u8; 32]), size: 1, stored_size: n }).collect();
+        let mut items: Vec<_> = (0..50).map(|n| Item::new(format!("d{n}"), ItemType::Directory)).collect();
+        items.push(Item { chunks: big, size: 2000, ..Item::new("big", ItemType::RegularFile) });
+        items.extend((0..50).map(|n| Item::new(format!("e{n}"), ItemType::Directory)));
+        items
+    }
+
+    fn read(chunks: &[&[u8]]) -> (Vec<String>, Result<(), FormatError>) {
+        let mut stream = ItemStream::new();
+        let mut paths = Vec::new();
+        for chunk in chunks {
+            stream.push(chunk);
+            loop {
+                match stream.next_item() {
+                    Ok(Some(item)) => {
+                        paths.push(item.map(|i| i.path.into_owned()).unwrap_or_else(|p| format!("!{p}")))
+                    }
+                    Ok(None) => break,
+                    Err(e) => return (paths, Err(e)),
+                }
+            }
+        }
+        loop {
+            match stream.last_item() {
+                Ok(Some(item)) => {
+                    paths.push(item.map(|i| i.path.into_owned()).unwrap_or_else(|p| format!("!{p}")))
+                }
+                Ok(None) => return (paths, Ok(())),
+                Err(e) => return (paths, Err(e)),
+            }
+        }
+    }
+
+    #[test]
+    fn items_straddle_chunks_of_any_size() {
+        let bytes: Vec<u8> = items().iter().flat_map(|i| encode("item", i).unwrap()).collect();
+        let expected: Vec<_> = items().into_iter().map(|i| i.path.into_owned()).collect();
+        for size in [1, 7, 100, 4096, bytes.len()] {
+            let chunks: Vec<_> = bytes.chunks(size).collect();
+            let (paths, end) = read(&chunks);
+            assert_eq!((paths, end), (expected.clone(), Ok(())), "chunks of {size}");
+        }
+    }
+
+    #[test]
+    fn a_stream_that_ends_inside_an_item_says_so() {
+        let bytes: Vec<u8> = items().iter().flat_map(|i| encode("item", i).unwrap()).collect();
+        let (paths, end) = read(&[&bytes[..bytes.len() - 1]]);
+        assert_eq!(paths.len(), items().len() - 1);
+        assert!(matches!(end, Err(FormatError::Truncated { .. })));
+    }
+
+    #[test]
+    fn an_item_that_breaks_a_rule_costs_only_itself() {
+        let mut bytes = encode("item", &Item::new("../x", ItemType::Directory)).unwrap();
+        bytes.extend(encode("item", &Item::new("ok", ItemType::Directory)).unwrap());
+        let (paths, end) = read(&[&bytes]);
+        assert_eq!((paths.len(), paths[1].as_str(), end), (2, "ok", Ok(())));
+        assert!(paths[0].starts_with('!'));
+    }
+}

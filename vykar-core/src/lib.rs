@@ -1,0 +1,27 @@
+//! The library behind `vykar`: an encrypted, deduplicating backup repository.
+//!
+//! Rooms, from the bottom up: [`format`] turns bytes into structs and back, [`crypto`] seals and
+//! opens objects, [`codec`] cuts and compresses, [`storage`] keeps opaque bytes under keys. The
+//! [`repository`] joins them; [`backup`], [`restore`], [`maintenance`] and [`inspect`] are the
+//! operations on top and do not know each other.
+//!
+//! This crate never prints, never reads the environment or a configuration file. Progress leaves
+//! through an `Option<&mut dyn FnMut(Event)>`.
+
+pub mod backup;
+pub mod codec;
+pub mod crypto;
+pub mod error;
+pub mod event;
+pub mod format;
+pub mod id;
+pub mod inspect;
+pub mod maintenance;
+pub mod platform;
+pub mod repository;
+pub mod restore;
+pub mod storage;
+
+pub use error::{CodecError, CryptoError, FormatError, Result, StorageError, VykarError};
+pub use event::Event;
+pub use id::{ChunkId, PackId, RepositoryId, SessionId, SnapshotId};

@@ -1,0 +1,6 @@
+//! What the operating system is asked directly. The only place where `unsafe` is allowed, each
+//! block with its argument.
+
+pub mod process;
+
+pub use process::ProcessIdentity;

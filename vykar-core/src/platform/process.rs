@@ -1,0 +1,78 @@
+//! Who this process is, and whether another one lives.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+/// Inode of the initial PID namespace (`PROC_PID_INIT_INO` in the kernel's `proc_ns.h`).
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// Identifies a process in markers that other machines read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessIdentity {
+    /// Short host name; `HOST:pidns-INODE` outside the initial PID namespace, so that process ids
+    /// are never compared across namespaces.
+    pub host: String,
+    /// Process id.
+    pub pid: u32,
+    /// The kernel's boot id, where `/proc` tells it.
+    pub boot_id: Option<String>,
+}
+
+impl ProcessIdentity {
+    /// This process.
+    pub fn current() -> Self {
+        let mut host = short_hostname();
+        if let Some(inode) = pid_namespace().filter(|inode| *inode != INITIAL_PID_NAMESPACE) {
+            host = format!("{host}:pidns-{inode}");
+        }
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+        ProcessIdentity { host, pid: std::process::id(), boot_id: boot_id.map(|id| id.trim().to_owned()) }
+    }
+
+    /// True when the process `pid` of `host`, started under `boot_id`, is certainly gone.
+    pub fn proves_dead(&self, host: &str, pid: u32, boot_id: Option<&str>) -> bool {
+        if host != self.host {
+            return false;
+        }
+        match (boot_id, self.boot_id.as_deref()) {
+            (Some(theirs), Some(ours)) if theirs != ours => true,
+            _ => !is_alive(pid),
+        }
+    }
+}
+
+/// The host name up to its first dot.
+pub fn short_hostname() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    match name.split('.').next() {
+        Some(short) if !short.is_empty() => short.to_owned(),
+        _ => "localhost".to_owned(),
+    }
+}
+
+fn pid_namespace() -> Option<u64> {
+    fs::metadata("/proc/self/ns/pid").ok().map(|m| m.ino())
+}
+
+fn is_alive(pid: u32) -> bool {
+    let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else {
+        return false;
+    };
+    // EPERM means that it lives and is somebody else's.
+    !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
+}
+
+/// Nanoseconds since boot, suspended time included.
+pub fn boot_nanos() -> u64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(t.tv_sec).unwrap_or(0).saturating_mul(1_000_000_000) + u64::try_from(t.tv_nsec).unwrap_or(0)
+}
+
+/// Login name of the effective user, or its number.
+pub fn user_name() -> String {
+    let uid = nix::unistd::geteuid();
+    match nix::unistd::User::from_uid(uid) {
+        Ok(Some(user)) => user.name,
+        _ => uid.to_string(),
+    }
+}

@@ -1,0 +1,72 @@
+//! Reading chunks through the index.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use super::{Keys, Repository, pack_key};
+use crate::error::{ObjectError, Result, VykarError};
+use crate::format::{IndexBlob, IndexEntry};
+use crate::id::ChunkId;
+use crate::storage::Backend;
+
+/// Reads and decodes chunks. Shared by threads; holds no cache of its own.
+pub struct ChunkReader {
+    backend: Arc<dyn Backend>,
+    keys: Arc<Keys>,
+    index: RwLock<Arc<IndexBlob>>,
+}
+
+impl ChunkReader {
+    /// Over a decoded index.
+    pub fn new(backend: Arc<dyn Backend>, keys: Arc<Keys>, index: IndexBlob) -> Self {
+        ChunkReader { backend, keys, index: RwLock::new(Arc::new(index)) }
+    }
+
+    /// The index as it was last read.
+    pub fn index(&self) -> Arc<IndexBlob> {
+        self.index.read().clone()
+    }
+
+    /// Reads the index again, after a compaction moved chunks or a backup added some.
+    pub fn refresh(&self, repository: &Repository) -> Result<()> {
+        let fresh = Arc::new(repository.read_index()?);
+        *self.index.write() = fresh;
+        Ok(())
+    }
+
+    /// Where a chunk is.
+    pub fn locate(&self, id: &ChunkId) -> Result<IndexEntry> {
+        self.index.read().chunks.get(id).ok_or(VykarError::ChunkMissing { chunk: *id })
+    }
+
+    /// A chunk's plaintext.
+    ///
+    /// # Errors
+    /// [`VykarError::ChunkMissing`] and [`VykarError::ChunkDamaged`] name the chunk and its pack.
+    pub fn read(&self, id: &ChunkId) -> Result<Bytes> {
+        let entry = self.locate(id)?;
+        let damaged = |cause| VykarError::ChunkDamaged { chunk: *id, pack: entry.pack, cause };
+        let mut object = self
+            .backend
+            .get_range(&pack_key(&entry.pack), entry.offset, entry.stored_size as usize)
+            .map_err(|e| damaged(ObjectError::Unreadable(e.to_string())))?;
+        self.keys.open_chunk(id, &mut object).map(Bytes::from).map_err(damaged)
+    }
+
+    /// A chunk's plaintext, which must be `size` bytes, as the item that refers to it says.
+    pub fn read_sized(&self, id: &ChunkId, size: u32) -> Result<Bytes> {
+        let data = self.read(id)?;
+        if data.len() as u64 != u64::from(size) {
+            let reason = format!("holds {} bytes, its item says {size}", data.len());
+            let pack = self.locate(id)?.pack;
+            return Err(VykarError::ChunkDamaged {
+                chunk: *id,
+                pack,
+                cause: ObjectError::Unreadable(reason),
+            });
+        }
+        Ok(data)
+    }
+}

@@ -1,0 +1,210 @@
+//! The repository's lock: an object under `locks/`, held for seconds.
+//!
+//! Ours is owned only when it is the only live one. With a smaller one there, ours is deleted and
+//! tried again later; with only larger ones, we wait for them to go.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::{Repository, now_micros, now_rfc3339};
+use crate::crypto::random;
+use crate::error::{Result, StorageError, VykarError};
+use crate::format::MAX_SMALL_OBJECT;
+use crate::format::marker::{LockMarker, lock_name, parse_lock_name};
+use crate::platform::ProcessIdentity;
+use crate::storage::PutMode;
+
+/// A lock that was not refreshed for this long is nobody's.
+pub const STALE_AFTER: Duration = Duration::from_secs(6 * 3600);
+/// How often a held lock is refreshed, at the writes it protects.
+const REFRESH_EVERY: Duration = Duration::from_secs(600);
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// How a lock is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct LockOptions {
+    /// Give up after this long.
+    pub wait: Duration,
+}
+
+impl Default for LockOptions {
+    fn default() -> Self {
+        LockOptions { wait: Duration::from_secs(600) }
+    }
+}
+
+/// Another process's lock.
+#[derive(Debug, Clone)]
+pub struct OtherLock {
+    /// Its key.
+    pub key: String,
+    /// What it says, when it can be read.
+    pub marker: Option<LockMarker>,
+}
+
+impl OtherLock {
+    fn describe(&self) -> String {
+        match &self.marker {
+            Some(m) => format!("{} (process {}, since {})", m.hostname, m.pid, m.time),
+            None => format!("an unreadable lock object {}", self.key),
+        }
+    }
+
+    fn is_stale(&self, me: &ProcessIdentity) -> bool {
+        let Some(m) = &self.marker else { return false };
+        if me.proves_dead(&m.hostname, m.pid, m.boot_id.as_deref()) {
+            return true;
+        }
+        let age = m.time.parse::<Timestamp>().ok().map(|t| Timestamp::now().duration_since(t));
+        age.and_then(|age| Duration::try_from(age).ok()).is_some_and(|age| age > STALE_AFTER)
+    }
+}
+
+/// All locks but `own`, live ones only; stale ones are removed.
+pub fn live_locks(repository: &Repository, own: Option<&str>) -> Result<Vec<OtherLock>> {
+    let me = ProcessIdentity::current();
+    let mut live = Vec::new();
+    for object in repository.backend().list("locks/")? {
+        let name = object.key.strip_prefix("locks/").unwrap_or("");
+        if Some(object.key.as_str()) == own || parse_lock_name(name).is_none() {
+            continue;
+        }
+        let marker = match repository.backend().get(&object.key, MAX_SMALL_OBJECT) {
+            Err(StorageError::NotFound { .. }) => continue,
+            Err(StorageError::TooLarge { .. }) => None,
+            other => serde_json::from_slice(&other?).ok(),
+        };
+        let lock = OtherLock { key: object.key, marker };
+        match lock.is_stale(&me) {
+            true => repository.backend().delete(&lock.key)?,
+            false => live.push(lock),
+        }
+    }
+    Ok(live)
+}
+
+/// Waits, with growing pauses and jitter, until no lock is held.
+pub fn wait_until_free(repository: &Repository, options: &LockOptions) -> Result<()> {
+    let mut pauses = Pauses::new(options.wait);
+    loop {
+        match live_locks(repository, None)?.first() {
+            None => return Ok(()),
+            Some(other) => pauses.pause(&other.describe())?,
+        }
+    }
+}
+
+struct Pauses {
+    began: Instant,
+    wait: Duration,
+    next: Duration,
+}
+
+impl Pauses {
+    fn new(wait: Duration) -> Self {
+        Pauses { began: Instant::now(), wait, next: FIRST_PAUSE }
+    }
+
+    fn pause(&mut self, holder: &str) -> Result<()> {
+        let waited = self.began.elapsed();
+        if waited >= self.wait {
+            return Err(VykarError::Locked { holder: holder.to_owned(), waited });
+        }
+        // Half to one and a half of the pause, so that contenders do not move in step.
+        let jitter = u32::from(random::<1>()?[0]);
+        let pause = self.next / 2 + self.next * jitter / 255;
+        std::thread::sleep(pause.min(self.wait - waited));
+        self.next = (self.next * 2).min(LONGEST_PAUSE);
+        Ok(())
+    }
+}
+
+/// The held lock. Dropping releases it as well as that can be done.
+pub struct RepositoryLock<'r> {
+    repository: &'r Repository,
+    key: String,
+    refreshed: Instant,
+}
+
+impl<'r> RepositoryLock<'r> {
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// [`VykarError::Locked`] names the holder after `options.wait`.
+    pub fn acquire(repository: &'r Repository, options: &LockOptions) -> Result<Self> {
+        let mut pauses = Pauses::new(options.wait);
+        loop {
+            let mut lock = Self::write_new(repository)?;
+            loop {
+                let others = live_locks(repository, Some(&lock.key))?;
+                let Some(first) = others.first() else {
+                    lock.check()?;
+                    return Ok(lock);
+                };
+                let smaller = others.iter().find(|other| other.key < lock.key);
+                if let Some(smaller) = smaller {
+                    let holder = smaller.describe();
+                    lock.release()?;
+                    pauses.pause(&holder)?;
+                    break;
+                }
+                pauses.pause(&first.describe())?;
+                lock.refresh()?;
+            }
+        }
+    }
+
+    fn write_new(repository: &'r Repository) -> Result<Self> {
+        let key = format!("locks/{}", lock_name(now_micros(), random()?));
+        let lock = RepositoryLock { repository, key, refreshed: Instant::now() };
+        lock.write()?;
+        Ok(lock)
+    }
+
+    fn write(&self) -> Result<()> {
+        let me = ProcessIdentity::current();
+        let marker = LockMarker { hostname: me.host, pid: me.pid, time: now_rfc3339(), boot_id: me.boot_id };
+        let text = serde_json::to_vec(&marker)
+            .map_err(|e| VykarError::Encode { what: "lock", reason: e.to_string() })?;
+        Ok(self.repository.backend().put(&self.key, &text, PutMode::Replace)?)
+    }
+
+    fn refresh(&mut self) -> Result<()> {
+        if self.refreshed.elapsed() >= REFRESH_EVERY {
+            self.write()?;
+            self.refreshed = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the lock is still ours; to be called before each write it protects.
+    ///
+    /// # Errors
+    /// [`VykarError::LockLost`]: stop before writing anything.
+    pub fn check(&mut self) -> Result<()> {
+        let lost = |reason: String| VykarError::LockLost { reason };
+        if !self.repository.backend().exists(&self.key)? {
+            return Err(lost("our lock object is gone".into()));
+        }
+        let others = live_locks(self.repository, Some(&self.key))?;
+        if let Some(other) = others.iter().find(|other| other.key < self.key) {
+            return Err(lost(format!("{} holds an earlier one", other.describe())));
+        }
+        self.refresh()
+    }
+
+    /// Gives the lock back.
+    pub fn release(self) -> Result<()> {
+        let result = self.repository.backend().delete(&self.key);
+        std::mem::forget(self);
+        Ok(result?)
+    }
+}
+
+impl Drop for RepositoryLock<'_> {
+    fn drop(&mut self) {
+        let _ = self.repository.backend().delete(&self.key);
+    }
+}

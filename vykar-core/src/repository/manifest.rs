@@ -1,0 +1,96 @@
+//! The snapshots of a repository. Exists only at run time; nothing of it is stored.
+
+use super::{Repository, snapshot_key};
+use crate::error::{ObjectError, Result, StorageError, VykarError};
+use crate::format::envelope::ObjectKind;
+use crate::format::{MAX_SNAPSHOT_OBJECT, Snapshot, SnapshotMeta};
+use crate::id::SnapshotId;
+
+/// Every snapshot, and those that cannot be used.
+#[derive(Debug, Default)]
+pub struct Manifest {
+    /// Readable snapshots, oldest first (by begin, then id).
+    pub snapshots: Vec<Snapshot>,
+    /// The others, with the reason.
+    pub unreadable: Vec<(SnapshotId, ObjectError)>,
+}
+
+impl Manifest {
+    /// Lists and reads all snapshots.
+    pub fn load(repository: &Repository) -> Result<Self> {
+        let mut manifest = Manifest::default();
+        for id in Self::ids(repository)? {
+            match read_snapshot(repository, &id) {
+                Ok(snapshot) => manifest.snapshots.push(snapshot),
+                Err(VykarError::SnapshotUnusable { cause, .. }) => manifest.unreadable.push((id, cause)),
+                // Deleted since it was listed.
+                Err(VykarError::Storage(StorageError::NotFound { .. })) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        manifest.snapshots.sort_by_key(|s| (s.time, s.id));
+        Ok(manifest)
+    }
+
+    /// The ids in the repository.
+    pub fn ids(repository: &Repository) -> Result<Vec<SnapshotId>> {
+        let objects = repository.backend().list("snapshots/")?;
+        let name = |key: &str| key.strip_prefix("snapshots/").and_then(|n| n.parse().ok());
+        let mut ids: Vec<SnapshotId> = objects.iter().filter_map(|o| name(&o.key)).collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    /// Finds a snapshot by name, by a unique prefix of name or id, or as `latest`.
+    pub fn resolve(&self, wanted: &str) -> Result<&Snapshot> {
+        let not_found = || VykarError::SnapshotNotFound { wanted: wanted.to_owned() };
+        if wanted == "latest" {
+            return self.snapshots.last().ok_or_else(not_found);
+        }
+        if wanted.is_empty() {
+            return Err(not_found());
+        }
+        let by_name: Vec<_> = self.snapshots.iter().filter(|s| s.meta.name == wanted).collect();
+        let matches = match by_name.len() {
+            0 => {
+                let id_prefix = wanted.to_ascii_lowercase();
+                let hit = |s: &&Snapshot| {
+                    s.meta.name.starts_with(wanted) || s.id.to_string().starts_with(&id_prefix)
+                };
+                self.snapshots.iter().filter(hit).collect()
+            }
+            _ => by_name,
+        };
+        match matches[..] {
+            [] => match self.unreadable.iter().find(|(id, _)| id.to_string().starts_with(wanted)) {
+                Some((id, cause)) => {
+                    Err(VykarError::SnapshotUnusable { snapshot: *id, cause: cause.clone() })
+                }
+                None => Err(not_found()),
+            },
+            [one] => Ok(one),
+            _ => {
+                let name = |s: &&Snapshot| format!("{} ({})", s.meta.name, s.id.short());
+                let matches = matches.iter().map(name).collect();
+                Err(VykarError::SnapshotAmbiguous { wanted: wanted.to_owned(), matches })
+            }
+        }
+    }
+}
+
+/// Reads one snapshot's metadata.
+///
+/// # Errors
+/// [`VykarError::SnapshotUnusable`] when the object is there and damaged or newer.
+pub fn read_snapshot(repository: &Repository, id: &SnapshotId) -> Result<Snapshot> {
+    let unusable = |cause: ObjectError| VykarError::SnapshotUnusable { snapshot: *id, cause };
+    let mut object = match repository.backend().get(&snapshot_key(id), MAX_SNAPSHOT_OBJECT) {
+        Err(e @ StorageError::TooLarge { .. }) => {
+            return Err(unusable(ObjectError::Unreadable(e.to_string())));
+        }
+        other => other?,
+    };
+    let plain = repository.keys().open(ObjectKind::Snapshot, id.as_bytes(), &mut object).map_err(unusable)?;
+    let meta = SnapshotMeta::decode(plain).map_err(|e| unusable(e.into()))?;
+    Snapshot::new(*id, meta).map_err(|e| unusable(e.into()))
+}

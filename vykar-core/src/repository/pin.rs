@@ -1,0 +1,93 @@
+//! Remembering which repository lives at a URL.
+//!
+//! Whoever holds the storage could put another repository in its place (one without encryption, for
+//! instance) and wait for the next backup. So the first use remembers the identity, and a changed
+//! one is refused until a person says that it is meant.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Keys;
+use crate::crypto::pack_id;
+use crate::error::VykarError;
+use crate::format::RepoConfig;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Identity {
+    url: String,
+    id: String,
+    encryption: String,
+    /// A keyed hash that only the holder of the keys can compute.
+    fingerprint: String,
+}
+
+impl Identity {
+    fn of(url: &str, config: &RepoConfig, keys: &Keys) -> Result<Self, VykarError> {
+        let print = keys.hasher().local(b"vykarpin", &[config.id.as_bytes()])?;
+        Ok(Identity {
+            url: url.to_owned(),
+            id: config.id.to_string(),
+            encryption: config.encryption.to_string(),
+            fingerprint: crate::ChunkId(print).to_string(),
+        })
+    }
+
+    fn difference(&self, other: &Identity) -> Option<String> {
+        if self.id != other.id {
+            let short = |id: &str| id.chars().take(16).collect::<String>();
+            return Some(format!("repository id {} became {}", short(&self.id), short(&other.id)));
+        }
+        if self.encryption != other.encryption {
+            return Some(format!("encryption {} became {}", self.encryption, other.encryption));
+        }
+        (self.fingerprint != other.fingerprint).then(|| "its keys changed".to_owned())
+    }
+}
+
+fn pin_path(cache_dir: &Path, url: &str) -> PathBuf {
+    cache_dir.join("pins").join(format!("{}.json", pack_id(url.as_bytes())))
+}
+
+/// Compares with what is remembered and remembers what is new.
+///
+/// # Errors
+/// [`VykarError::IdentityChanged`] when another repository was here before, unless `trust`.
+pub fn check(
+    cache_dir: &Path,
+    url: &str,
+    config: &RepoConfig,
+    keys: &Keys,
+    trust: bool,
+) -> Result<(), VykarError> {
+    let now = Identity::of(url, config, keys)?;
+    let path = pin_path(cache_dir, url);
+    if let Ok(text) = fs::read_to_string(&path) {
+        if let Ok(before) = serde_json::from_str::<Identity>(&text) {
+            match before.difference(&now) {
+                None => return Ok(()),
+                Some(detail) if !trust => {
+                    return Err(VykarError::IdentityChanged { url: url.to_owned(), detail });
+                }
+                Some(_) => {}
+            }
+        } else if !trust {
+            let detail = format!("{} cannot be read", path.display());
+            return Err(VykarError::IdentityChanged { url: url.to_owned(), detail });
+        }
+    }
+    // A cache that cannot be written (a read-only home) must not stop a restore.
+    let _ = remember(&path, &now);
+    Ok(())
+}
+
+fn remember(path: &Path, identity: &Identity) -> std::io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(dir)?;
+    let temporary = dir.join(format!(".tmp-{}", std::process::id()));
+    let mut file = fs::File::create(&temporary)?;
+    file.write_all(&serde_json::to_vec_pretty(identity)?)?;
+    fs::rename(temporary, path)
+}

@@ -1,0 +1,141 @@
+//! Opaque bytes under keys.
+//!
+//! A backend promises little, so that an object store fits: whole-object writes that appear at once
+//! or not at all, reads of whole objects or ranges, listing by prefix, deletion. There is no rename
+//! and no append.
+
+pub mod local;
+pub mod memory;
+
+pub use local::LocalBackend;
+pub use memory::MemoryBackend;
+
+use crate::error::StorageError;
+
+/// An object as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// Its key.
+    pub key: String,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+/// What a write does when the key is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutMode {
+    /// Replace what is there.
+    Replace,
+    /// Fail with [`StorageError::AlreadyExists`]; of several writers at once one wins.
+    Exclusive,
+}
+
+/// Storage of a repository's objects. Keys are `/`-separated relative paths, see [`check_key`].
+pub trait Backend: Send + Sync {
+    /// Where this is, for messages and for remembering the repository's identity.
+    fn url(&self) -> &str;
+
+    /// A whole object, which must not be larger than `max` bytes.
+    fn get(&self, key: &str, max: u64) -> Result<Vec<u8>, StorageError>;
+
+    /// `len` bytes from `offset`; [`StorageError::Short`] when the object ends before.
+    fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Vec<u8>, StorageError>;
+
+    /// Writes a whole object. When this returns the object is durable and visible in full; when it
+    /// fails, the key is as it was, or holds the whole object.
+    fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError>;
+
+    /// All objects whose key begins with `prefix`, a directory ending in `/` or empty for all, in no
+    /// order. Unfinished writes are left out. An absent directory is empty.
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError>;
+
+    /// Removes an object durably; an absent one is fine.
+    fn delete(&self, key: &str) -> Result<(), StorageError>;
+
+    /// An object's length in bytes.
+    fn size(&self, key: &str) -> Result<u64, StorageError>;
+
+    /// True when there is an object under this key.
+    fn exists(&self, key: &str) -> Result<bool, StorageError> {
+        match self.size(key) {
+            Ok(_) => Ok(true),
+            Err(StorageError::NotFound { .. }) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// Accepts `a/b/c` of ASCII letters, digits, `.`, `-` and `_`, no component empty or starting with a
+/// dot, at most 255 bytes.
+pub fn check_key(key: &str) -> Result<(), StorageError> {
+    let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b'_');
+    let component = |part: &str| !part.is_empty() && !part.starts_with('.') && part.bytes().all(plain);
+    if key.len() <= 255 && key.split('/').all(component) {
+        return Ok(());
+    }
+    Err(StorageError::InvalidKey { key: key.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What every backend must do.
+    fn contract(b: &dyn Backend) {
+        assert!(matches!(b.get("config", 10), Err(StorageError::NotFound { .. })));
+        assert!(matches!(b.size("config"), Err(StorageError::NotFound { .. })));
+        assert!(matches!(b.get_range("packs/00/x", 0, 1), Err(StorageError::NotFound { .. })));
+        assert_eq!(b.list("snapshots/").unwrap(), []);
+        b.put("config", b"one", PutMode::Exclusive).unwrap();
+        assert!(matches!(
+            b.put("config", b"two", PutMode::Exclusive),
+            Err(StorageError::AlreadyExists { .. })
+        ));
+        assert_eq!(b.get("config", 3).unwrap(), b"one");
+        assert!(matches!(b.get("config", 2), Err(StorageError::TooLarge { size: 3, max: 2, .. })));
+        b.put("config", b"three", PutMode::Replace).unwrap();
+        assert_eq!(b.get("config", 10).unwrap(), b"three");
+        assert_eq!(b.get_range("config", 1, 3).unwrap(), b"hre");
+        assert_eq!(b.get_range("config", 5, 0).unwrap(), b"");
+        assert!(matches!(b.get_range("config", 3, 3), Err(StorageError::Short { end: 6, .. })));
+        assert!(matches!(b.get_range("config", u64::MAX, 3), Err(StorageError::Short { .. })));
+        b.put("packs/ab/abcd", b"", PutMode::Replace).unwrap();
+        let info = |key: &str, size| ObjectInfo { key: key.into(), size };
+        assert_eq!(b.list("packs/").unwrap(), [info("packs/ab/abcd", 0)]);
+        let mut all = b.list("").unwrap();
+        all.sort_by(|a, b| a.key.cmp(&b.key));
+        assert_eq!(all, [info("config", 5), info("packs/ab/abcd", 0)]);
+        assert!(b.exists("config").unwrap() && !b.exists("nope").unwrap());
+        b.delete("config").unwrap();
+        b.delete("config").unwrap();
+        assert!(!b.exists("config").unwrap());
+        for bad in ["", "/a", "a/", "a//b", "../a", "a/../b", ".tmp-1", "a b", "a\0", "é"] {
+            assert!(matches!(b.get(bad, 1), Err(StorageError::InvalidKey { .. })), "{bad:?}");
+            assert!(
+                matches!(b.put(bad, b"", PutMode::Replace), Err(StorageError::InvalidKey { .. })),
+                "{bad:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn memory_keeps_the_contract() {
+        contract(&MemoryBackend::new());
+    }
+
+    #[test]
+    fn local_keeps_the_contract() {
+        let dir = tempfile::tempdir().unwrap();
+        contract(&LocalBackend::new(dir.path()));
+    }
+
+    #[test]
+    fn local_listing_ignores_unfinished_writes_and_foreign_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let b = LocalBackend::new(dir.path());
+        b.put("snapshots/a", b"x", PutMode::Replace).unwrap();
+        std::fs::write(dir.path().join("snapshots/.tmp-123"), b"half").unwrap();
+        std::fs::write(dir.path().join("snapshots/bad name"), b"").unwrap();
+        assert_eq!(b.list("snapshots/").unwrap().len(), 1);
+    }
+}

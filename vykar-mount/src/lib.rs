@@ -1,0 +1,1 @@
+//! FUSE file system over the snapshots of a vykar repository.
