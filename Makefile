@@ -1,0 +1,32 @@
+# `make` alone lists the targets.
+
+CARGO ?= cargo
+PREFIX ?= $(HOME)/.cargo
+
+.PHONY: help fmt-check lint test pre-commit build install demo
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+fmt-check: ## formatting, as rustfmt wants it
+	$(CARGO) fmt --all --check
+
+lint: ## clippy; a warning is an error
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+test: ## all tests, real mounts included
+	scripts/needs test
+	$(CARGO) test --workspace --locked
+
+pre-commit: fmt-check lint test ## the three above
+
+build: ## an optimised binary in target/release/vykar
+	scripts/needs build
+	$(CARGO) build --release --locked --package vykar-cli
+
+install: ## the same, into PREFIX/bin (default ~/.cargo/bin)
+	scripts/needs build
+	$(CARGO) install --locked --path vykar-cli --root $(PREFIX)
+
+demo: ## backup, mount, compare and restore in a temporary folder; SOURCE=folder to choose what
+	scripts/demo $(SOURCE)
