@@ -3,7 +3,7 @@
 CARGO ?= cargo
 PREFIX ?= $(HOME)/.cargo
 
-.PHONY: help fmt-check lint test pre-commit build install demo
+.PHONY: help needs fmt-check lint test pre-commit build install demo
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -11,21 +11,23 @@ help: ## this list
 fmt-check: ## formatting, as rustfmt wants it
 	$(CARGO) fmt --all --check
 
+needs: ## what the tests need beyond the tool chain, and how to get what is missing
+	@scripts/needs test
+
 lint: ## clippy; a warning is an error
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
-test: ## all tests, real mounts included
-	scripts/needs test
+test: needs ## all tests, real mounts included
 	$(CARGO) test --workspace --locked
 
-pre-commit: fmt-check lint test ## the three above
+pre-commit: needs fmt-check lint test ## the three above
 
 build: ## an optimised binary in target/release/vykar
-	scripts/needs build
+	@scripts/needs build
 	$(CARGO) build --release --locked --package vykar-cli
 
 install: ## the same, into PREFIX/bin (default ~/.cargo/bin)
-	scripts/needs build
+	@scripts/needs build
 	$(CARGO) install --locked --path vykar-cli --root $(PREFIX)
 
 demo: ## backup, mount, compare and restore in a temporary folder; SOURCE=folder to choose what

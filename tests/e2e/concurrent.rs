@@ -1,0 +1,147 @@
+//! Several programs at one repository, and programs that end in the middle.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use vykar_core::platform::ProcessIdentity;
+
+use super::harness::{World, eventually, exit, fingerprint, wait};
+use super::tree::noise;
+
+fn spawn_backup(world: &World, source: &str) -> Child {
+    let mut command = world.command();
+    command.arg("-R").arg(&world.repo).args(["backup", source]);
+    let log = |name: &str| fs::File::create(world.path(&format!("{source}.{name}"))).unwrap();
+    command.stdout(log("out")).stderr(log("err")).spawn().unwrap()
+}
+
+fn objects(world: &World, below: &str) -> Vec<PathBuf> {
+    let below = PathBuf::from(below);
+    let files = fingerprint(&world.repo).into_iter().filter(|(_, (_, kind))| kind != "directory");
+    files.map(|(name, _)| name).filter(|name| name.starts_with(&below)).collect()
+}
+
+fn put_lock(world: &World, host: &str, pid: u32, boot_id: Option<&str>) -> PathBuf {
+    let time = vykar_core::repository::now_rfc3339();
+    let text = serde_json::json!({"hostname": host, "pid": pid, "time": time, "boot_id": boot_id});
+    let path = world.repo.join(format!("locks/{:020}-{}.json", 1_000_000, "ab".repeat(16)));
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, text.to_string()).unwrap();
+    path
+}
+
+#[test]
+fn backups_side_by_side_all_arrive() {
+    let world = World::with_repository("aes256gcm");
+    let names = ["one", "two", "three", "four"];
+    for (n, name) in names.iter().enumerate() {
+        let source = world.folder(name);
+        fs::write(source.join("own"), noise(2 << 20, n as u64)).unwrap();
+        fs::write(source.join("common"), noise(2 << 20, 99)).unwrap();
+    }
+    let children: Vec<_> = names.iter().map(|name| (name, spawn_backup(&world, name))).collect();
+    for (name, mut child) in children {
+        let status = wait(&mut child, Duration::from_secs(120)).expect("backup should end");
+        let said = fs::read_to_string(world.path(&format!("{name}.err"))).unwrap();
+        assert!(status.success(), "{name}: {status}\n{said}");
+    }
+    assert_eq!(world.snapshots().len(), 4);
+    assert!(objects(&world, "sessions").is_empty() && objects(&world, "locks").is_empty());
+    world.run(["check", "--verify-data"]).ok();
+    world.oracle_verify();
+}
+
+#[test]
+fn a_held_lock_is_waited_for() {
+    let world = World::with_repository("aes256gcm");
+    fs::write(world.folder("source").join("file"), b"x").unwrap();
+    let lock = put_lock(&world, "another-machine", 1, None);
+    let mut child = spawn_backup(&world, "source");
+    eventually("registering", || !objects(&world, "sessions").is_empty());
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(child.try_wait().unwrap().is_none(), "it should wait for the lock");
+    assert!(objects(&world, "snapshots").is_empty());
+    // Reading needs no lock.
+    world.run(["list"]).ok();
+    world.run(["check"]).ok();
+    fs::remove_file(lock).unwrap();
+    assert!(wait(&mut child, Duration::from_secs(60)).expect("backup should end").success());
+    assert_eq!(world.snapshots().len(), 1);
+}
+
+#[test]
+fn the_lock_of_a_dead_process_is_removed() {
+    let world = World::with_repository("aes256gcm");
+    fs::write(world.folder("source").join("file"), b"x").unwrap();
+    let me = ProcessIdentity::current();
+    // No process has this number: pid_max is at most 2^22.
+    let lock = put_lock(&world, &me.host, (1 << 22) + 1, me.boot_id.as_deref());
+    world.backup(["source"]).ok();
+    assert!(!lock.exists());
+}
+
+/// Starts a backup that takes a while and waits until packs are written.
+fn backup_in_the_middle(world: &World) -> Child {
+    let source = world.folder("source");
+    for n in 0..4 {
+        fs::write(source.join(format!("file-{n}")), noise(40 << 20, n)).unwrap();
+    }
+    let mut child = spawn_backup(world, "source");
+    eventually("the first pack", || {
+        assert!(child.try_wait().unwrap().is_none(), "the backup was over too soon");
+        !objects(world, "packs").is_empty()
+    });
+    child
+}
+
+#[test]
+fn a_killed_backup_leaves_a_whole_repository() {
+    let world = World::with_repository("aes256gcm");
+    let mut child = backup_in_the_middle(&world);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(objects(&world, "snapshots").is_empty());
+    world.run(["check", "--verify-data"]).ok();
+    world.backup(["source"]).ok();
+    assert_eq!(world.snapshots().len(), 1);
+    world.run(["check", "--verify-data"]).ok();
+    world.oracle_verify();
+    world.run(["restore", "latest", "out"]).ok();
+    assert!(fs::read(world.path("out/file-3")).unwrap() == noise(40 << 20, 3));
+}
+
+#[test]
+fn an_interrupted_backup_cleans_up() {
+    let world = World::with_repository("aes256gcm");
+    let mut child = backup_in_the_middle(&world);
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let status = wait(&mut child, Duration::from_secs(60)).expect("it should end on a signal");
+    assert_eq!(status.code(), Some(exit::INTERRUPTED), "{status}");
+    assert!(objects(&world, "snapshots").is_empty());
+    assert!(objects(&world, "sessions").is_empty(), "the session marker was left");
+    assert!(objects(&world, "locks").is_empty());
+    world.run(["check", "--verify-data"]).ok();
+    world.backup(["source"]).ok();
+    world.run(["check", "--verify-data"]).ok();
+    world.oracle_verify();
+}
+
+#[test]
+fn a_lock_that_stays_is_reported() {
+    // The wait is ten minutes; what is shown here is the exit code's path, through an unreadable lock
+    // that no time makes stale and a backup that is told to stop.
+    let world = World::with_repository("aes256gcm");
+    fs::write(world.folder("source").join("file"), b"x").unwrap();
+    let lock = put_lock(&world, "another-machine", 1, None);
+    fs::write(&lock, b"not json").unwrap();
+    let mut child = spawn_backup(&world, "source");
+    eventually("registering", || !objects(&world, "sessions").is_empty());
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let status = wait(&mut child, Duration::from_secs(20)).expect("waiting for a lock can be interrupted");
+    assert!([Some(exit::INTERRUPTED), Some(exit::LOCKED)].contains(&status.code()), "{status}");
+    assert!(objects(&world, "sessions").is_empty(), "the session marker was left");
+    assert!(lock.exists(), "an unreadable lock is for a person to remove");
+}

@@ -1,0 +1,493 @@
+//! Running the built program, and cleaning up behind it.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// The program under test.
+pub const VYKAR: &str = env!("CARGO_BIN_EXE_vykar");
+/// No command of these tests takes longer than this, unless something hangs.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Exit codes, as the README lists them.
+pub mod exit {
+    pub const FAILURE: i32 = 1;
+    pub const USAGE: i32 = 2;
+    pub const PARTIAL: i32 = 3;
+    pub const PASSPHRASE: i32 = 4;
+    pub const LOCKED: i32 = 5;
+    pub const NO_REPOSITORY: i32 = 6;
+    pub const DAMAGED: i32 = 7;
+    pub const INTERRUPTED: i32 = 130;
+}
+
+/// True for root, who can make and restore every kind of metadata.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Says on the terminal, past the test harness's capture, what this machine does not allow.
+pub fn note(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "note: {text}");
+}
+
+/// The project's root directory.
+pub fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// A file or folder of `../shared`, beside the project; says so where there is none.
+pub fn shared(name: &str) -> Option<PathBuf> {
+    let path = project().parent().unwrap().join("shared").join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    note(&format!("no ../shared/{name} beside the project: what compares with it does not run"));
+    None
+}
+
+/// Fails with the remedy where nothing can be mounted.
+pub fn require_fuse() {
+    let fuse = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
+    assert!(
+        fuse.is_ok(),
+        "this test mounts, and /dev/fuse cannot be opened ({}): load the fuse module; a container needs \
+         --device /dev/fuse --cap-add SYS_ADMIN",
+        fuse.unwrap_err()
+    );
+    let found = Command::new("fusermount3").arg("--version").stdout(Stdio::null()).status().is_ok();
+    assert!(
+        is_root() || found,
+        "this test mounts, and without root that needs fusermount3: apt-get install fuse3"
+    );
+}
+
+/// A parent for temporary folders whose file system keeps user attributes.
+fn scratch() -> PathBuf {
+    let candidates = [std::env::temp_dir(), PathBuf::from(env!("CARGO_TARGET_TMPDIR"))];
+    for dir in &candidates {
+        let probe = tempfile::NamedTempFile::new_in(dir).unwrap();
+        let flags = rustix::fs::XattrFlags::empty();
+        if rustix::fs::lsetxattr(probe.path(), "user.probe", b"1", flags).is_ok() {
+            return dir.clone();
+        }
+    }
+    panic!("neither {candidates:?} keeps extended attributes: set TMPDIR to a folder on ext4, xfs or btrfs");
+}
+
+/// One repository, its local cache, and a folder for everything else.
+pub struct World {
+    dir: TempDir,
+    pub repo: PathBuf,
+    pub cache: PathBuf,
+    pub passphrase: String,
+    /// Run as nobody (root only).
+    pub as_nobody: bool,
+    runs: AtomicU32,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl World {
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("vykar-e2e-").tempdir_in(scratch()).unwrap();
+        let (repo, cache) = (dir.path().join("repo"), dir.path().join("cache"));
+        World {
+            dir,
+            repo,
+            cache,
+            passphrase: "sesame, open".into(),
+            as_nobody: false,
+            runs: AtomicU32::default(),
+        }
+    }
+
+    /// Over a writable copy of somebody else's repository.
+    pub fn with_copy_of(repo: &Path, passphrase: &str) -> Self {
+        let mut world = World::new();
+        copy_tree(repo, &world.repo);
+        world.passphrase = passphrase.to_owned();
+        world
+    }
+
+    /// With a fresh repository.
+    pub fn with_repository(encryption: &str) -> Self {
+        let world = World::new();
+        world.run(["init", "--encryption", encryption]).ok();
+        world
+    }
+
+    /// A path in this world's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A new empty folder in this world's folder.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// The program with its environment, and no arguments.
+    pub fn command(&self) -> Command {
+        let mut command = if self.as_nobody {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]);
+            command.arg(self.program_for_all());
+            command
+        } else {
+            Command::new(VYKAR)
+        };
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_bytes().starts_with(b"VYKAR_")) {
+            command.env_remove(name);
+        }
+        command
+            .env("VYKAR_PASSPHRASE", &self.passphrase)
+            .env("VYKAR_CACHE_DIR", &self.cache)
+            .env("TZ", "UTC")
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// A copy of the program that everybody may run: the build may live in a private folder.
+    fn program_for_all(&self) -> PathBuf {
+        let copy = self.path("vykar");
+        if !copy.exists() {
+            fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+            fs::copy(VYKAR, &copy).unwrap();
+        }
+        copy
+    }
+
+    /// Runs `vykar -R REPO args`.
+    pub fn run<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Run {
+        let mut command = self.command();
+        command.arg("-R").arg(&self.repo).args(args);
+        self.finish(command)
+    }
+
+    /// Runs a prepared command to its end.
+    pub fn finish(&self, mut command: Command) -> Run {
+        // Files and not pipes: a background process that keeps them open must not hold up the test.
+        let number = self.runs.fetch_add(1, Ordering::Relaxed);
+        let logs = self.folder("logs");
+        let (out, err) = (logs.join(format!("{number}.out")), logs.join(format!("{number}.err")));
+        command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
+        let line = shown(&command);
+        let began = Instant::now();
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("{line}: {e}"));
+        let Some(status) = wait(&mut child, PATIENCE) else {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("{line}: still running after {PATIENCE:?}; stderr:\n{}", text(&err));
+        };
+        let run = Run {
+            code: status.code().unwrap_or_else(|| -status.signal().unwrap_or(0)),
+            stdout: fs::read(out).unwrap(),
+            stderr: text(&err),
+            took: began.elapsed(),
+            line,
+        };
+        for sign in ["panicked at", "stack backtrace", "RUST_BACKTRACE"] {
+            assert!(!run.stderr.contains(sign), "{run} must not panic");
+        }
+        run
+    }
+
+    /// Mounts the repository in the background.
+    pub fn mount(&self) -> Mount {
+        require_fuse();
+        let number = self.runs.fetch_add(1, Ordering::Relaxed);
+        let at = self.folder(&format!("mount-{number}"));
+        self.run([OsStr::new("mount"), at.as_os_str(), OsStr::new("--background")]).ok();
+        assert!(is_mounted(&at), "mount --background returned before the mount was there");
+        Mount { at }
+    }
+
+    /// The snapshots that `list --json` shows.
+    pub fn snapshots(&self) -> Vec<serde_json::Value> {
+        let list = self.run(["list", "--json"]).ok().json();
+        list["snapshots"].as_array().unwrap_or_else(|| panic!("no snapshots in {list}")).clone()
+    }
+
+    /// Backs up and returns the run, whatever it was.
+    pub fn backup<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Run {
+        let args = args.into_iter().map(|a| a.as_ref().to_owned());
+        self.run(std::iter::once(OsString::from("backup")).chain(args))
+    }
+
+    /// Lets the independent reader verify the repository, where there is one.
+    pub fn oracle_verify(&self) {
+        let Some(tool) = shared("tools/repo_oracle.py") else { return };
+        let python = oracle_python();
+        let output = Command::new(python)
+            .arg(tool)
+            .arg("verify")
+            .arg(&self.repo)
+            .env("VYKAR_PASSPHRASE", &self.passphrase)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let complained = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "the independent reader found:\n{said}{complained}");
+        assert!(said.contains(" 0 problems"), "{said}");
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // Read-only folders keep their files from anybody but root.
+        if !is_root() {
+            let _ = Command::new("chmod").args(["-R", "u+rwX"]).arg(self.dir.path()).output();
+        }
+        if std::thread::panicking() {
+            self.dir.disable_cleanup(std::env::var_os("KEEP").is_some());
+        }
+    }
+}
+
+/// A Python that has what the independent reader imports.
+fn oracle_python() -> PathBuf {
+    let made = project().join("target/oracle/python");
+    assert!(made.exists(), "the independent reader needs Python packages: run scripts/oracle-env");
+    made
+}
+
+/// What a command did.
+pub struct Run {
+    pub code: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+    pub took: Duration,
+    line: String,
+}
+
+impl std::fmt::Display for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let cut = |text: &str| text.chars().take(4000).collect::<String>();
+        let Run { code, line, .. } = self;
+        write!(f, "{line}\nexit code {code}\n")?;
+        write!(f, "--- stdout\n{}--- stderr\n{}---", cut(&self.out()), cut(&self.stderr))
+    }
+}
+
+impl Run {
+    /// Demands success.
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        self.exits(0)
+    }
+
+    /// Demands an exit code.
+    #[track_caller]
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{self}");
+        self
+    }
+
+    /// Demands a word on stderr.
+    #[track_caller]
+    pub fn says(self, word: &str) -> Self {
+        assert!(self.stderr.contains(word), "{self} should say {word:?}");
+        self
+    }
+
+    /// Demands one message, which fits on a few lines.
+    #[track_caller]
+    pub fn one_message(self) -> Self {
+        let errors =
+            self.stderr.lines().filter(|l| l.starts_with("error") || l.starts_with("vykar:")).count();
+        assert_eq!(errors, 1, "{self} should give one error message");
+        assert!(self.stderr.lines().count() <= 3, "{self} should be short");
+        self
+    }
+
+    /// Standard output as text.
+    pub fn out(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// Standard output as JSON.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.stdout).unwrap_or_else(|e| panic!("{self} is not JSON: {e}"))
+    }
+}
+
+/// A mounted repository; unmounted when dropped, by force if need be.
+pub struct Mount {
+    at: PathBuf,
+}
+
+impl Mount {
+    /// Takes care of a mount that was made otherwise.
+    pub fn adopt(at: PathBuf) -> Self {
+        Mount { at }
+    }
+
+    /// A path inside.
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.at.join(name)
+    }
+
+    /// The newest snapshot's folder, free of symlinks.
+    pub fn latest(&self) -> PathBuf {
+        fs::canonicalize(self.at.join("snapshots/latest")).unwrap()
+    }
+
+    /// Unmounts with `vykar umount`, and demands that it works.
+    pub fn unmount(self, world: &World) {
+        let mut command = world.command();
+        command.arg("umount").arg(&self.at);
+        world.finish(command).ok();
+        assert!(!is_mounted(&self.at), "umount said that it worked, and the mount is still there");
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if !is_mounted(&self.at) {
+            return;
+        }
+        for tool in [&["fusermount3", "-u", "-z"][..], &["umount", "-l"]] {
+            let done = Command::new(tool[0]).args(&tool[1..]).arg(&self.at).output();
+            if done.is_ok_and(|o| o.status.success()) && !is_mounted(&self.at) {
+                return;
+            }
+        }
+        note(&format!("{} is still mounted", self.at.display()));
+    }
+}
+
+/// True when something is mounted exactly here.
+pub fn is_mounted(at: &Path) -> bool {
+    let table = fs::read("/proc/self/mountinfo").unwrap();
+    let mut wanted = Vec::new();
+    for byte in at.as_os_str().as_bytes() {
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\\' => wanted.extend(format!("\\{byte:03o}").bytes()),
+            other => wanted.push(*other),
+        }
+    }
+    table.split(|b| *b == b'\n').any(|line| line.split(|b| *b == b' ').nth(4) == Some(&wanted[..]))
+}
+
+/// Waits for a child; `None` when it takes too long.
+pub fn wait(child: &mut Child, patience: Duration) -> Option<std::process::ExitStatus> {
+    let began = Instant::now();
+    while began.elapsed() < patience {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    None
+}
+
+/// Waits until something is true.
+pub fn eventually(what: &str, mut test: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !test() {
+        assert!(began.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn shown(command: &Command) -> String {
+    let mut line = command.get_program().to_string_lossy().into_owned();
+    for arg in command.get_args() {
+        line.push(' ');
+        line.push_str(&arg.to_string_lossy());
+    }
+    line
+}
+
+fn text(path: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+}
+
+/// Runs an external command that must succeed and say nothing.
+#[track_caller]
+pub fn silent(command: &mut Command) {
+    let line = shown(command);
+    let output = command.output().unwrap_or_else(|e| panic!("{line}: {e}"));
+    let said = [output.stdout, output.stderr].concat();
+    let said: String = String::from_utf8_lossy(&said).chars().take(4000).collect();
+    assert!(output.status.success() && said.is_empty(), "{line}\n{}\n{said}", output.status);
+}
+
+/// Copies a folder of plain files.
+pub fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_tree(&entry.path(), &to),
+            // Not fs::copy: the original may be read-only.
+            false => fs::write(to, fs::read(entry.path()).unwrap()).unwrap(),
+        }
+    }
+}
+
+/// Every file below a folder, by relative path, with its length and SHA-256.
+pub fn fingerprint(dir: &Path) -> BTreeMap<PathBuf, (u64, String)> {
+    fn walk(root: &Path, dir: &Path, found: &mut BTreeMap<PathBuf, (u64, String)>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(root).unwrap().to_owned();
+            if path.is_dir() {
+                found.insert(name, (0, "directory".into()));
+                walk(root, &path, found);
+            } else {
+                found.insert(name, (path.metadata().unwrap().len(), sha256(&path)));
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    if dir.exists() {
+        walk(dir, dir, &mut found);
+    }
+    found
+}
+
+/// SHA-256 of a file's content, in hex.
+pub fn sha256(path: &Path) -> String {
+    let mut file = File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    let mut buf = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buf).unwrap_or_else(|e| panic!("{}: {e}", path.display())) {
+            0 => return hex(hash.finish().as_ref()),
+            n => hash.update(&buf[..n]),
+        }
+    }
+}
+
+/// Lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// From lower-case hex.
+pub fn unhex(text: &str) -> Vec<u8> {
+    assert!(text.len().is_multiple_of(2), "{text}");
+    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
+}

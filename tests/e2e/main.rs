@@ -1,0 +1,19 @@
+//! End-to-end tests: the built `vykar` on real trees, with real mounts.
+//!
+//! Each test works in a temporary folder of its own and unmounts what it mounted. Nothing is skipped
+//! silently: what a test cannot do on this machine it says, and a missing /dev/fuse is a failure.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod cli;
+mod compare;
+mod concurrent;
+mod craft;
+mod damage;
+mod fixtures;
+mod golden;
+mod harness;
+mod mounts;
+mod real;
+mod roundtrip;
+mod sources;
+mod tree;
