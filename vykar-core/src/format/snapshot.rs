@@ -201,7 +201,8 @@ impl Snapshot {
         Ok(Snapshot { id, meta, time })
     }
 
-    /// What people call the label.
+    /// What people call the label: the format keeps it in `source_label`, its `label` stays empty.
+    #[allow(clippy::misnamed_getters)]
     pub fn label(&self) -> &str {
         &self.meta.source_label
     }

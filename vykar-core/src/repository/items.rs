@@ -6,6 +6,7 @@ use crate::format::{Item, ItemProblem, ItemStream, Snapshot};
 
 /// What [`for_each_item`] finds.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "lives on the stack for one call")]
 pub enum Found<'a> {
     /// An item that follows the rules.
     Item(Item<'a>),

@@ -1,0 +1,207 @@
+//! What all threads of one backup share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crossbeam_channel::Sender;
+use parking_lot::Mutex;
+
+use super::filecache::FileCache;
+use super::source::{Names, OwnedXattrs, Stat, XattrResult};
+use super::store::References;
+use super::walk::shown_path;
+use crate::crypto::ChunkHasher;
+use crate::error::{Result, VykarError};
+use crate::event::Event;
+use crate::format::{ChunkRef, Item, wire};
+use crate::repository::Keys;
+
+/// Running counters, for progress lines.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Regular files done.
+    pub files: AtomicU64,
+    /// Their bytes.
+    pub bytes: AtomicU64,
+}
+
+/// Shared by walkers, workers and writer.
+pub struct Context<'c> {
+    pub keys: &'c Keys,
+    pub references: &'c References,
+    pub cache: FileCache,
+    pub names: Names,
+    pub progress: Progress,
+    /// Paths that could not be stored.
+    pub errors: AtomicU64,
+    /// Files stored although they changed while they were read.
+    pub changed_files: AtomicU64,
+    read_xattrs: bool,
+    /// Joined with an item's path, this is where the entry is.
+    base: PathBuf,
+    /// Directories to leave out, by device and inode: the repository and its local cache.
+    excluded: Vec<(u64, u64, &'static str)>,
+    events: Sender<Event>,
+    cancel: Arc<AtomicBool>,
+    aborted: AtomicBool,
+    failure: Mutex<Option<VykarError>>,
+    root: Mutex<Option<Vec<u8>>>,
+}
+
+/// What a [`Context`] is made from.
+pub struct Parts<'c> {
+    pub keys: &'c Keys,
+    pub references: &'c References,
+    pub cache: FileCache,
+    pub read_xattrs: bool,
+    pub base: PathBuf,
+    pub excluded: Vec<(u64, u64, &'static str)>,
+    pub events: Sender<Event>,
+    pub cancel: Arc<AtomicBool>,
+}
+
+impl<'c> Context<'c> {
+    /// A fresh one.
+    pub fn new(parts: Parts<'c>) -> Self {
+        let Parts { keys, references, cache, read_xattrs, base, excluded, events, cancel } = parts;
+        Context {
+            keys,
+            references,
+            cache,
+            names: Names::default(),
+            progress: Progress::default(),
+            errors: AtomicU64::new(0),
+            changed_files: AtomicU64::new(0),
+            read_xattrs,
+            base,
+            excluded,
+            events,
+            cancel,
+            aborted: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            root: Mutex::new(None),
+        }
+    }
+
+    /// The chunk id function.
+    pub fn hasher(&self) -> &ChunkHasher {
+        self.keys.hasher()
+    }
+
+    /// Tells the caller something.
+    pub fn event(&self, event: Event) {
+        // The receiver lives as long as the backup; without one nobody listens.
+        let _ = self.events.send(event);
+    }
+
+    /// Where a path of the snapshot lies in the source.
+    pub fn shown(&self, path: &[u8]) -> PathBuf {
+        shown_path(&self.base, path)
+    }
+
+    /// Reports and counts a path that could not be stored.
+    pub fn failed(&self, path: &[u8], error: &std::io::Error) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        let reason = match error.kind() {
+            std::io::ErrorKind::NotFound => "vanished while the backup ran".to_owned(),
+            _ => error.to_string(),
+        };
+        self.event(Event::SourceFailed { path: self.shown(path), reason });
+    }
+
+    /// Reports a file that changed under the reader's hands.
+    pub fn changed(&self, path: &[u8]) {
+        self.changed_files.fetch_add(1, Ordering::Relaxed);
+        self.event(Event::SourceChanged { path: self.shown(path) });
+    }
+
+    /// Attributes, unless they are switched off; what cannot be read is reported and counted.
+    pub fn xattrs(&self, path: &[u8], read: impl FnOnce() -> XattrResult) -> OwnedXattrs {
+        if !self.read_xattrs {
+            return None;
+        }
+        read().unwrap_or_else(|e| {
+            let e = std::io::Error::new(e.kind(), format!("extended attributes cannot be read: {e}"));
+            self.failed(path, &e);
+            None
+        })
+    }
+
+    /// True for directories that are never part of a backup; says so.
+    pub fn is_excluded(&self, path: &[u8], stat: &Stat) -> bool {
+        let Some((.., what)) =
+            self.excluded.iter().find(|(dev, ino, _)| (*dev, *ino) == (stat.dev, stat.ino))
+        else {
+            return false;
+        };
+        self.event(Event::Skipped { path: self.shown(path), reason: format!("it is {what}") });
+        true
+    }
+
+    /// Encodes an item.
+    pub fn encode(&self, item: &Item<'_>, out: &mut Vec<u8>) {
+        let written = rmp_serde::encode::write(out, item);
+        self.ok(written.map_err(|e| VykarError::Encode { what: "item", reason: e.to_string() }));
+    }
+
+    /// Keeps the source directory's own item.
+    pub fn set_root(&self, item: &Item<'_>) {
+        *self.root.lock() = self.ok(wire::encode("root item", item));
+    }
+
+    /// The source directory's own item, encoded.
+    pub fn take_root(&self) -> Option<Vec<u8>> {
+        self.root.lock().take()
+    }
+
+    /// Nanoseconds since the epoch.
+    pub fn now(&self) -> i64 {
+        i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
+    }
+
+    /// Ends the backup with this error, unless one came before.
+    pub fn abort(&self, error: VykarError) {
+        let mut failure = self.failure.lock();
+        // A thread that only noticed the end has nothing to add.
+        if failure.is_none() || matches!(*failure, Some(VykarError::Interrupted)) {
+            *failure = Some(error);
+        }
+        self.aborted.store(true, Ordering::Release);
+    }
+
+    /// The value, or the end of the backup.
+    pub fn ok<T>(&self, result: Result<T>) -> Option<T> {
+        result.map_err(|e| self.abort(e)).ok()
+    }
+
+    /// True when the backup is to end.
+    pub fn is_aborted(&self) -> bool {
+        if self.cancel.load(Ordering::Relaxed) && !self.aborted.load(Ordering::Relaxed) {
+            self.abort(VykarError::Interrupted);
+        }
+        self.aborted.load(Ordering::Relaxed)
+    }
+
+    /// The error that ended the backup.
+    pub fn take_failure(&self) -> Option<VykarError> {
+        self.failure.lock().take()
+    }
+
+    /// The counters as an event.
+    pub fn progress_event(&self) -> Event {
+        let Progress { files, bytes } = &self.progress;
+        Event::Progress { files: files.load(Ordering::Relaxed), bytes: bytes.load(Ordering::Relaxed) }
+    }
+
+    /// Counts a file in the progress.
+    pub fn done(&self, files: u64, bytes: u64) {
+        self.progress.files.fetch_add(files, Ordering::Relaxed);
+        self.progress.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Sum of the stored sizes of a file's chunks.
+pub fn stored_bytes(chunks: &[ChunkRef]) -> u64 {
+    chunks.iter().map(|c| u64::from(c.stored_size)).sum()
+}

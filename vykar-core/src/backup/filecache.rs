@@ -1,0 +1,400 @@
+//! Which chunks a file had when it was last read, so that an unchanged one is not read again.
+//!
+//! A local file, replaced by rename and read through a memory map:
+//!
+//! ```text
+//! header   "VYKARFC2" | repository id 32 | records u64 | index offset u64 | check 8
+//! records  body length u32 | check 8 | size u64 | mtime i64 | ctime i64 | inode u64 | flags u8
+//!          | chunk count u32 | (chunk id 32 | size u32 | stored size u32)...
+//! index    (path hash 16 | record offset u64)..., sorted
+//! ```
+//!
+//! Checks and path hashes are keyed with the repository's chunk id key, so the file tells nobody
+//! else which paths exist, and a record that was damaged or forged is not used. Whatever looks wrong
+//! means "not cached": the file is then read.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use super::source::Stat;
+use crate::crypto::{ChunkHasher, random};
+use crate::error::CryptoError;
+use crate::format::ChunkRef;
+use crate::id::{ChunkId, RepositoryId, SessionId};
+use crate::platform::map::ReadOnlyMap;
+
+const MAGIC: &[u8; 8] = b"VYKARFC2";
+const HEADER: usize = 8 + 32 + 8 + 8 + 8;
+const INDEX_ENTRY: usize = 24;
+const FIXED_BODY: usize = 8 * 4 + 1 + 4;
+const CHUNK: usize = 40;
+const HAS_XATTRS: u8 = 1;
+/// The record comes from a snapshot, which does not keep inode numbers.
+const NO_INODE: u8 = 2;
+/// A file whose ctime is closer than this to the start of the read that was recorded may have been
+/// rewritten within the clock's granularity: it is not recorded.
+const SETTLED: i64 = 2_000_000_000;
+
+/// A path's key in the cache.
+pub type PathHash = [u8; 16];
+
+/// What is remembered of one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its path's key.
+    pub path: PathHash,
+    /// Size in bytes.
+    pub size: u64,
+    /// Nanoseconds since the epoch.
+    pub mtime: i64,
+    /// Likewise.
+    pub ctime: i64,
+    /// `None` when only a snapshot is known.
+    pub inode: Option<u64>,
+    /// It had extended attributes, which are then read anew.
+    pub has_xattrs: bool,
+    /// Its content.
+    pub chunks: Vec<ChunkRef>,
+}
+
+impl Record {
+    /// Of a file whose read began at `read_start`, nanoseconds since the epoch; `None` when it may
+    /// have been changed since without a trace.
+    pub fn new(
+        path: PathHash,
+        stat: &Stat,
+        has_xattrs: bool,
+        chunks: Vec<ChunkRef>,
+        read_start: i64,
+    ) -> Option<Self> {
+        let Stat { size, mtime, ctime, ino, .. } = *stat;
+        let record = Record { path, size, mtime, ctime, inode: Some(ino), has_xattrs, chunks };
+        record.settled(read_start)
+    }
+
+    /// `self`, unless its ctime is too close to the start of the read.
+    pub fn settled(self, read_start: i64) -> Option<Self> {
+        (self.ctime.saturating_add(SETTLED) <= read_start).then_some(self)
+    }
+
+    /// True when the file is as it was.
+    pub fn matches(&self, stat: &Stat) -> bool {
+        (self.size, self.mtime, self.ctime) == (stat.size, stat.mtime, stat.ctime)
+            && self.inode.is_none_or(|inode| inode == stat.ino)
+    }
+
+    fn encode(&self, hasher: &ChunkHasher, out: &mut Vec<u8>) -> Result<(), CryptoError> {
+        let mut body = Vec::with_capacity(FIXED_BODY + CHUNK * self.chunks.len());
+        body.extend(self.size.to_le_bytes());
+        body.extend(self.mtime.to_le_bytes());
+        body.extend(self.ctime.to_le_bytes());
+        body.extend(self.inode.unwrap_or(0).to_le_bytes());
+        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        body.push(flag(self.has_xattrs, HAS_XATTRS) | flag(self.inode.is_none(), NO_INODE));
+        body.extend((self.chunks.len() as u32).to_le_bytes());
+        for chunk in &self.chunks {
+            body.extend(chunk.id.as_bytes());
+            body.extend(chunk.size.to_le_bytes());
+            body.extend(chunk.stored_size.to_le_bytes());
+        }
+        out.extend((body.len() as u32).to_le_bytes());
+        out.extend(check(hasher, &[&self.path, &body])?);
+        out.extend(body);
+        Ok(())
+    }
+
+    fn decode(path: PathHash, body: &[u8]) -> Option<Self> {
+        let (fixed, chunks) = body.split_at_checked(FIXED_BODY)?;
+        let mut fields = Fields(fixed);
+        let (size, mtime) = (fields.u64()?, fields.u64()? as i64);
+        let (ctime, inode) = (fields.u64()? as i64, fields.u64()?);
+        let flags = fields.take::<1>()?[0];
+        let count = u32::from_le_bytes(fields.take()?) as usize;
+        if chunks.len() != count.checked_mul(CHUNK)? {
+            return None;
+        }
+        let chunks = chunks.chunks_exact(CHUNK).map(|bytes| {
+            let mut fields = Fields(bytes);
+            let id = ChunkId(fields.take()?);
+            let size = u32::from_le_bytes(fields.take()?);
+            Some(ChunkRef { id, size, stored_size: u32::from_le_bytes(fields.take()?) })
+        });
+        Some(Record {
+            path,
+            size,
+            mtime,
+            ctime,
+            inode: (flags & NO_INODE == 0).then_some(inode),
+            has_xattrs: flags & HAS_XATTRS != 0,
+            chunks: chunks.collect::<Option<_>>()?,
+        })
+    }
+}
+
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*head)
+    }
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+}
+
+fn check(hasher: &ChunkHasher, parts: &[&[u8]]) -> Result<[u8; 8], CryptoError> {
+    let hash = hasher.local(b"vykarfcc", parts)?;
+    let mut out = [0; 8];
+    out.copy_from_slice(&hash[..8]);
+    Ok(out)
+}
+
+/// The key of a path.
+pub fn path_hash(hasher: &ChunkHasher, path: &[u8]) -> Result<PathHash, CryptoError> {
+    let hash = hasher.local(b"vykarfcp", &[path])?;
+    let mut out = [0; 16];
+    out.copy_from_slice(&hash[..16]);
+    Ok(out)
+}
+
+/// The cache of the last backup, read-only.
+pub struct FileCache {
+    map: Option<ReadOnlyMap>,
+    index: std::ops::Range<usize>,
+    hasher: ChunkHasher,
+}
+
+impl FileCache {
+    /// A cache that knows nothing.
+    pub fn empty(hasher: ChunkHasher) -> Self {
+        FileCache { map: None, index: 0..0, hasher }
+    }
+
+    /// Opens a cache file; `None` when there is none, or it is not one of this repository's.
+    pub fn open(path: &Path, repository: &RepositoryId, hasher: &ChunkHasher) -> Option<Self> {
+        let map = ReadOnlyMap::open(path).ok()?;
+        let index = Self::read_header(&map, repository, hasher)?;
+        Some(FileCache { map: Some(map), index, hasher: hasher.clone() })
+    }
+
+    fn read_header(
+        data: &[u8],
+        repository: &RepositoryId,
+        hasher: &ChunkHasher,
+    ) -> Option<std::ops::Range<usize>> {
+        let header = data.get(..HEADER)?;
+        let (signed, sum) = header.split_at(HEADER - 8);
+        if check(hasher, &[signed]).ok()? != sum {
+            return None;
+        }
+        let mut fields = Fields(signed);
+        if &fields.take::<8>()? != MAGIC || fields.take::<32>()? != repository.0 {
+            return None;
+        }
+        let (count, start) = (usize::try_from(fields.u64()?).ok()?, usize::try_from(fields.u64()?).ok()?);
+        let end = start.checked_add(count.checked_mul(INDEX_ENTRY)?)?;
+        (end == data.len()).then_some(start..end)
+    }
+
+    /// What is remembered of a path.
+    pub fn find(&self, path: &PathHash) -> Option<Record> {
+        let data: &[u8] = self.map.as_ref()?;
+        let entries = data.get(self.index.clone())?;
+        let (mut low, mut high) = (0, entries.len() / INDEX_ENTRY);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let entry = &entries[middle * INDEX_ENTRY..(middle + 1) * INDEX_ENTRY];
+            match entry[..16].cmp(path) {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+                std::cmp::Ordering::Equal => {
+                    let offset = u64::from_le_bytes(entry[16..].try_into().ok()?);
+                    return self.record(data, *path, usize::try_from(offset).ok()?);
+                }
+            }
+        }
+        None
+    }
+
+    fn record(&self, data: &[u8], path: PathHash, offset: usize) -> Option<Record> {
+        let mut fields = Fields(data.get(offset..self.index.start)?);
+        let len = u32::from_le_bytes(fields.take()?) as usize;
+        let sum: [u8; 8] = fields.take()?;
+        let body = fields.0.get(..len)?;
+        if check(&self.hasher, &[&path, body]).ok()? != sum {
+            return None;
+        }
+        Record::decode(path, body)
+    }
+}
+
+/// Writes the cache of a running backup. Dropped without [`FileCacheWriter::finish`], it leaves
+/// nothing.
+pub struct FileCacheWriter {
+    path: PathBuf,
+    temporary: PathBuf,
+    out: BufWriter<File>,
+    offset: u64,
+    index: Vec<(PathHash, u64)>,
+    repository: RepositoryId,
+    hasher: ChunkHasher,
+    buf: Vec<u8>,
+}
+
+impl FileCacheWriter {
+    /// Begins a file that will replace `path`.
+    pub fn create(path: &Path, repository: RepositoryId, hasher: &ChunkHasher) -> io::Result<Self> {
+        let dir = path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(dir)?;
+        let random = random().map_err(io::Error::other)?;
+        let temporary = dir.join(format!(".tmp-{}", SessionId(random)));
+        let mut out = BufWriter::with_capacity(256 << 10, File::create_new(&temporary)?);
+        out.write_all(&[0; HEADER])?;
+        Ok(FileCacheWriter {
+            path: path.to_owned(),
+            temporary,
+            out,
+            offset: HEADER as u64,
+            index: Vec::new(),
+            repository,
+            hasher: hasher.clone(),
+            buf: Vec::new(),
+        })
+    }
+
+    /// Adds a record; of two for one path the later is lost.
+    pub fn add(&mut self, record: &Record) -> io::Result<()> {
+        self.buf.clear();
+        record.encode(&self.hasher, &mut self.buf).map_err(io::Error::other)?;
+        self.out.write_all(&self.buf)?;
+        self.index.push((record.path, self.offset));
+        self.offset += self.buf.len() as u64;
+        Ok(())
+    }
+
+    /// Puts the file into place.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.index.sort_unstable();
+        self.index.dedup_by_key(|entry| entry.0);
+        for (path, offset) in &self.index {
+            self.out.write_all(path)?;
+            self.out.write_all(&offset.to_le_bytes())?;
+        }
+        let mut header = MAGIC.to_vec();
+        header.extend(self.repository.0);
+        header.extend((self.index.len() as u64).to_le_bytes());
+        header.extend(self.offset.to_le_bytes());
+        let sum = check(&self.hasher, &[&header]).map_err(io::Error::other)?;
+        header.extend(sum);
+        self.out.seek(SeekFrom::Start(0))?;
+        self.out.write_all(&header)?;
+        self.out.flush()?;
+        fs::rename(&self.temporary, &self.path)
+    }
+}
+
+impl Drop for FileCacheWriter {
+    fn drop(&mut self) {
+        // Gone already after finish().
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::FileType;
+
+    fn stat() -> Stat {
+        Stat {
+            kind: FileType::RegularFile,
+            mode: 0o100_644,
+            uid: 0,
+            gid: 0,
+            size: 300,
+            mtime: -5,
+            atime: 0,
+            ctime: 1_000_000_000,
+            dev: 1,
+            ino: 77,
+            nlink: 1,
+            blocks: 8,
+        }
+    }
+
+    fn write(dir: &Path, records: &[Record]) -> (PathBuf, ChunkHasher, RepositoryId) {
+        let (hasher, id) = (ChunkHasher::new([4; 32]), RepositoryId([5; 32]));
+        let path = dir.join("files");
+        let mut writer = FileCacheWriter::create(&path, id, &hasher).unwrap();
+        records.iter().for_each(|r| writer.add(r).unwrap());
+        writer.finish().unwrap();
+        (path, hasher, id)
+    }
+
+    fn records() -> Vec<Record> {
+        let hasher = ChunkHasher::new([4; 32]);
+        let record = |n: u32| {
+            let chunks = (0..n % 4)
+                .map(|c| ChunkRef { id: ChunkId([n as u8; 32]), size: c, stored_size: 9 })
+                .collect();
+            let path = path_hash(&hasher, &n.to_le_bytes()).unwrap();
+            Record::new(path, &stat(), n.is_multiple_of(2), chunks, 3_000_000_000).unwrap()
+        };
+        (0..500).map(record).collect()
+    }
+
+    #[test]
+    fn records_are_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, hasher, id) = write(dir.path(), &records());
+        let cache = FileCache::open(&path, &id, &hasher).unwrap();
+        for record in records() {
+            assert_eq!(cache.find(&record.path), Some(record));
+        }
+        assert_eq!(cache.find(&[0; 16]), None);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn any_damage_means_not_cached() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, hasher, id) = write(dir.path(), &records());
+        assert!(FileCache::open(&path, &RepositoryId([6; 32]), &hasher).is_none());
+        assert!(FileCache::open(&path, &id, &ChunkHasher::new([9; 32])).is_none());
+        let whole = fs::read(&path).unwrap();
+        let known = records();
+        for at in (0..whole.len()).step_by(97) {
+            let mut bad = whole.clone();
+            bad[at] ^= 0x10;
+            fs::write(&path, &bad).unwrap();
+            let Some(cache) = FileCache::open(&path, &id, &hasher) else { continue };
+            for record in &known {
+                assert!(cache.find(&record.path).is_none_or(|found| found == *record));
+            }
+        }
+        for len in [0, 1, HEADER - 1, HEADER, whole.len() - 1] {
+            fs::write(&path, &whole[..len]).unwrap();
+            assert!(FileCache::open(&path, &id, &hasher).is_none(), "{len}");
+        }
+    }
+
+    #[test]
+    fn files_touched_just_before_the_read_are_not_recorded() {
+        let at = |start| Record::new([0; 16], &stat(), false, vec![], start);
+        assert!(at(2_999_999_999).is_none());
+        let record = at(3_000_000_000).unwrap();
+        assert!(record.matches(&stat()));
+        for other in [
+            Stat { size: 301, ..stat() },
+            Stat { mtime: -4, ..stat() },
+            Stat { ctime: 1_000_000_001, ..stat() },
+            Stat { ino: 78, ..stat() },
+        ] {
+            assert!(!record.matches(&other));
+        }
+        assert!(Record { inode: None, ..record }.matches(&Stat { ino: 78, ..stat() }));
+    }
+}
