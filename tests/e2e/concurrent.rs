@@ -130,18 +130,25 @@ fn an_interrupted_backup_cleans_up() {
 }
 
 #[test]
-fn a_lock_that_stays_is_reported() {
-    // The wait is ten minutes; what is shown here is the exit code's path, through an unreadable lock
-    // that no time makes stale and a backup that is told to stop.
+fn a_lock_that_stays_is_reported_and_left() {
     let world = World::with_repository("aes256gcm");
     fs::write(world.folder("source").join("file"), b"x").unwrap();
-    let lock = put_lock(&world, "another-machine", 1, None);
+    let lock = put_lock(&world, "another-machine", 4711, None);
+    let before = fingerprint(&world.repo);
+    let run = world.run(["backup", "source", "--lock-wait", "1"]).exits(exit::LOCKED).one_message();
+    assert!(run.stderr.contains("another-machine") && run.stderr.contains("4711"), "{run}");
+    // Nothing but the folder for session markers may have come.
+    let mut after = fingerprint(&world.repo);
+    after.remove(std::path::Path::new("sessions"));
+    assert_eq!(after, before);
+
+    // An unreadable one is for a person to remove, and waiting can be interrupted.
     fs::write(&lock, b"not json").unwrap();
     let mut child = spawn_backup(&world, "source");
     eventually("registering", || !objects(&world, "sessions").is_empty());
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let status = wait(&mut child, Duration::from_secs(20)).expect("waiting for a lock can be interrupted");
-    assert!([Some(exit::INTERRUPTED), Some(exit::LOCKED)].contains(&status.code()), "{status}");
+    assert_eq!(status.code(), Some(exit::INTERRUPTED), "{status}");
     assert!(objects(&world, "sessions").is_empty(), "the session marker was left");
-    assert!(lock.exists(), "an unreadable lock is for a person to remove");
+    assert!(lock.exists());
 }

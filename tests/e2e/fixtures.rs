@@ -89,10 +89,10 @@ fn listed(world: &World, snapshots: &BTreeMap<String, Items>) {
     assert_eq!(names, snapshots.keys().cloned().collect());
     for (name, items) in snapshots {
         world.run(["snapshot", "list", name]).ok();
-        let list = world.run(["snapshot", "list", name, "--json"]).ok().json();
-        let found = list["items"].as_array().unwrap_or_else(|| panic!("no items in {list}"));
-        assert_eq!(found.len(), items.len(), "snapshot {name}");
-        for item in found {
+        let list = world.run(["snapshot", "list", name, "--json"]).ok().out();
+        assert_eq!(list.lines().count(), items.len(), "snapshot {name}");
+        for line in list.lines() {
+            let item: Value = serde_json::from_str(line).unwrap();
             let path = match item["path_bytes"].as_str() {
                 Some(raw) => unhex(raw),
                 None => item["path"].as_str().unwrap().as_bytes().to_vec(),
@@ -102,8 +102,17 @@ fn listed(world: &World, snapshots: &BTreeMap<String, Items>) {
             assert_eq!(number::<u32>(&item["mode"]) & 0o7777, wanted.mode & 0o7777, "{shown}");
             assert_eq!(number::<u32>(&item["uid"]), wanted.uid, "{shown}");
             assert_eq!(number::<u32>(&item["gid"]), wanted.gid, "{shown}");
+            assert_eq!(i128::from(number::<i64>(&item["mtime"])), wanted.mtime, "{shown}");
+            let xattrs = item["xattrs"].as_object().into_iter().flatten();
+            let xattrs = xattrs.map(|(name, value)| (name.clone(), unhex(value.as_str().unwrap())));
+            assert_eq!(xattrs.collect::<BTreeMap<_, _>>(), wanted.xattrs, "{shown}");
             if wanted.kind == "RegularFile" {
                 assert_eq!(number::<u64>(&item["size"]), wanted.size, "{shown}");
+            }
+            if let Some(target) = &wanted.target {
+                let exact = item["target_bytes"].as_str().map(unhex);
+                let found = exact.or_else(|| item["target"].as_str().map(|t| t.as_bytes().to_vec()));
+                assert_eq!(found.as_ref(), Some(target), "{shown}");
             }
         }
     }

@@ -309,11 +309,10 @@ impl Run {
         self
     }
 
-    /// Demands one message, which fits on a few lines.
+    /// Demands one message, perhaps with what to do next on the following line.
     #[track_caller]
     pub fn one_message(self) -> Self {
-        let errors =
-            self.stderr.lines().filter(|l| l.starts_with("error") || l.starts_with("vykar:")).count();
+        let errors = self.stderr.lines().filter(|l| l.starts_with("vykar: ")).count();
         assert_eq!(errors, 1, "{self} should give one error message");
         assert!(self.stderr.lines().count() <= 3, "{self} should be short");
         self
