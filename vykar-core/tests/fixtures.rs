@@ -1,6 +1,8 @@
 //! Repositories in the published format that another program wrote: what is read from them must be
 //! what their `items.jsonl` says, and cutting their files again must give the chunks they have.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -14,6 +14,8 @@ mod filecache;
 mod source;
 mod sources;
 mod store;
+#[cfg(test)]
+mod tests;
 mod walk;
 mod worker;
 mod writer;

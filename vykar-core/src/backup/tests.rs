@@ -1,0 +1,369 @@
+//! Backups of real folders into a repository in memory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::sync::atomic::AtomicUsize;
+
+use parking_lot::Mutex;
+
+use super::*;
+use crate::error::StorageError;
+use crate::format::{ChunkRef, Encryption, ItemType, Snapshot};
+use crate::id::ChunkId;
+use crate::repository::{InitOptions, OpenOptions};
+use crate::storage::{Backend, MemoryBackend, ObjectInfo, PutMode};
+
+struct Fixture {
+    dir: tempfile::TempDir,
+    backend: Arc<dyn Backend>,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self::over(Arc::new(MemoryBackend::new()))
+    }
+
+    fn over(backend: Arc<dyn Backend>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let init = InitOptions::new(Encryption::None);
+        Repository::init(backend.clone(), &init, &mut || unreachable!(), &OpenOptions::default()).unwrap();
+        fs::create_dir(dir.path().join("src")).unwrap();
+        Fixture { dir, backend }
+    }
+
+    fn source(&self) -> PathBuf {
+        self.dir.path().join("src")
+    }
+
+    fn write(&self, name: &str, data: &[u8]) {
+        let path = self.source().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, data).unwrap();
+    }
+
+    fn repository(&self) -> Repository {
+        let options = OpenOptions { cache_dir: Some(self.dir.path().join("cache")), trust: false };
+        Repository::open(self.backend.clone(), &mut || unreachable!(), &options).unwrap()
+    }
+
+    fn options(&self) -> BackupOptions {
+        BackupOptions { threads: 3, ..BackupOptions::new(vec![self.source()]) }
+    }
+
+    fn backup(&self) -> BackupSummary {
+        backup(&self.repository(), &self.options(), None).unwrap()
+    }
+
+    /// Items of the newest snapshot by path, with their contents.
+    fn items(&self) -> BTreeMap<Vec<u8>, (Item<'static>, Vec<u8>)> {
+        let repository = self.repository();
+        let manifest = repository.manifest().unwrap();
+        read_items(&repository, manifest.resolve("latest").unwrap())
+    }
+
+    /// Every count in the index is the number of references that snapshots have.
+    fn assert_counts(&self) {
+        let repository = self.repository();
+        let reader = repository.chunk_reader().unwrap();
+        let mut counted: HashMap<ChunkId, u32> = HashMap::new();
+        for snapshot in repository.manifest().unwrap().snapshots {
+            for pointer in &snapshot.meta.item_ptrs {
+                *counted.entry(*pointer).or_default() += 1;
+            }
+            for (item, _) in read_items(&repository, &snapshot).into_values() {
+                for chunk in &item.chunks {
+                    *counted.entry(chunk.id).or_default() += 1;
+                }
+            }
+        }
+        let index: HashMap<_, _> = reader.index().chunks.iter().map(|e| (e.id, e.refcount)).collect();
+        assert_eq!(index, counted);
+        assert!(self.backend.list("sessions/").unwrap().is_empty(), "no session is left");
+        assert!(self.backend.list("locks/").unwrap().is_empty(), "no lock is left");
+    }
+}
+
+fn owned(item: Item<'_>) -> Item<'static> {
+    let path = item.path_bytes().to_vec();
+    let target = item.target_bytes().map(<[u8]>::to_vec);
+    let mut copy = Item { mode: item.mode, mtime: item.mtime, size: item.size, ..Item::new("", item.kind) };
+    (copy.chunks, copy.hardlink, copy.ctime) = (item.chunks, item.hardlink, item.ctime);
+    copy.xattrs = item
+        .xattrs
+        .map(|list| list.into_iter().map(|(n, v)| (n.into_owned().into(), v.into_owned().into())).collect());
+    copy.set_names(path.into(), target.map(Into::into));
+    copy
+}
+
+fn read_items(repository: &Repository, snapshot: &Snapshot) -> BTreeMap<Vec<u8>, (Item<'static>, Vec<u8>)> {
+    let reader = repository.chunk_reader().unwrap();
+    let mut items = BTreeMap::new();
+    for_each_item(&reader, snapshot, &mut |found| {
+        let Found::Item(item) = found else { panic!("{found:?}") };
+        let read = |c: &ChunkRef| reader.read_sized(&c.id, c.size).unwrap();
+        let content = item.chunks.iter().flat_map(read).collect();
+        items.insert(item.path_bytes().to_vec(), (owned(item), content));
+        Ok(true)
+    })
+    .unwrap();
+    items
+}
+
+#[test]
+fn a_tree_is_stored_with_its_own_metadata_and_found_unchanged_next_time() {
+    let f = Fixture::new();
+    f.write("a", b"hello");
+    f.write("d/e/empty", b"");
+    f.write("d/f", &vec![7; 3 << 20]);
+    symlink("../nowhere", f.source().join("d/link")).unwrap();
+    let odd = f.source().join(std::ffi::OsStr::from_bytes(b"odd\xff\n"));
+    fs::write(&odd, b"odd").unwrap();
+    fs::hard_link(f.source().join("a"), f.source().join("z")).unwrap();
+    fs::set_permissions(f.source(), PermissionsExt::from_mode(0o751)).unwrap();
+    // Old enough that the clock's granularity is no issue.
+    std::thread::sleep(Duration::from_millis(2100));
+    let first = f.backup();
+    assert_eq!((first.new, first.changed, first.unchanged), (5, 0, 0));
+    assert_eq!((first.directories, first.symlinks, first.meta.stats.nfiles), (2, 1, 5));
+    assert!(first.is_complete());
+    let items = f.items();
+    let paths: Vec<_> = items.keys().map(|p| p.as_slice()).collect();
+    assert_eq!(paths, [&b"a"[..], b"d", b"d/e", b"d/e/empty", b"d/f", b"d/link", b"odd\xff\n", b"z"]);
+    assert_eq!(items[&b"d/f"[..]].1, vec![7; 3 << 20]);
+    assert_eq!(items[&b"d/link"[..]].0.target_bytes(), Some(&b"../nowhere"[..]));
+    assert_eq!(items[&b"a"[..]].0.hardlink, items[&b"z"[..]].0.hardlink);
+    assert!(items[&b"a"[..]].0.hardlink.is_some());
+    assert_eq!(items[&b"z"[..]].1, b"hello");
+    let root = first.meta.root_item().unwrap();
+    assert_eq!((root.kind, root.permissions()), (ItemType::Directory, 0o751));
+    f.assert_counts();
+
+    let second = f.backup();
+    assert_eq!((second.new, second.changed, second.unchanged), (0, 0, 5));
+    assert_eq!((second.added, second.added_stored), (0, 0));
+    f.assert_counts();
+
+    fs::remove_dir_all(f.dir.path().join("cache")).unwrap();
+    let without_cache = f.backup();
+    assert_eq!(without_cache.unchanged, 5, "the previous snapshot serves as the cache");
+    // Not the first: reading a symlink touches its access time.
+    assert_eq!(without_cache.meta.item_ptrs, second.meta.item_ptrs, "the same stream");
+
+    f.write("a", b"HELLO");
+    fs::remove_file(f.source().join("d/f")).unwrap();
+    let changed = f.backup();
+    assert_eq!((changed.new, changed.changed, changed.unchanged), (0, 2, 2), "both names of a changed");
+    assert_eq!(f.items()[&b"z"[..]].1, b"HELLO");
+    f.assert_counts();
+}
+
+#[test]
+fn a_file_rewritten_with_the_same_size_and_mtime_is_noticed() {
+    let f = Fixture::new();
+    f.write("x", b"one");
+    let path = f.source().join("x");
+    let mtime = fs::metadata(&path).unwrap().modified().unwrap();
+    f.backup();
+    fs::write(&path, b"two").unwrap();
+    File::options().write(true).open(&path).unwrap().set_modified(mtime).unwrap();
+    f.backup();
+    assert_eq!(f.items()[&b"x"[..]].1, b"two");
+}
+
+#[test]
+fn large_files_are_cut_segment_by_segment_and_holes_are_zeros() {
+    let f = Fixture::new();
+    let mut file = File::create(f.source().join("large")).unwrap();
+    let noise: Vec<u8> = (0u32..5 << 20).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_be_bytes()).collect();
+    file.write_all(&noise).unwrap();
+    // Two segments of nothing, then data again.
+    file.seek(SeekFrom::Start(3 * crate::codec::chunker::SEGMENT + 12_345)).unwrap();
+    file.write_all(&noise).unwrap();
+    file.set_len(5 * crate::codec::chunker::SEGMENT + 777).unwrap();
+    drop(file);
+    let summary = f.backup();
+    assert!(summary.is_complete());
+    let data = fs::read(f.source().join("large")).unwrap();
+    let (item, content) = f.items().remove(&b"large"[..]).unwrap();
+    assert!(content == data);
+    let repository = f.repository();
+    let chunker = Chunker::new(repository.config().chunker);
+    let expected: Vec<_> = data
+        .chunks(crate::codec::chunker::SEGMENT as usize)
+        .flat_map(|segment| chunker.cut(segment))
+        .map(|c| repository.keys().hasher().chunk_id(c).unwrap())
+        .collect();
+    assert_eq!(item.chunks.iter().map(|c| c.id).collect::<Vec<_>>(), expected);
+    f.assert_counts();
+}
+
+#[test]
+fn several_sources_keep_their_absolute_paths_and_one_file_its_name() {
+    let f = Fixture::new();
+    f.write("one/x", b"1");
+    f.write("two/y", b"2");
+    let sources = vec![f.source().join("one"), f.source().join("two/y")];
+    let options = BackupOptions { sources, ..f.options() };
+    backup(&f.repository(), &options, None).unwrap();
+    let prefix = f.source().as_os_str().as_bytes()[1..].to_vec();
+    let under = |name: &str| [&prefix[..], name.as_bytes()].concat();
+    let found: Vec<_> = f.items().into_keys().collect();
+    assert_eq!(found, [under("/one"), under("/one/x"), under("/two/y")]);
+
+    let options = BackupOptions { sources: vec![f.source().join("two/y")], ..f.options() };
+    backup(&f.repository(), &options, None).unwrap();
+    assert_eq!(f.items().into_keys().collect::<Vec<_>>(), [b"y".to_vec()]);
+    f.assert_counts();
+}
+
+#[test]
+fn concurrent_backups_all_publish_and_counts_stay_right() {
+    let f = Fixture::new();
+    for n in 0..50 {
+        f.write(&format!("f{n}"), format!("content {n}").repeat(n + 1).as_bytes());
+    }
+    std::thread::scope(|scope| {
+        for n in 0..4 {
+            let f = &f;
+            scope.spawn(move || {
+                let options = BackupOptions { label: Some(format!("writer {n}")), ..f.options() };
+                backup(&f.repository(), &options, None).unwrap()
+            });
+        }
+    });
+    assert_eq!(f.repository().manifest().unwrap().snapshots.len(), 4);
+    f.assert_counts();
+}
+
+#[test]
+fn a_cancelled_backup_publishes_nothing() {
+    let f = Fixture::new();
+    f.write("x", b"data");
+    let options = f.options();
+    options.cancel.store(true, Ordering::Relaxed);
+    assert!(matches!(backup(&f.repository(), &options, None), Err(VykarError::Interrupted)));
+    assert!(f.repository().manifest().unwrap().snapshots.is_empty());
+    f.assert_counts();
+}
+
+/// A hook for [`Meddling`]: sees the key about to be written and the storage below.
+type Meddle = Box<dyn Fn(&str, &MemoryBackend) -> Result<(), StorageError> + Send + Sync>;
+
+/// Runs a hook before each write: somebody else's doing, or a failure.
+struct Meddling {
+    inner: MemoryBackend,
+    hook: Mutex<Option<Meddle>>,
+}
+
+impl Backend for Meddling {
+    fn url(&self) -> &str {
+        "memory"
+    }
+    fn get(&self, key: &str, max: u64) -> Result<Vec<u8>, StorageError> {
+        self.inner.get(key, max)
+    }
+    fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Vec<u8>, StorageError> {
+        self.inner.get_range(key, offset, len)
+    }
+    fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {
+        if let Some(hook) = &*self.hook.lock() {
+            hook(key, &self.inner)?;
+        }
+        self.inner.put(key, data, mode)
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
+        self.inner.list(prefix)
+    }
+    fn delete(&self, key: &str) -> Result<(), StorageError> {
+        self.inner.delete(key)
+    }
+    fn size(&self, key: &str) -> Result<u64, StorageError> {
+        self.inner.size(key)
+    }
+}
+
+/// Backs up once, then again with a changed file and the hook in place.
+fn meddled(hook: Meddle) -> (Fixture, Result<BackupSummary>) {
+    let backend = Arc::new(Meddling { inner: MemoryBackend::new(), hook: Mutex::new(None) });
+    let f = Fixture::over(backend.clone());
+    f.write("kept", b"kept");
+    f.write("x", b"one");
+    f.backup();
+    f.write("x", b"two");
+    *backend.hook.lock() = Some(hook);
+    let result = backup(&f.repository(), &f.options(), None);
+    *backend.hook.lock() = None;
+    (f, result)
+}
+
+#[test]
+fn packs_or_markers_that_others_removed_refuse_the_commit() {
+    for prefix in ["packs/", "sessions/"] {
+        let (f, result) = meddled(Box::new(move |key, storage| {
+            if key.starts_with("locks/") {
+                // Only what this session wrote: the first backup's packs came before it.
+                let packs = storage.list(prefix).unwrap();
+                let newest = packs.iter().filter(|p| prefix == "sessions/" || p.size < 200);
+                newest.for_each(|o| storage.delete(&o.key).unwrap());
+            }
+            Ok(())
+        }));
+        assert!(matches!(result, Err(VykarError::CommitRefused { .. })), "{prefix}: {result:?}");
+        assert_eq!(f.repository().manifest().unwrap().snapshots.len(), 1);
+    }
+}
+
+#[test]
+fn a_reused_chunk_that_is_gone_refuses_the_commit() {
+    let (f, result) = meddled(Box::new(|key, storage| {
+        if key.starts_with("locks/") {
+            // Somebody deleted the only snapshot and compacted: an empty index of a new generation.
+            let mut plain = Vec::new();
+            crate::format::IndexBlob::encode_to(&mut plain, 99, 0, std::iter::empty()).unwrap();
+            let object = [&[4u8, 0][..], &plain].concat();
+            storage.put("index", &object, PutMode::Replace).unwrap();
+        }
+        Ok(())
+    }));
+    assert!(matches!(result, Err(VykarError::CommitRefused { .. })), "{result:?}");
+    assert_eq!(f.repository().manifest().unwrap().snapshots.len(), 1);
+}
+
+#[test]
+fn an_earlier_lock_that_appears_under_ours_stops_the_commit() {
+    let (f, result) = meddled(Box::new(|key, storage| {
+        if key == "index.gen" {
+            let name = crate::format::marker::lock_name(1, [0; 16]);
+            let now = now_rfc3339();
+            let text = format!(r#"{{"hostname":"elsewhere","pid":1,"time":"{now}","boot_id":null}}"#);
+            storage.put(&format!("locks/{name}"), text.as_bytes(), PutMode::Replace).unwrap();
+        }
+        Ok(())
+    }));
+    assert!(matches!(result, Err(VykarError::LockLost { .. })), "{result:?}");
+    assert_eq!(f.repository().manifest().unwrap().snapshots.len(), 1);
+}
+
+#[test]
+fn any_failing_write_fails_the_backup_and_leaves_the_repository_usable() {
+    // The number of writes of one such backup is small; each of them fails once.
+    for nth in 0..12 {
+        let count = AtomicUsize::new(0);
+        let (f, result) = meddled(Box::new(move |key, _| {
+            if count.fetch_add(1, Ordering::Relaxed) == nth && key != "index.gen" {
+                let source = std::io::Error::other("made up");
+                return Err(StorageError::Io { operation: "write", key: key.into(), source });
+            }
+            Ok(())
+        }));
+        let snapshots = f.repository().manifest().unwrap().snapshots.len();
+        assert_eq!(snapshots, 1 + usize::from(result.is_ok()), "write {nth}: {result:?}");
+        let again = f.backup();
+        assert!(again.is_complete());
+        assert_eq!(f.items()[&b"x"[..]].1, b"two");
+        assert_eq!(f.items()[&b"kept"[..]].1, b"kept");
+    }
+}
