@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 /// The program under test.
@@ -470,11 +471,11 @@ pub fn fingerprint(dir: &Path) -> BTreeMap<PathBuf, (u64, String)> {
 /// SHA-256 of a file's content, in hex.
 pub fn sha256(path: &Path) -> String {
     let mut file = File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    let mut hash = Sha256::new();
     let mut buf = vec![0; 1 << 20];
     loop {
         match file.read(&mut buf).unwrap_or_else(|e| panic!("{}: {e}", path.display())) {
-            0 => return hex(hash.finish().as_ref()),
+            0 => return hex(&hash.finalize()),
             n => hash.update(&buf[..n]),
         }
     }
