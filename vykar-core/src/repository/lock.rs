@@ -208,3 +208,115 @@ impl Drop for RepositoryLock<'_> {
         let _ = self.repository.backend().delete(&self.key);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::format::Encryption;
+    use crate::repository::{InitOptions, OpenOptions};
+    use crate::storage::MemoryBackend;
+
+    fn repository() -> Repository {
+        let init = InitOptions::new(Encryption::None);
+        let open = OpenOptions::default();
+        Repository::init(Arc::new(MemoryBackend::new()), &init, &mut || unreachable!(), &open).unwrap()
+    }
+
+    fn put(repository: &Repository, micros: u64, marker: &LockMarker) -> String {
+        let key = format!("locks/{}", lock_name(micros, [7; 16]));
+        let text = serde_json::to_vec(marker).unwrap();
+        repository.backend().put(&key, &text, PutMode::Replace).unwrap();
+        key
+    }
+
+    fn elsewhere() -> LockMarker {
+        LockMarker { hostname: "elsewhere".into(), pid: 1, time: now_rfc3339(), boot_id: None }
+    }
+
+    fn brief() -> LockOptions {
+        LockOptions { wait: Duration::from_millis(150) }
+    }
+
+    fn locks(repository: &Repository) -> usize {
+        repository.backend().list("locks/").unwrap().len()
+    }
+
+    #[test]
+    fn a_lock_excludes_others_until_it_is_released() {
+        let r = repository();
+        let lock = RepositoryLock::acquire(&r, &brief()).unwrap();
+        assert!(matches!(RepositoryLock::acquire(&r, &brief()), Err(VykarError::Locked { .. })));
+        assert!(matches!(wait_until_free(&r, &brief()), Err(VykarError::Locked { .. })));
+        lock.release().unwrap();
+        drop(RepositoryLock::acquire(&r, &brief()).unwrap());
+        assert_eq!(locks(&r), 0);
+    }
+
+    #[test]
+    fn neither_an_earlier_nor_a_later_live_lock_is_overruled() {
+        for micros in [1, u64::MAX] {
+            let r = repository();
+            put(&r, micros, &elsewhere());
+            let error = RepositoryLock::acquire(&r, &brief()).err().unwrap();
+            assert!(error.to_string().contains("elsewhere (process 1"), "{error}");
+            assert_eq!(locks(&r), 1, "ours is gone, theirs is not");
+        }
+    }
+
+    #[test]
+    fn locks_of_the_dead_are_removed() {
+        let me = ProcessIdentity::current();
+        // Process ids end at 2^22.
+        let gone = LockMarker { hostname: me.host.clone(), pid: 1 << 30, ..elsewhere() };
+        let rebooted = LockMarker { hostname: me.host, pid: 1, boot_id: Some("other".into()), ..elsewhere() };
+        let old = LockMarker { time: "2020-01-01T00:00:00Z".into(), ..elsewhere() };
+        for dead in [gone, rebooted, old] {
+            let r = repository();
+            put(&r, 1, &dead);
+            drop(RepositoryLock::acquire(&r, &brief()).unwrap());
+            assert_eq!(locks(&r), 0, "{dead:?}");
+        }
+    }
+
+    #[test]
+    fn an_unreadable_lock_blocks_until_a_person_removes_it() {
+        let r = repository();
+        let key = put(&r, 1, &elsewhere());
+        r.backend().put(&key, b"?", PutMode::Replace).unwrap();
+        assert!(matches!(RepositoryLock::acquire(&r, &brief()), Err(VykarError::Locked { .. })));
+    }
+
+    #[test]
+    fn a_lost_lock_is_noticed() {
+        let r = repository();
+        let mut lock = RepositoryLock::acquire(&r, &brief()).unwrap();
+        lock.check().unwrap();
+        put(&r, 1, &elsewhere());
+        assert!(matches!(lock.check(), Err(VykarError::LockLost { .. })));
+        let r = repository();
+        let mut held = RepositoryLock::acquire(&r, &brief()).unwrap();
+        r.backend().delete(&held.key).unwrap();
+        assert!(matches!(held.check(), Err(VykarError::LockLost { .. })));
+    }
+
+    #[test]
+    fn many_contenders_take_turns() {
+        let r = repository();
+        let holders = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let lock = RepositoryLock::acquire(&r, &LockOptions::default()).unwrap();
+                    use std::sync::atomic::Ordering::SeqCst;
+                    assert_eq!(holders.fetch_add(1, SeqCst), 0, "alone");
+                    std::thread::sleep(Duration::from_millis(5));
+                    holders.fetch_sub(1, SeqCst);
+                    lock.release().unwrap();
+                });
+            }
+        });
+        assert_eq!(locks(&r), 0);
+    }
+}

@@ -80,8 +80,7 @@ impl Repository {
         }
         // A folder of somebody's files must not become a repository by a typing error. What an
         // interrupted init leaves (key or index without config) does not count.
-        let foreign = |key: &str| key != REPOKEY && key != INDEX && key != INDEX_GENERATION;
-        if backend.list("")?.iter().any(|o| foreign(&o.key)) {
+        if backend.holds_other_than(&[REPOKEY, INDEX, INDEX_GENERATION])? {
             return Err(VykarError::NotEmpty { url });
         }
         let config = RepoConfig {

@@ -91,3 +91,46 @@ fn remember(path: &Path, identity: &Identity) -> std::io::Result<()> {
     file.write_all(&serde_json::to_vec_pretty(identity)?)?;
     fs::rename(temporary, path)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::format::Encryption;
+    use crate::repository::{InitOptions, OpenOptions, Repository};
+    use crate::storage::{Backend, MemoryBackend};
+
+    fn make(backend: &MemoryBackend, encryption: Encryption) {
+        let mut secret = || Ok("x".to_owned().into());
+        let init = InitOptions::new(encryption);
+        Repository::init(Arc::new(backend.clone()), &init, &mut secret, &OpenOptions::default()).unwrap();
+    }
+
+    fn open(backend: &MemoryBackend, cache: &Path, trust: bool) -> Result<Repository, VykarError> {
+        let options = OpenOptions { cache_dir: Some(cache.to_owned()), trust };
+        Repository::open(Arc::new(backend.clone()), &mut || Ok("x".to_owned().into()), &options)
+    }
+
+    #[test]
+    fn another_repository_at_the_same_url_is_refused_until_trusted() {
+        let cache = tempfile::tempdir().unwrap();
+        let backend = MemoryBackend::new();
+        make(&backend, Encryption::Aes256Gcm);
+        open(&backend, cache.path(), false).unwrap();
+        open(&backend, cache.path(), false).unwrap();
+        // Somebody takes the encryption away, keeping the id.
+        let mut plain = crate::format::RepoConfig::decode(&backend.get("config", 1000).unwrap()).unwrap();
+        plain.encryption = Encryption::None;
+        let bytes = crate::format::wire::encode("config", &plain).unwrap();
+        backend.put("config", &bytes, crate::storage::PutMode::Replace).unwrap();
+        let error = open(&backend, cache.path(), false).err().unwrap();
+        assert!(error.to_string().contains("encryption Aes256Gcm became None"), "{error}");
+        open(&backend, cache.path(), true).unwrap();
+        open(&backend, cache.path(), false).unwrap();
+
+        let other = MemoryBackend::new();
+        make(&other, Encryption::None);
+        assert!(matches!(open(&other, cache.path(), false), Err(VykarError::IdentityChanged { .. })));
+    }
+}

@@ -186,6 +186,23 @@ impl Backend for LocalBackend {
         Ok(found)
     }
 
+    /// Looks at one level only: a folder given by mistake may be someone's whole home.
+    fn holds_other_than(&self, keys: &[&str]) -> Result<bool, StorageError> {
+        let entries = match fs::read_dir(&self.root) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other.map_err(|e| failed("list", ".", e))?,
+        };
+        for entry in entries {
+            let name = entry.map_err(|e| failed("list", ".", e))?.file_name();
+            let name = name.to_string_lossy();
+            let known = |key: &&str| key.split('/').next() == Some(&*name);
+            if !keys.iter().any(known) && !name.starts_with(TEMPORARY_PREFIX) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn delete(&self, key: &str) -> Result<(), StorageError> {
         let path = self.path(key)?;
         match fs::remove_file(&path) {

@@ -55,6 +55,11 @@ pub trait Backend: Send + Sync {
     /// An object's length in bytes.
     fn size(&self, key: &str) -> Result<u64, StorageError>;
 
+    /// True when anything but these objects is here, as in a folder that is somebody's already.
+    fn holds_other_than(&self, keys: &[&str]) -> Result<bool, StorageError> {
+        Ok(self.list("")?.iter().any(|object| !keys.contains(&object.key.as_str())))
+    }
+
     /// True when there is an object under this key.
     fn exists(&self, key: &str) -> Result<bool, StorageError> {
         match self.size(key) {
@@ -105,6 +110,7 @@ mod tests {
         let mut all = b.list("").unwrap();
         all.sort_by(|a, b| a.key.cmp(&b.key));
         assert_eq!(all, [info("config", 5), info("packs/ab/abcd", 0)]);
+        assert!(b.holds_other_than(&["config"]).unwrap());
         assert!(b.exists("config").unwrap() && !b.exists("nope").unwrap());
         b.delete("config").unwrap();
         b.delete("config").unwrap();
