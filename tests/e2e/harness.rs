@@ -238,6 +238,8 @@ impl World {
     pub fn oracle_verify(&self) {
         let Some(tool) = shared("tools/repo_oracle.py") else { return };
         let python = oracle_python();
+        // It lists this folder, which need not exist while there is no snapshot.
+        fs::create_dir_all(self.repo.join("snapshots")).unwrap();
         let output = Command::new(python)
             .arg(tool)
             .arg("verify")
