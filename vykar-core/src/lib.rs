@@ -21,6 +21,8 @@ pub mod platform;
 pub mod repository;
 pub mod restore;
 pub mod storage;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use error::{CodecError, CryptoError, FormatError, Result, StorageError, VykarError};
 pub use event::Event;

@@ -1,1 +1,171 @@
-//! Operations: restore.
+//! Putting a snapshot's files back.
+//!
+//! [`restore`] first reads the items into a tree (`plan`, `select`, `tree`), then makes all
+//! directories, then writes files from several threads in the order their content lies in the packs
+//! (`queue`, `fetch`, `write`, `holes`), then further names and symlinks, and the directories'
+//! metadata last, from the deepest up. Everything is reached through handles below the destination
+//! (`place`), so that no snapshot can name a way out of it.
+
+mod directories;
+mod fetch;
+mod holes;
+mod metadata;
+mod place;
+mod plan;
+mod queue;
+mod report;
+mod select;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod write;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::RecvTimeoutError;
+use parking_lot::Mutex;
+
+use crate::error::{Result, VykarError};
+use crate::event::{Event, Events};
+use crate::format::Snapshot;
+use crate::repository::Repository;
+
+use directories::Destination;
+use fetch::Source;
+use plan::Plan;
+use queue::Queue;
+use report::Reporter;
+use tree::Kind;
+use write::{Site, Worker};
+
+/// Bytes read at once, by all threads together; decoded chunks come on top, one for each thread.
+const READ_IN_FLIGHT: u64 = 32 << 20;
+/// Bytes read at once by one thread: more is no faster.
+const MAX_READ: u64 = 8 << 20;
+/// Less would cost more in requests than it saves in memory.
+const MIN_READ: u64 = 1 << 20;
+/// More threads than this only wait for each other.
+const MAX_THREADS: usize = 64;
+
+/// What is restored, and how.
+#[derive(Debug, Clone, Default)]
+pub struct RestoreOptions {
+    /// Only these paths of the snapshot, each with everything below it; all when empty. Slashes at
+    /// the ends and `.` components do not matter.
+    pub paths: Vec<Vec<u8>>,
+    /// Threads that read and write; 0 for one a processor.
+    pub threads: usize,
+    /// Owners by number. Otherwise a user or group whose name exists here gets this system's number.
+    pub numeric_ids: bool,
+}
+
+/// What was restored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RestoreSummary {
+    /// Regular files written, further names not counted.
+    pub files: u64,
+    /// Directories made.
+    pub directories: u64,
+    /// Symlinks made.
+    pub symlinks: u64,
+    /// Further names of files, made as hard links.
+    pub hardlinks: u64,
+    /// Bytes of file content, holes included.
+    pub bytes: u64,
+    /// Paths not restored, each of them told by [`Event::RestoreFailed`] or [`Event::ItemSkipped`].
+    pub errors: u64,
+    /// Entries restored without some of their metadata.
+    pub incomplete: u64,
+}
+
+/// Puts a snapshot's items directly under `dest`, which is made if it is not there.
+///
+/// Files and symlinks that exist already are left alone and counted as errors; existing directories
+/// are entered and keep their own metadata. The source directory's own metadata is given to `dest`
+/// when the snapshot keeps it, nothing was left out, and `dest` was made here or was empty. What
+/// cannot be restored (a damaged chunk, an item that breaks a rule) costs only the paths it concerns.
+///
+/// # Errors
+/// When the index cannot be read, `dest` cannot be made or opened, or its file system is full or
+/// read-only; what was restored until then stays, and no file is left half written.
+pub fn restore(
+    repository: &Repository,
+    snapshot: &Snapshot,
+    dest: &Path,
+    options: &RestoreOptions,
+    events: Events<'_>,
+) -> Result<RestoreSummary> {
+    let mut reporter = Reporter::new(events);
+    let reader = repository.chunk_reader()?;
+    let plan = Plan::read(&reader, snapshot, options, &mut reporter)?;
+    let destination = Destination::open(dest, &plan).map_err(|e| VykarError::path(dest, e))?;
+    let threads = match options.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let threads = threads.clamp(1, MAX_THREADS);
+    let max_read = (READ_IN_FLIGHT / threads as u64).clamp(MIN_READ, MAX_READ);
+    let table = &plan.index.chunks;
+    let source = Source { repository, reader: &reader, table, refreshed: AtomicBool::new(false) };
+    let site = Site::new(&plan, &source, destination.root.clone(), max_read);
+
+    directories::make(&site, &mut reporter);
+    let tree = &plan.tree;
+    let is_file = |n| tree.node(n).wanted && matches!(tree.node(n).kind, Kind::File(_));
+    let queue = Mutex::new(Queue::new(&plan, max_read, is_file));
+    in_threads(&site, threads, &mut reporter, |worker| worker.run(&queue));
+    in_threads(&site, 1, &mut reporter, Worker::links);
+    directories::make_symlinks(&site, &mut reporter);
+    directories::finish(&site, &destination, &mut reporter);
+
+    if let Some(error) = *site.fatal.lock() {
+        return Err(VykarError::path(dest, error));
+    }
+    Ok(summarise(&site, reporter))
+}
+
+/// Runs `work` in threads and passes their events on until all have ended.
+fn in_threads<'a>(
+    site: &'a Site<'a>,
+    threads: usize,
+    reporter: &mut Reporter<'_>,
+    work: impl Fn(&mut Worker<'a>) + Sync,
+) {
+    let (sender, events) = crossbeam_channel::bounded(1024);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let (sender, work) = (sender.clone(), &work);
+            scope.spawn(move || work(&mut Worker::new(site, sender)));
+        }
+        drop(sender);
+        loop {
+            match events.recv_timeout(Duration::from_millis(100)) {
+                Ok(event) => reporter.send(event),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            reporter.progress(site.files.load(Ordering::Relaxed), site.progress.load(Ordering::Relaxed));
+        }
+    });
+}
+
+fn summarise(site: &Site<'_>, mut reporter: Reporter<'_>) -> RestoreSummary {
+    let owners = site.applier.owners_denied.load(Ordering::Relaxed);
+    if owners > 0 {
+        reporter.send(Event::Note(format!("the owner of {owners} entries could not be set: not permitted")));
+    }
+    let xattrs = site.applier.xattrs_denied.load(Ordering::Relaxed);
+    if xattrs > 0 {
+        let reason = "not permitted, or not supported by the file system";
+        reporter.send(Event::Note(format!("{xattrs} extended attributes could not be set: {reason}")));
+    }
+    RestoreSummary {
+        files: site.files.load(Ordering::Relaxed),
+        bytes: site.bytes.load(Ordering::Relaxed),
+        hardlinks: site.hardlinks.load(Ordering::Relaxed),
+        incomplete: reporter.summary.incomplete + owners + xattrs,
+        ..reporter.summary
+    }
+}

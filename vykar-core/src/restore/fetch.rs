@@ -1,0 +1,172 @@
+//! Reading and decoding chunks in the order they lie in the packs, neighbours in one read.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::plan::Piece;
+use crate::error::{ObjectError, Result, VykarError};
+use crate::format::index::ChunkTable;
+use crate::format::{IndexEntry, MAX_CHUNK_PLAINTEXT};
+use crate::id::PackId;
+use crate::repository::{ChunkReader, Repository, pack_key};
+
+/// Unwanted bytes between two chunks that are read along instead of reading twice.
+const MAX_GAP: u64 = 64 << 10;
+/// Longest chunk object that is believed: far more than 32 MiB of plaintext can become.
+const MAX_STORED: u64 = MAX_CHUNK_PLAINTEXT + (MAX_CHUNK_PLAINTEXT >> 3);
+
+/// Where chunks come from; shared by all threads.
+pub(super) struct Source<'a> {
+    pub repository: &'a Repository,
+    pub reader: &'a ChunkReader,
+    pub table: &'a ChunkTable,
+    /// The index was read again after a chunk was not where it should be.
+    pub refreshed: AtomicBool,
+}
+
+/// Neighbouring chunks of one pack.
+struct Run {
+    wants: Range<usize>,
+    pack: PackId,
+    offset: u64,
+    len: u64,
+}
+
+#[derive(PartialEq, Eq)]
+enum Buffer {
+    NotRead,
+    Read,
+    Unreadable,
+}
+
+/// Decodes a list of pieces, one after another; one for each thread.
+pub(super) struct Fetcher<'a> {
+    source: &'a Source<'a>,
+    /// Bytes read at once, unless one chunk alone is larger.
+    max_read: u64,
+    runs: Vec<Run>,
+    current: usize,
+    state: Buffer,
+    bytes: Vec<u8>,
+    /// The last chunk: runs of zeros repeat it.
+    memo: Option<(u32, Vec<u8>)>,
+}
+
+impl<'a> Fetcher<'a> {
+    pub fn new(source: &'a Source<'a>, max_read: u64) -> Self {
+        let (state, bytes) = (Buffer::NotRead, Vec::new());
+        Fetcher { source, max_read, runs: Vec::new(), current: 0, state, bytes, memo: None }
+    }
+
+    /// Plans the reads for `wants`, which [`Fetcher::chunk`] is then asked for in order.
+    pub fn begin(&mut self, wants: &[Piece]) {
+        self.runs.clear();
+        (self.current, self.state) = (0, Buffer::NotRead);
+        let mut last = None;
+        for (at, want) in wants.iter().enumerate() {
+            let entry = self.source.table.entry(want.slot as usize);
+            let same = last == Some(want.slot);
+            last = Some(want.slot);
+            match self.runs.last_mut() {
+                Some(run) if same => run.wants.end = at + 1,
+                Some(run) if extends(run, &entry, self.max_read) => {
+                    run.wants.end = at + 1;
+                    run.len = end(&entry) - run.offset;
+                }
+                _ => self.runs.push(Run {
+                    wants: at..at + 1,
+                    pack: entry.pack,
+                    offset: entry.offset,
+                    len: entry.stored_size.into(),
+                }),
+            }
+        }
+    }
+
+    /// The plaintext of `want`, which is number `at` of the list. Those before it may be left out.
+    pub fn chunk(&mut self, at: usize, want: Piece) -> Result<&[u8]> {
+        let memo = match self.memo.take() {
+            Some(memo) if memo.0 == want.slot => memo,
+            _ => (want.slot, self.decode(at, want)?),
+        };
+        let data = &self.memo.insert(memo).1;
+        if data.len() as u64 != u64::from(want.size) {
+            let entry = self.source.table.entry(want.slot as usize);
+            let reason = format!("holds {} bytes, its item says {}", data.len(), want.size);
+            return Err(damaged(&entry, ObjectError::Unreadable(reason)));
+        }
+        Ok(data)
+    }
+
+    fn decode(&mut self, at: usize, want: Piece) -> Result<Vec<u8>> {
+        let entry = self.source.table.entry(want.slot as usize);
+        if u64::from(entry.stored_size) > MAX_STORED {
+            let reason = format!("stored as {} bytes, more than any chunk", entry.stored_size);
+            return Err(damaged(&entry, ObjectError::Unreadable(reason)));
+        }
+        while self.runs.get(self.current).is_some_and(|run| run.wants.end <= at) {
+            (self.current, self.state) = (self.current + 1, Buffer::NotRead);
+        }
+        if self.state == Buffer::NotRead {
+            self.state = self.read();
+        }
+        if let (Buffer::Read, Some(run)) = (&self.state, self.runs.get(self.current)) {
+            let start = (entry.offset - run.offset) as usize;
+            let object = &mut self.bytes[start..start + entry.stored_size as usize];
+            if let Ok(data) = self.source.repository.keys().open_chunk(&entry.id, object) {
+                return Ok(data);
+            }
+        }
+        self.source.alone(&entry)
+    }
+
+    /// A pack that ends early, or is gone, may still have some of a run's chunks: those are then
+    /// read one by one.
+    fn read(&mut self) -> Buffer {
+        let Some(run) = self.runs.get(self.current) else { return Buffer::Unreadable };
+        let Ok(len) = usize::try_from(run.len) else { return Buffer::Unreadable };
+        match self.source.repository.backend().get_range(&pack_key(&run.pack), run.offset, len) {
+            Ok(bytes) => {
+                self.bytes = bytes;
+                Buffer::Read
+            }
+            Err(_) => Buffer::Unreadable,
+        }
+    }
+}
+
+impl Source<'_> {
+    /// Reads one chunk by itself; where it is not, looks whether it was moved meanwhile.
+    fn alone(&self, entry: &IndexEntry) -> Result<Vec<u8>> {
+        let error = match self.reader.read(&entry.id) {
+            Ok(data) => return Ok(data.into()),
+            Err(error) => error,
+        };
+        if !self.refreshed.swap(true, Ordering::AcqRel) {
+            // Without a newer index the first error stands.
+            let _ = self.reader.refresh(self.repository);
+        }
+        match self.reader.locate(&entry.id) {
+            Ok(now) if (now.pack, now.offset) != (entry.pack, entry.offset) => {
+                self.reader.read(&entry.id).map(Vec::from)
+            }
+            _ => Err(error),
+        }
+    }
+}
+
+fn end(entry: &IndexEntry) -> u64 {
+    entry.offset + u64::from(entry.stored_size) // the index bounds both
+}
+
+fn extends(run: &Run, entry: &IndexEntry, max: u64) -> bool {
+    let run_end = run.offset + run.len;
+    run.pack == entry.pack
+        && entry.offset >= run_end
+        && entry.offset - run_end <= MAX_GAP
+        && end(entry) - run.offset <= max
+}
+
+fn damaged(entry: &IndexEntry, cause: ObjectError) -> VykarError {
+    VykarError::ChunkDamaged { chunk: entry.id, pack: entry.pack, cause }
+}

@@ -1,0 +1,218 @@
+//! Owner, mode, times and extended attributes of what is restored.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use crate::format::Item;
+
+const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
+const NANOS: i64 = 1_000_000_000;
+
+/// Extended attributes: name and value.
+pub(super) type Xattrs = Box<[(Box<str>, Box<[u8]>)]>;
+
+/// What a restored entry is to look like.
+#[derive(Debug, Default)]
+pub(super) struct Metadata {
+    /// Permission bits, set-id bits included.
+    pub mode: u32,
+    /// Owner on this machine.
+    pub uid: u32,
+    /// Group on this machine.
+    pub gid: u32,
+    /// Nanoseconds since the epoch.
+    pub mtime: i64,
+    /// Likewise.
+    pub atime: i64,
+    /// Extended attributes, ACLs among them.
+    pub xattrs: Xattrs,
+}
+
+impl Metadata {
+    /// An item's, with its owner as this machine numbers it.
+    pub fn of(item: &Item<'_>, owners: &mut Owners) -> Self {
+        let list = item.xattrs.iter().flatten();
+        Metadata {
+            mode: item.permissions(),
+            uid: owners.uid(item),
+            gid: owners.gid(item),
+            mtime: item.mtime,
+            atime: item.atime.unwrap_or(item.mtime),
+            xattrs: list.map(|(name, value)| (Box::from(&**name), Box::from(&**value))).collect(),
+        }
+    }
+
+    fn timestamps(&self) -> Timestamps {
+        let spec = |ns: i64| Timespec { tv_sec: ns.div_euclid(NANOS), tv_nsec: ns.rem_euclid(NANOS) as _ };
+        Timestamps { last_access: spec(self.atime), last_modification: spec(self.mtime) }
+    }
+}
+
+/// Translates owners' names to this machine's numbers, asking for each name once.
+#[derive(Debug)]
+pub(super) struct Owners {
+    numeric: bool,
+    users: HashMap<String, Option<u32>>,
+    groups: HashMap<String, Option<u32>>,
+}
+
+impl Owners {
+    /// With `numeric`, names are ignored.
+    pub fn new(numeric: bool) -> Self {
+        Owners { numeric, users: HashMap::new(), groups: HashMap::new() }
+    }
+
+    fn uid(&mut self, item: &Item<'_>) -> u32 {
+        let by_name = |name: &str| Some(nix::unistd::User::from_name(name).ok()??.uid.as_raw());
+        self.known(item.user.as_deref(), |o| &mut o.users, by_name).unwrap_or(item.uid)
+    }
+
+    fn gid(&mut self, item: &Item<'_>) -> u32 {
+        let by_name = |name: &str| Some(nix::unistd::Group::from_name(name).ok()??.gid.as_raw());
+        self.known(item.group.as_deref(), |o| &mut o.groups, by_name).unwrap_or(item.gid)
+    }
+
+    fn known(
+        &mut self,
+        name: Option<&str>,
+        cache: fn(&mut Self) -> &mut HashMap<String, Option<u32>>,
+        by_name: impl Fn(&str) -> Option<u32>,
+    ) -> Option<u32> {
+        let name = name.filter(|name| !self.numeric && !name.is_empty())?;
+        let cache = cache(self);
+        if let Some(known) = cache.get(name) {
+            return *known;
+        }
+        let number = by_name(name);
+        cache.insert(name.to_owned(), number);
+        number
+    }
+}
+
+/// Sets metadata; what this process may not set, or the file system cannot keep, is counted and told
+/// once at the end instead of for every file.
+#[derive(Debug, Default)]
+pub(super) struct Applier {
+    /// Entries whose owner could not be set.
+    pub owners_denied: AtomicU64,
+    /// Extended attributes that could not be set.
+    pub xattrs_denied: AtomicU64,
+}
+
+impl Applier {
+    /// Sets everything on an open file or directory. Says what could not be set, except for what is
+    /// counted.
+    pub fn apply(&self, fd: impl AsFd, metadata: &Metadata) -> Option<String> {
+        let fd = fd.as_fd();
+        let mut missing = Vec::new();
+        // Owner first: changing it clears set-id bits and capabilities. The mode last but for the
+        // times: an ACL changes it.
+        let owned = self.own(metadata, |uid, gid| rustix::fs::fchown(fd, uid, gid), &mut missing);
+        self.xattrs(metadata, |n, v| rustix::fs::fsetxattr(fd, n, v, XattrFlags::empty()), &mut missing);
+        // Set-id bits would lend the rights of an owner that nobody asked for.
+        let mode = if owned { metadata.mode } else { metadata.mode & !SET_ID };
+        note(&mut missing, "mode", rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)));
+        note(&mut missing, "times", rustix::fs::futimens(fd, &metadata.timestamps()));
+        (!missing.is_empty()).then(|| missing.join("; "))
+    }
+
+    /// Sets everything that a symlink has.
+    pub fn apply_to_symlink(&self, dir: impl AsFd, name: &[u8], metadata: &Metadata) -> Option<String> {
+        const SELF: AtFlags = AtFlags::SYMLINK_NOFOLLOW;
+        let dir = dir.as_fd();
+        let mut missing = Vec::new();
+        self.own(metadata, |uid, gid| rustix::fs::chownat(dir, name, uid, gid, SELF), &mut missing);
+        // There is no call that takes a directory's handle and a name.
+        let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
+        path.extend_from_slice(name);
+        let set = |n: &str, v: &[u8]| rustix::fs::lsetxattr(&path[..], n, v, XattrFlags::empty());
+        self.xattrs(metadata, set, &mut missing);
+        note(&mut missing, "times", rustix::fs::utimensat(dir, name, &metadata.timestamps(), SELF));
+        (!missing.is_empty()).then(|| missing.join("; "))
+    }
+
+    /// True when owner and group are as they should be.
+    fn own(
+        &self,
+        metadata: &Metadata,
+        set: impl Fn(Option<Uid>, Option<Gid>) -> Result<(), Errno>,
+        missing: &mut Vec<String>,
+    ) -> bool {
+        // The number -1 means "leave it" to the system, and is nobody's.
+        let valid = |n: u32| (n != u32::MAX).then_some(n);
+        let (Some(uid), Some(gid)) = (valid(metadata.uid), valid(metadata.gid)) else {
+            missing.push("owner: not a valid number".into());
+            return false;
+        };
+        match set(Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))) {
+            Ok(()) => true,
+            // EINVAL: a number that this user namespace does not have.
+            Err(Errno::PERM | Errno::INVAL) => {
+                // The group alone is allowed to its members.
+                let _ = set(None, Some(Gid::from_raw(gid)));
+                self.owners_denied.fetch_add(1, Ordering::Relaxed);
+                false
+            }
+            Err(error) => {
+                note(missing, "owner", Err(error));
+                false
+            }
+        }
+    }
+
+    fn xattrs(
+        &self,
+        metadata: &Metadata,
+        set: impl Fn(&str, &[u8]) -> Result<(), Errno>,
+        missing: &mut Vec<String>,
+    ) {
+        for (name, value) in &metadata.xattrs {
+            match set(name, value) {
+                Err(Errno::NOTSUP | Errno::PERM) => {
+                    self.xattrs_denied.fetch_add(1, Ordering::Relaxed);
+                }
+                other => note(missing, &format!("attribute {name}"), other),
+            }
+        }
+    }
+}
+
+fn note(missing: &mut Vec<String>, what: &str, result: Result<(), Errno>) {
+    if let Err(error) = result {
+        missing.push(format!("{what}: {error}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::ItemType;
+
+    #[test]
+    fn names_are_mapped_to_this_machine_unless_numbers_are_wanted() {
+        let item = Item {
+            uid: 4242,
+            gid: 4343,
+            user: Some("root".into()),
+            group: Some("no-such-group".into()),
+            ..Item::new("x", ItemType::RegularFile)
+        };
+        let mapped = Metadata::of(&item, &mut Owners::new(false));
+        assert_eq!((mapped.uid, mapped.gid), (0, 4343));
+        let numeric = Metadata::of(&item, &mut Owners::new(true));
+        assert_eq!((numeric.uid, numeric.gid), (4242, 4343));
+        let hostile = Item { user: Some("ro\0ot".into()), ..item };
+        assert_eq!(Metadata::of(&hostile, &mut Owners::new(false)).uid, 4242);
+    }
+
+    #[test]
+    fn times_before_the_epoch_count_backwards() {
+        let t = Metadata { mtime: -1, atime: i64::MIN, ..Metadata::default() }.timestamps();
+        assert_eq!((t.last_modification.tv_sec, t.last_modification.tv_nsec), (-1, 999_999_999));
+        assert!(t.last_access.tv_nsec >= 0);
+    }
+}

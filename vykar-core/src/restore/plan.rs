@@ -1,0 +1,167 @@
+//! Reading what is to be restored, before anything is written.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::RestoreOptions;
+use super::metadata::{Metadata, Owners};
+use super::report::Reporter;
+use super::select::{Place, Selection};
+use super::tree::{Content, Kind, ROOT, Tree};
+use crate::error::{Result, VykarError};
+use crate::event::Event;
+use crate::format::{IndexBlob, Item, ItemProblem, ItemType, Snapshot};
+use crate::id::ChunkId;
+use crate::repository::ChunkReader;
+use crate::repository::items::{Found, for_each_item};
+
+/// A piece of a file: a chunk by its slot in the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub slot: u32,
+    pub size: u32,
+}
+
+/// Everything that is to be restored, and where its content is.
+pub(super) struct Plan {
+    pub tree: Tree,
+    /// The files' pieces, one file after another.
+    pub pieces: Vec<Piece>,
+    /// The index that the pieces' slots are of.
+    pub index: Arc<IndexBlob>,
+}
+
+/// A path of a snapshot as a path of this system.
+pub(super) fn as_path(bytes: Vec<u8>) -> PathBuf {
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
+impl Plan {
+    /// Reads a snapshot's items. What cannot be restored is reported and left out.
+    pub fn read(
+        reader: &ChunkReader,
+        snapshot: &Snapshot,
+        options: &RestoreOptions,
+        reporter: &mut Reporter<'_>,
+    ) -> Result<Plan> {
+        let selection = Selection::new(&options.paths);
+        let plan = Plan { tree: Tree::new(), pieces: Vec::new(), index: reader.index() };
+        let owners = Owners::new(options.numeric_ids);
+        let mut planner = Planner { plan, selection, owners, links: HashMap::new() };
+        for_each_item(reader, snapshot, &mut |found| {
+            match found {
+                Found::Item(item) => planner.item(&item, reporter),
+                Found::Problem(problem) => planner.problem(&problem, snapshot, reporter),
+                Found::Lost(reason) => {
+                    reporter.send(Event::ItemSkipped { snapshot: snapshot.id, path: String::new(), reason });
+                }
+            }
+            Ok(true)
+        })?;
+        for path in planner.selection.unmatched() {
+            reporter.failed(path, "not in the snapshot".into());
+        }
+        let Planner { mut plan, mut owners, selection, .. } = planner;
+        plan.tree.want_parents();
+        if let Some(item) = snapshot.meta.root_item().filter(|_| selection.is_everything()) {
+            let root = plan.tree.node_mut(ROOT);
+            (root.kind, root.metadata) = (Kind::Directory, Metadata::of(&item, &mut owners));
+        }
+        Ok(plan)
+    }
+
+    /// A file's pieces.
+    pub fn pieces(&self, content: &Content) -> &[Piece] {
+        &self.pieces[content.first..content.first + content.count]
+    }
+}
+
+struct Planner {
+    plan: Plan,
+    selection: Selection,
+    owners: Owners,
+    /// The first name of each file that has several.
+    links: HashMap<(u64, u64), u32>,
+}
+
+impl Planner {
+    fn problem(&mut self, problem: &ItemProblem, snapshot: &Snapshot, reporter: &mut Reporter<'_>) {
+        let path = problem.path();
+        if path.is_empty() || self.selection.place(path.as_bytes()) == Place::Selected {
+            let (path, reason) = (path.to_owned(), problem.to_string());
+            reporter.send(Event::ItemSkipped { snapshot: snapshot.id, path, reason });
+        }
+    }
+
+    fn item(&mut self, item: &Item<'_>, reporter: &mut Reporter<'_>) {
+        let path = item.path_bytes();
+        let wanted = match self.selection.place(path) {
+            Place::Selected => true,
+            // What is not a directory there makes what is below it fail, so it must be known.
+            Place::Above => false,
+            Place::Outside => return,
+        };
+        let (number, new) = match self.plan.tree.insert(path) {
+            Ok(place) => place,
+            Err(error) => return reporter.failed(path.to_vec(), error.to_string()),
+        };
+        let implied = self.plan.tree.node(number).kind == Kind::Implied;
+        if !new && !implied {
+            let reason = "the snapshot has this path more than once; the first one counts";
+            return reporter.failed(path.to_vec(), reason.into());
+        }
+        if !new && item.kind != ItemType::Directory {
+            let reason = "the snapshot has entries below it, and it is not a directory";
+            return reporter.failed(path.to_vec(), reason.into());
+        }
+        let kind = match item.kind {
+            ItemType::Directory => Kind::Directory,
+            ItemType::Symlink => Kind::Symlink(item.target_bytes().unwrap_or_default().into()),
+            ItemType::RegularFile if !wanted => Kind::Failed,
+            ItemType::RegularFile => match self.content(item) {
+                Ok(content) => self.file_or_link(item, content, number),
+                Err(chunk) => {
+                    reporter.failed(path.to_vec(), VykarError::ChunkMissing { chunk }.to_string());
+                    Kind::Failed
+                }
+            },
+        };
+        let metadata = match kind {
+            Kind::Failed => Metadata::default(),
+            _ => Metadata::of(item, &mut self.owners),
+        };
+        let node = self.plan.tree.node_mut(number);
+        (node.kind, node.metadata, node.wanted) = (kind, metadata, wanted);
+    }
+
+    /// Looks a file's chunks up; fails with the first that the index does not have.
+    fn content(&mut self, item: &Item<'_>) -> Result<Content, ChunkId> {
+        let pieces = &mut self.plan.pieces;
+        let first = pieces.len();
+        for chunk in item.chunks.iter().filter(|chunk| chunk.size > 0) {
+            let Some(slot) = self.plan.index.chunks.find(&chunk.id) else {
+                pieces.truncate(first);
+                return Err(chunk.id);
+            };
+            // The index has less than 2^32 chunks.
+            pieces.push(Piece { slot: slot as u32, size: chunk.size });
+        }
+        Ok(Content { first, count: pieces.len() - first, size: item.size })
+    }
+
+    /// Another name of a file met before, if its content is the same as well.
+    fn file_or_link(&mut self, item: &Item<'_>, content: Content, number: u32) -> Kind {
+        let Some(key) = item.hardlink else { return Kind::File(content) };
+        let leader = *self.links.entry(key).or_insert(number);
+        match self.plan.tree.node(leader).kind {
+            Kind::File(first) if self.plan.pieces(&first) == self.plan.pieces(&content) => {
+                self.plan.pieces.truncate(content.first);
+                Kind::Link { leader, content: first }
+            }
+            _ => Kind::File(content),
+        }
+    }
+}
