@@ -11,6 +11,7 @@ mod build;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use build::meta_of;
 pub use build::{BuildError, Builder};
 
 use std::ops::Range;

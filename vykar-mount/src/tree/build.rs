@@ -182,11 +182,11 @@ impl<'r> Builder<'r> {
 
     fn fill(&mut self, at: NodeId, item: &Item<'_>) -> Result<(), BuildError> {
         let mut meta = meta_of(item);
-        let (mut start, mut count) = (0, 0);
+        let (start, count);
         match item.kind {
             ItemType::Directory => {
                 let old = &self.drafts[at as usize].node;
-                count = if old.meta.is_dir() { old.count } else { 0 };
+                (start, count) = (0, if old.meta.is_dir() { old.count } else { 0 });
             }
             ItemType::RegularFile => {
                 start = bounded(self.pieces.len(), "chunks")?;
