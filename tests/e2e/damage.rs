@@ -132,7 +132,7 @@ fn a_truncated_config_key_or_index_stops_every_command() {
             with_truncations(&world, Path::new(key), |len| {
                 let before = fingerprint(&world.repo);
                 for args in readers(&world) {
-                    let listing = args[0] == "list" || args[1] == "info";
+                    let listing = args[0] == "list" || args.get(1).is_some_and(|a| a == "info");
                     if *key == "index" && (listing || args[0] == "mount") {
                         // These need no index, or not yet.
                         continue;
