@@ -1,0 +1,129 @@
+//! Chunks of a repository through the cache.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use vykar_core::error::ObjectError;
+use vykar_core::format::{ChunkerParams, IndexBlob};
+use vykar_core::repository::{ChunkReader, INDEX_GENERATION, Repository};
+use vykar_core::{ChunkId, VykarError};
+
+use crate::cache::Cache;
+
+/// The index is read again at most this often when its generation seems to have changed.
+const REFRESH_CHANGED: Duration = Duration::from_secs(1);
+/// And when not: its hint is written with best effort only.
+const REFRESH_SAME: Duration = Duration::from_secs(30);
+/// A chunk that could not be read fails from memory this long: the kernel asks again for each page.
+const BAD: Duration = Duration::from_secs(2);
+/// Most chunks that are remembered as bad.
+const MAX_BAD: usize = 4096;
+
+/// An error that several readers get.
+pub(crate) type Shared = Arc<VykarError>;
+
+/// Reads and caches chunks.
+pub(crate) struct Data {
+    repository: Arc<Repository>,
+    /// Made when it is first needed: a mount that only lists snapshots reads no index.
+    reader: Mutex<Option<Arc<ChunkReader>>>,
+    cache: Cache<ChunkId, Bytes, Shared>,
+    refreshed: Mutex<Option<Instant>>,
+    bad: Mutex<HashMap<ChunkId, (Instant, Shared)>>,
+}
+
+impl Data {
+    /// With a cache of `cache_size` bytes.
+    pub(crate) fn new(repository: Arc<Repository>, cache_size: u64) -> Self {
+        Data {
+            repository,
+            reader: Mutex::new(None),
+            cache: Cache::new(cache_size, ChunkerParams::MAX.into()),
+            refreshed: Mutex::new(None),
+            bad: Mutex::new(HashMap::new()),
+        }
+    }
+
+    pub(crate) fn reader(&self) -> Result<Arc<ChunkReader>, VykarError> {
+        let mut reader = self.reader.lock();
+        if let Some(reader) = &*reader {
+            return Ok(reader.clone());
+        }
+        let made = Arc::new(self.repository.chunk_reader()?);
+        *reader = Some(made.clone());
+        Ok(made)
+    }
+
+    /// True when a chunk is cached, or being read, or known to be bad.
+    pub(crate) fn has(&self, id: &ChunkId) -> bool {
+        self.cache.has(id) || self.known_bad(id).is_some()
+    }
+
+    /// A chunk, which must be `size` bytes, as the item that refers to it says.
+    pub(crate) fn chunk(&self, id: &ChunkId, size: u64) -> Result<Bytes, Shared> {
+        if let Some(error) = self.known_bad(id) {
+            return Err(error);
+        }
+        let data = self.cache.get_or_make(id, || self.read(id).map_err(|e| self.remember_bad(id, e)))?;
+        if data.len() as u64 == size {
+            return Ok(data);
+        }
+        let reason = format!("holds {} bytes, its item says {size}", data.len());
+        let pack = self.reader()?.locate(id)?.pack;
+        Err(Arc::new(VykarError::ChunkDamaged { chunk: *id, pack, cause: ObjectError::Unreadable(reason) }))
+    }
+
+    fn read(&self, id: &ChunkId) -> Result<Bytes, VykarError> {
+        let reader = self.reader()?;
+        let seen = reader.index();
+        match reader.read(id) {
+            Err(VykarError::ChunkMissing { .. } | VykarError::ChunkDamaged { .. }) if self.refresh(&seen) => {
+                reader.read(id)
+            }
+            result => result,
+        }
+    }
+
+    /// After `seen` led to nothing: reads the index again, if that may help. A compaction moves chunks
+    /// while they are mounted, and a backup adds some. True when there is another index now.
+    pub(crate) fn refresh(&self, seen: &Arc<IndexBlob>) -> bool {
+        let Ok(reader) = self.reader() else { return false };
+        let mut refreshed = self.refreshed.lock();
+        if !Arc::ptr_eq(&reader.index(), seen) {
+            return true;
+        }
+        let hint = self.repository.backend().get(INDEX_GENERATION, 8).ok();
+        let same = hint.is_some_and(|hint| hint == seen.generation.to_le_bytes());
+        let wait = if same { REFRESH_SAME } else { REFRESH_CHANGED };
+        if refreshed.is_some_and(|when| when.elapsed() < wait) {
+            return false;
+        }
+        let done = reader.refresh(&self.repository);
+        *refreshed = Some(Instant::now());
+        if done.is_err() || reader.index().generation == seen.generation {
+            return false;
+        }
+        self.bad.lock().clear();
+        true
+    }
+
+    fn known_bad(&self, id: &ChunkId) -> Option<Shared> {
+        let bad = self.bad.lock();
+        bad.get(id).filter(|(when, _)| when.elapsed() < BAD).map(|(_, error)| error.clone())
+    }
+
+    fn remember_bad(&self, id: &ChunkId, error: VykarError) -> Shared {
+        let error = Arc::new(error);
+        let mut bad = self.bad.lock();
+        if bad.len() >= MAX_BAD {
+            bad.retain(|_, (when, _)| when.elapsed() < BAD);
+        }
+        if bad.len() < MAX_BAD {
+            bad.insert(*id, (Instant::now(), error.clone()));
+        }
+        error
+    }
+}

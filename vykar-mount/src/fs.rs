@@ -1,0 +1,544 @@
+//! The file system as plain calls. Knows nothing of FUSE, and needs no mount to be used.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::tz::TimeZone;
+use parking_lot::Mutex;
+use vykar_core::VykarError;
+use vykar_core::repository::Repository;
+
+use crate::cache::{Cache, Weight};
+use crate::data::{Data, Shared};
+use crate::errno::FsError;
+use crate::holes::Zeros;
+use crate::inode::{Inode, View};
+use crate::layout::{Folder, Layout, Target};
+use crate::loader::Loader;
+use crate::log::{Limiter, Log, LogLine};
+use crate::names::fnv1a;
+use crate::prefetch::Prefetcher;
+use crate::snapshots::{Info, Snapshots};
+use crate::tree::{Meta, NAME_MAX, NodeId, Piece, Tree};
+use crate::xattr::Xattrs;
+
+/// How long the kernel may keep what is inside a snapshot: nothing there ever changes.
+pub const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// How long it may keep the folders above, where snapshots come and go.
+pub const MOMENT: Duration = Duration::from_secs(1);
+/// Size of a block in [`FsStat`], in bytes.
+pub const BLOCK: u32 = 4096;
+/// Longest symlink target that the kernel takes, in bytes: a page, less its end.
+const TARGET_MAX: usize = 4095;
+
+type Result<T> = std::result::Result<T, FsError>;
+
+/// How a file system is set up.
+#[derive(Debug, Clone)]
+pub struct FsOptions {
+    /// Bytes of decoded chunks to keep.
+    pub cache_size: u64,
+    /// Bytes of snapshots' trees to keep; one is kept however large it is.
+    pub tree_cache_size: u64,
+    /// Threads that read ahead.
+    pub prefetch_threads: usize,
+    /// User and group that own what has no owner.
+    pub owner: (u32, u32),
+    /// Names of snapshots by time are in this zone.
+    pub zone: TimeZone,
+}
+
+/// What `stat` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attr {
+    /// Inode number.
+    pub ino: u64,
+    /// Type, permissions, owner, size in bytes, times.
+    pub meta: Meta,
+    /// Blocks of 512 bytes that are no holes.
+    pub blocks: u64,
+    /// Names in its snapshot; for a directory two more than its subdirectories, or 1 where those are
+    /// not known yet.
+    pub nlink: u32,
+}
+
+/// What a name leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// This, and how long that is so.
+    Found(Attr, Duration),
+    /// Nothing, and how long that is so.
+    Absent(Duration),
+}
+
+/// An entry of a listing.
+#[derive(Debug, Clone, Copy)]
+pub struct Child<'a> {
+    /// Its name.
+    pub name: &'a [u8],
+    /// What it is.
+    pub attr: Attr,
+    /// How long that is so.
+    pub ttl: Duration,
+}
+
+/// Numbers about the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FsStat {
+    /// What the repository stores, in blocks of [`BLOCK`] bytes.
+    pub blocks: u64,
+    /// Regular files of all snapshots.
+    pub files: u64,
+}
+
+/// Which end of a hole [`Fs::seek`] looks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seek {
+    /// `SEEK_DATA`
+    Data,
+    /// `SEEK_HOLE`
+    Hole,
+}
+
+impl Weight for Arc<Tree> {
+    fn weight(&self) -> u64 {
+        self.bytes() as u64
+    }
+}
+
+/// The file system.
+pub struct Fs {
+    repository: Arc<Repository>,
+    snapshots: Snapshots,
+    data: Arc<Data>,
+    zeros: Zeros,
+    trees: Cache<u32, Arc<Tree>, FsError>,
+    prefetcher: Prefetcher,
+    /// What an open folder shows stays the same until it is closed, or a listing in several steps
+    /// would miss entries.
+    open: Mutex<HashMap<u64, Arc<Layout>>>,
+    next_open: AtomicU64,
+    log: Log,
+    limiter: Limiter,
+}
+
+/// An inode inside a snapshot.
+struct Place {
+    info: Arc<Info>,
+    tree: Arc<Tree>,
+    view: View,
+    node: NodeId,
+    meta: Meta,
+}
+
+impl Fs {
+    /// Lists the repository's snapshots and reads nothing else.
+    ///
+    /// # Errors
+    /// Fails when the repository's snapshots cannot be listed.
+    pub fn new(
+        repository: Arc<Repository>,
+        options: FsOptions,
+        log: Log,
+    ) -> std::result::Result<Self, VykarError> {
+        let snapshots = Snapshots::load(repository.clone(), options.zone, options.owner, log.clone())?;
+        let data = Arc::new(Data::new(repository.clone(), options.cache_size));
+        let prefetcher = Prefetcher::new(data.clone(), options.prefetch_threads, options.cache_size / 4);
+        Ok(Fs {
+            zeros: Zeros::new(repository.keys().clone()),
+            repository,
+            snapshots,
+            data,
+            trees: Cache::keeping_one(options.tree_cache_size),
+            prefetcher,
+            open: Mutex::default(),
+            next_open: AtomicU64::new(1),
+            log,
+            limiter: Limiter::default(),
+        })
+    }
+
+    /// Finds a name in a directory.
+    pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Entry> {
+        match self.decode(parent)? {
+            Inode::Layout(number) => {
+                let layout = self.snapshots.layout();
+                let folder = self.folder(&layout, number)?;
+                let attr = match name {
+                    b"." => self.folder_attr(number, folder),
+                    b".." => self.target_attr(&layout, folder, Target::Folder(folder.parent))?,
+                    name => match folder.lookup(name) {
+                        Some(target) => self.target_attr(&layout, folder, target)?,
+                        None => return Err(FsError::NotFound),
+                    },
+                };
+                Ok(Entry::Found(attr, MOMENT))
+            }
+            Inode::Node { snapshot, view, node } => {
+                if name == b"." {
+                    return self.getattr(parent).map(|(attr, ttl)| Entry::Found(attr, ttl));
+                }
+                let place = self.place(snapshot, view, node)?;
+                if !place.meta.is_dir() {
+                    return Err(FsError::NotADirectory);
+                }
+                if name == b".." {
+                    return self.getattr(self.above(&place)).map(|(attr, ttl)| Entry::Found(attr, ttl));
+                }
+                if name.len() > NAME_MAX {
+                    return Err(FsError::NameTooLong);
+                }
+                Ok(match place.tree.lookup(node, name) {
+                    Some(child) => Entry::Found(self.node_attr(&place, child), FOREVER),
+                    None => Entry::Absent(FOREVER),
+                })
+            }
+        }
+    }
+
+    /// What `stat` says about an inode, and how long that is so.
+    pub fn getattr(&self, ino: u64) -> Result<(Attr, Duration)> {
+        match self.decode(ino)? {
+            Inode::Layout(number) => {
+                let layout = self.snapshots.layout();
+                if let Some(folder) = layout.folder(number) {
+                    return Ok((self.folder_attr(number, folder), MOMENT));
+                }
+                Ok((self.latest_attr(&layout, number)?, MOMENT))
+            }
+            Inode::Node { snapshot, view, node: Tree::ROOT } => {
+                let info = self.snapshots.get(snapshot).ok_or(FsError::Stale)?;
+                Ok((root_attr(&info, view), MOMENT))
+            }
+            Inode::Node { snapshot, view, node } => {
+                let place = self.place(snapshot, view, node)?;
+                Ok((self.node_attr(&place, node), FOREVER))
+            }
+        }
+    }
+
+    /// Where a symlink points.
+    pub fn readlink(&self, ino: u64) -> Result<Vec<u8>> {
+        match self.decode(ino)? {
+            Inode::Layout(number) => match self.snapshots.latest(number) {
+                Some((_, target)) => Ok(target),
+                None => Err(FsError::Invalid),
+            },
+            Inode::Node { snapshot, view, node } => {
+                let place = self.place(snapshot, view, node)?;
+                let target = place.tree.target(node).ok_or(FsError::Invalid)?;
+                if target.len() > TARGET_MAX {
+                    return Err(FsError::NameTooLong);
+                }
+                Ok(target.to_vec())
+            }
+        }
+    }
+
+    /// Opens a directory: a handle for [`Fs::readdir`] and [`Fs::releasedir`], and whether the kernel
+    /// may keep the listing for good.
+    pub fn opendir(&self, ino: u64) -> Result<(u64, bool)> {
+        match self.decode(ino)? {
+            Inode::Node { .. } => Ok((0, true)),
+            Inode::Layout(number) => {
+                let layout = self.snapshots.layout();
+                self.folder(&layout, number)?;
+                let handle = self.next_open.fetch_add(1, Ordering::Relaxed);
+                self.open.lock().insert(handle, layout);
+                Ok((handle, false))
+            }
+        }
+    }
+
+    /// Closes a directory.
+    pub fn releasedir(&self, handle: u64) {
+        self.open.lock().remove(&handle);
+    }
+
+    /// Lists a directory from position `offset`, 0 for its begin. `emit` gets each entry and the position
+    /// behind it, and returns true when it has no room for it.
+    pub fn readdir(
+        &self,
+        ino: u64,
+        handle: u64,
+        offset: u64,
+        emit: &mut dyn FnMut(Child<'_>, u64) -> bool,
+    ) -> Result<()> {
+        match self.decode(ino)? {
+            Inode::Layout(number) => {
+                let open = self.open.lock().get(&handle).cloned();
+                let layout = open.unwrap_or_else(|| self.snapshots.layout());
+                let folder = self.folder(&layout, number)?;
+                let mut put = |name: &[u8], attr, next| emit(Child { name, attr, ttl: MOMENT }, next);
+                let dots = [self.folder_attr(number, folder)].into_iter().cycle();
+                let names = [&b"."[..], b".."].into_iter().zip(dots).map(|(name, attr)| (name, Ok(attr)));
+                let entries = folder.entries.iter();
+                let entries = entries.map(|(name, to)| (&**name, self.target_attr(&layout, folder, *to)));
+                let from = usize::try_from(offset).unwrap_or(usize::MAX);
+                for (at, (name, attr)) in names.chain(entries).enumerate().skip(from) {
+                    // A snapshot that vanished this moment has no attributes.
+                    let Ok(attr) = attr else { continue };
+                    if put(name, attr, at as u64 + 1) {
+                        break;
+                    }
+                }
+                Ok(())
+            }
+            Inode::Node { snapshot, view, node } => {
+                let place = self.place(snapshot, view, node)?;
+                if !place.meta.is_dir() {
+                    return Err(FsError::NotADirectory);
+                }
+                self.list(&place, offset, emit)
+            }
+        }
+    }
+
+    fn list(&self, place: &Place, offset: u64, emit: &mut dyn FnMut(Child<'_>, u64) -> bool) -> Result<()> {
+        let children = place.tree.children(place.node);
+        for at in offset..children.len() as u64 + 2 {
+            let (name, attr) = match at {
+                0 => (&b"."[..], self.node_attr(place, place.node)),
+                1 => (&b".."[..], Attr { ino: self.above(place), ..self.node_attr(place, place.node) }),
+                n => {
+                    let child = children.start + (n - 2) as NodeId;
+                    (place.tree.name(child), self.node_attr(place, child))
+                }
+            };
+            if emit(Child { name, attr, ttl: FOREVER }, at + 1) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// `size` bytes of a file from `offset`; fewer only at its end.
+    ///
+    /// # Errors
+    /// [`FsError::Io`] when any of them cannot be read; that is logged.
+    pub fn read(&self, ino: u64, offset: u64, size: u32) -> Result<Bytes> {
+        let Inode::Node { snapshot, view, node } = self.decode(ino)? else {
+            return Err(FsError::IsADirectory);
+        };
+        let place = self.place(snapshot, view, node)?;
+        match place.meta.kind() {
+            libc::S_IFREG => {}
+            libc::S_IFDIR => return Err(FsError::IsADirectory),
+            _ => return Err(FsError::Invalid),
+        }
+        let end = offset.saturating_add(size.into()).min(place.meta.size);
+        if offset >= end {
+            return Ok(Bytes::new());
+        }
+        let pieces = place.tree.pieces(node);
+        self.prefetcher.note(ino, pieces, offset, end);
+        let first = pieces.partition_point(|p| p.end <= offset);
+        let mut start = first.checked_sub(1).and_then(|at| pieces.get(at)).map_or(0, |p| p.end);
+        let mut gathered = Vec::new();
+        for piece in &pieces[first..] {
+            let data = self.piece(&place, piece, piece.end.saturating_sub(start))?;
+            // piece() saw to it that the data is as long as the piece.
+            let from = offset.saturating_sub(start) as usize;
+            let to = (end.min(piece.end).saturating_sub(start)) as usize;
+            if gathered.is_empty() && end <= piece.end {
+                return Ok(data.slice(from..to));
+            }
+            if gathered.is_empty() {
+                gathered.reserve((end - offset) as usize);
+            }
+            gathered.extend_from_slice(&data[from..to]);
+            if end <= piece.end {
+                break;
+            }
+            start = piece.end;
+        }
+        Ok(Bytes::from(gathered))
+    }
+
+    fn piece(&self, place: &Place, piece: &Piece, size: u64) -> Result<Bytes> {
+        self.data.chunk(&piece.id, size).map_err(|error| {
+            self.log_read(place, piece, &error);
+            FsError::Io
+        })
+    }
+
+    fn log_read(&self, place: &Place, piece: &Piece, error: &Shared) {
+        let path = place.tree.path(place.node);
+        let key = [place.info.listed.id.as_bytes(), piece.id.as_bytes(), &path[..]].concat();
+        if !self.limiter.allows(fnv1a(&key)) {
+            return;
+        }
+        let (pack, reason) = match &**error {
+            VykarError::ChunkDamaged { pack, cause, .. } => (Some(*pack), cause.to_string()),
+            VykarError::ChunkMissing { .. } => (None, "it is not in the index".to_owned()),
+            other => (None, other.to_string()),
+        };
+        let snapshot = place.info.listed.name.clone();
+        (self.log)(LogLine::ReadFailed { snapshot, path, chunk: piece.id, pack, reason });
+    }
+
+    /// The next data or hole of a file from `offset` on.
+    ///
+    /// # Errors
+    /// [`FsError::BeyondEnd`] when there is none.
+    pub fn seek(&self, ino: u64, offset: i64, whence: Seek) -> Result<u64> {
+        let Inode::Node { snapshot, view, node } = self.decode(ino)? else {
+            return Err(FsError::Invalid);
+        };
+        let place = self.place(snapshot, view, node)?;
+        if place.meta.kind() != libc::S_IFREG {
+            return Err(FsError::Invalid);
+        }
+        let offset = u64::try_from(offset).map_err(|_| FsError::BeyondEnd)?;
+        let (pieces, largest) = (place.tree.pieces(node), place.info.largest_chunk);
+        self.zeros.seek(pieces, largest, offset, whence == Seek::Hole).ok_or(FsError::BeyondEnd)
+    }
+
+    /// The value of an extended attribute.
+    pub fn getxattr(&self, ino: u64, name: &[u8]) -> Result<Vec<u8>> {
+        self.with_xattrs(ino, |mut xattrs| {
+            let found = xattrs.find(|(known, _)| *known == name);
+            found.map(|(_, value)| value.to_vec()).ok_or(FsError::NoAttribute)
+        })
+    }
+
+    /// The names of all extended attributes, each followed by NUL.
+    pub fn listxattr(&self, ino: u64) -> Result<Vec<u8>> {
+        self.with_xattrs(ino, |xattrs| {
+            let mut names = Vec::new();
+            for (name, _) in xattrs {
+                names.extend_from_slice(name);
+                names.push(0);
+            }
+            Ok(names)
+        })
+    }
+
+    fn with_xattrs<T>(&self, ino: u64, f: impl FnOnce(Xattrs<'_>) -> Result<T>) -> Result<T> {
+        match self.decode(ino)? {
+            Inode::Layout(_) => f(Xattrs::default()),
+            Inode::Node { snapshot, node: Tree::ROOT, .. } => {
+                f(Xattrs(&self.snapshots.get(snapshot).ok_or(FsError::Stale)?.root_xattrs))
+            }
+            Inode::Node { snapshot, view, node } => f(self.place(snapshot, view, node)?.tree.xattrs(node)),
+        }
+    }
+
+    /// Numbers about the repository. One whose index cannot be read stores nothing, as far as is known.
+    pub fn statfs(&self) -> FsStat {
+        let stored = self.data.reader().map_or(0, |reader| {
+            let sizes = reader.index();
+            sizes.chunks.iter().map(|entry| u64::from(entry.stored_size)).sum::<u64>()
+        });
+        FsStat { blocks: stored.div_ceil(BLOCK.into()), files: self.snapshots.files() }
+    }
+
+    /// Lets the next call look for new snapshots.
+    #[cfg(test)]
+    pub(crate) fn expire(&self) {
+        self.snapshots.expire();
+    }
+
+    fn decode(&self, ino: u64) -> Result<Inode> {
+        Inode::decode(ino).ok_or(FsError::Stale)
+    }
+
+    fn folder<'l>(&self, layout: &'l Layout, number: u32) -> Result<&'l Folder> {
+        layout.folder(number).ok_or_else(|| match self.snapshots.latest(number) {
+            Some(_) => FsError::NotADirectory,
+            None => FsError::Stale,
+        })
+    }
+
+    fn place(&self, snapshot: u32, view: View, node: NodeId) -> Result<Place> {
+        let info = self.snapshots.get(snapshot).ok_or(FsError::Stale)?;
+        let tree = self.trees.get_or_make(&snapshot, || self.load(&info))?;
+        let meta = if node == Tree::ROOT { info.root } else { *tree.meta(node).ok_or(FsError::Stale)? };
+        Ok(Place { info, tree, view, node, meta })
+    }
+
+    fn load(&self, info: &Info) -> Result<Arc<Tree>> {
+        let loader = Loader {
+            repository: &self.repository,
+            data: &self.data,
+            owner: self.snapshots.owner,
+            log: &self.log,
+        };
+        let tree = loader.load(info)?;
+        let shape = tree.shape();
+        if *info.shape.get_or_init(|| shape) != shape {
+            // Some of its items could not be read before, or cannot now: the numbers that the kernel
+            // knows may mean other files.
+            self.snapshots.renumber(info);
+            return Err(FsError::Stale);
+        }
+        let _ = info.nlink.set(tree.nlink(Tree::ROOT));
+        Ok(tree)
+    }
+
+    /// The inode of the directory that holds a directory.
+    fn above(&self, place: &Place) -> u64 {
+        let (snapshot, view) = (place.info.listed.number, place.view);
+        match place.node {
+            Tree::ROOT => Inode::Layout(self.snapshots.layout().home(snapshot, view)).encode(),
+            node => Inode::Node { snapshot, view, node: place.tree.parent(node) }.encode(),
+        }
+    }
+
+    /// Attributes of a node of the same tree and view.
+    fn node_attr(&self, place: &Place, node: NodeId) -> Attr {
+        let (tree, info) = (&place.tree, &place.info);
+        // Names of one file show that file's attributes.
+        let node = tree.inode(node);
+        let meta = match tree.meta(node) {
+            Some(meta) if node != Tree::ROOT => *meta,
+            _ => return root_attr(info, place.view),
+        };
+        let view = if meta.is_dir() { place.view } else { View::Ids };
+        let ino = Inode::Node { snapshot: info.listed.number, view, node }.encode();
+        let blocks = self.zeros.allocated(tree.pieces(node), info.largest_chunk).div_ceil(512);
+        Attr { ino, meta, blocks, nlink: tree.nlink(node) }
+    }
+
+    fn target_attr(&self, layout: &Layout, folder: &Folder, target: Target) -> Result<Attr> {
+        match target {
+            Target::Folder(number) => Ok(self.folder_attr(number, self.folder(layout, number)?)),
+            Target::Snapshot(number) => {
+                let info = self.snapshots.get(number).ok_or(FsError::Stale)?;
+                Ok(root_attr(&info, folder.view))
+            }
+            Target::Latest(number) => self.latest_attr(layout, number),
+        }
+    }
+
+    fn folder_attr(&self, number: u32, folder: &Folder) -> Attr {
+        let mode = libc::S_IFDIR | 0o555;
+        let meta = layout_meta(mode, self.snapshots.owner, folder.mtime, 0);
+        let nlink = u32::try_from(folder.subdirectories()).unwrap_or(u32::MAX).saturating_add(2);
+        Attr { ino: Inode::Layout(number).encode(), meta, blocks: 0, nlink }
+    }
+
+    fn latest_attr(&self, layout: &Layout, number: u32) -> Result<Attr> {
+        let (folder, target) = self.snapshots.latest(number).ok_or(FsError::Stale)?;
+        let time = layout.folder(folder).map_or(0, |folder| folder.mtime);
+        let meta = layout_meta(libc::S_IFLNK | 0o777, self.snapshots.owner, time, target.len() as u64);
+        Ok(Attr { ino: Inode::Layout(number).encode(), meta, blocks: 0, nlink: 1 })
+    }
+}
+
+fn layout_meta(mode: u32, (uid, gid): (u32, u32), time: i64, size: u64) -> Meta {
+    Meta { mtime: time, atime: time, ctime: time, size, uid, gid, mode: mode as u16 }
+}
+
+/// Attributes of a snapshot's top directory, which are known without its items.
+fn root_attr(info: &Info, view: View) -> Attr {
+    let ino = Inode::Node { snapshot: info.listed.number, view, node: Tree::ROOT }.encode();
+    let nlink = info.nlink.get().copied().unwrap_or(1);
+    Attr { ino, meta: info.root, blocks: 0, nlink }
+}

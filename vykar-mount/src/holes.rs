@@ -1,0 +1,120 @@
+//! Which chunks of a file are nothing but zeros.
+//!
+//! The format has no holes: a sparse file's zeros are ordinary chunks. Cutting a run of zeros gives
+//! chunks of the largest size and a rest, so those are recognised by their id, without reading them.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use vykar_core::ChunkId;
+use vykar_core::format::MAX_CHUNK_PLAINTEXT;
+use vykar_core::repository::Keys;
+
+use crate::tree::Piece;
+
+/// Most lengths whose zeros are remembered.
+const REMEMBERED: usize = 1024;
+
+/// Ids of chunks of zeros.
+pub(crate) struct Zeros {
+    keys: Arc<Keys>,
+    ids: Mutex<HashMap<u64, Option<ChunkId>>>,
+}
+
+impl Zeros {
+    pub(crate) fn new(keys: Arc<Keys>) -> Self {
+        Zeros { keys, ids: Mutex::new(HashMap::new()) }
+    }
+
+    /// The id of `len` zeros; `None` for more than a chunk may have.
+    fn id(&self, len: u64) -> Option<ChunkId> {
+        if len > MAX_CHUNK_PLAINTEXT {
+            return None;
+        }
+        if let Some(id) = self.ids.lock().get(&len) {
+            return *id;
+        }
+        let id = self.keys.hasher().chunk_id(&vec![0; len as usize]).ok();
+        let mut ids = self.ids.lock();
+        if ids.len() < REMEMBERED {
+            ids.insert(len, id);
+        }
+        id
+    }
+
+    /// The ranges of a file's pieces, and whether each is a hole. `largest` is the size that its
+    /// snapshot's chunks were cut to at most. A shorter piece is only looked at behind a hole: to hash
+    /// zeros for every length that occurs would cost more than anyone gains.
+    pub(crate) fn ranges<'a>(
+        &'a self,
+        pieces: &'a [Piece],
+        largest: u32,
+    ) -> impl Iterator<Item = (Range<u64>, bool)> + 'a {
+        let largest = u64::from(largest);
+        let (mut start, mut hole) = (0, false);
+        pieces.iter().map(move |piece| {
+            let range = start..piece.end;
+            let len = piece.end.saturating_sub(start);
+            hole = (len == largest || (hole && len < largest && len > 0)) && self.id(len) == Some(piece.id);
+            start = piece.end;
+            (range, hole)
+        })
+    }
+
+    /// Bytes of a file that are not holes.
+    pub(crate) fn allocated(&self, pieces: &[Piece], largest: u32) -> u64 {
+        // Pieces do not overlap, so this stays below the file's size.
+        self.ranges(pieces, largest)
+            .filter(|(_, hole)| !hole)
+            .map(|(r, _)| r.end.saturating_sub(r.start))
+            .sum()
+    }
+
+    /// The first byte at or behind `offset` that is in a hole (`hole`) or in none; the end of the file
+    /// counts as a hole. `None` when there is no such byte.
+    pub(crate) fn seek(&self, pieces: &[Piece], largest: u32, offset: u64, hole: bool) -> Option<u64> {
+        let size = pieces.last().map_or(0, |p| p.end);
+        if offset >= size {
+            return None;
+        }
+        let mut ranges = self.ranges(pieces, largest);
+        let found = ranges.find(|(range, is_hole)| range.end > offset && *is_hole == hole);
+        found.map(|(range, _)| range.start.max(offset)).or(hole.then_some(size))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vykar_core::format::{ChunkerParams, Encryption, RepoConfig};
+
+    #[test]
+    fn runs_of_zeros_are_holes() {
+        let config = RepoConfig {
+            version: 2,
+            id: vykar_core::RepositoryId([1; 32]),
+            chunker: ChunkerParams::FILES,
+            encryption: Encryption::None,
+            created: String::new(),
+            min_pack_size: 1,
+            max_pack_size: 2,
+        };
+        let zeros = Zeros::new(Arc::new(Keys::new(&config, None).unwrap()));
+        let zero = |len| zeros.id(len).unwrap();
+        let data = ChunkId([9; 32]);
+        let ends =
+            [(zero(10), 10), (data, 110), (zero(100), 210), (zero(100), 310), (zero(30), 340), (data, 350)];
+        let pieces = ends.map(|(id, end)| Piece { id, end });
+        let holes: Vec<_> = zeros.ranges(&pieces, 100).map(|(_, hole)| hole).collect();
+        assert_eq!(holes, [false, false, true, true, true, false]);
+        assert_eq!(zeros.allocated(&pieces, 100), 120);
+        let seek = |offset, hole| zeros.seek(&pieces, 100, offset, hole);
+        assert_eq!([0, 109, 110, 339].map(|o| seek(o, false)), [Some(0), Some(109), Some(340), Some(340)]);
+        assert_eq!([0, 110, 339, 340].map(|o| seek(o, true)), [Some(110), Some(110), Some(339), Some(350)]);
+        assert_eq!((seek(350, true), seek(350, false)), (None, None));
+        let end = &pieces[..4];
+        assert_eq!((zeros.seek(end, 100, 300, false), zeros.seek(&[], 100, 0, true)), (None, None));
+    }
+}

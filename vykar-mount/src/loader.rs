@@ -1,0 +1,103 @@
+//! Reads a snapshot's items into a tree.
+
+use std::sync::Arc;
+
+use vykar_core::VykarError;
+use vykar_core::format::Snapshot;
+use vykar_core::repository::Repository;
+use vykar_core::repository::items::{Found, for_each_item};
+use vykar_core::repository::manifest::read_snapshot;
+
+use crate::data::Data;
+use crate::errno::FsError;
+use crate::log::{Log, LogLine};
+use crate::snapshots::{Info, made_up};
+use crate::tree::{BuildError, Builder, Tree};
+
+/// Most items whose loss is logged one by one.
+const MAX_LINES: u64 = 20;
+
+/// Loads the tree of a snapshot.
+pub(crate) struct Loader<'a> {
+    pub(crate) repository: &'a Repository,
+    pub(crate) data: &'a Data,
+    pub(crate) owner: (u32, u32),
+    pub(crate) log: &'a Log,
+}
+
+struct Loaded {
+    tree: Tree,
+    lost: Option<String>,
+    lines: Vec<LogLine>,
+}
+
+impl Loader<'_> {
+    /// Reads the snapshot's object and its items. What cannot be read is logged and left out.
+    pub(crate) fn load(&self, info: &Info) -> Result<Arc<Tree>, FsError> {
+        let failed = |error: &VykarError| {
+            let kind = FsError::from(error);
+            if kind == FsError::Io {
+                let (snapshot, reason) = (info.listed.name.clone(), error.to_string());
+                self.say(LogLine::ItemsLost { snapshot, reason });
+            }
+            kind
+        };
+        let snapshot = read_snapshot(self.repository, &info.listed.id).map_err(|e| failed(&e))?;
+        let reader = self.data.reader().map_err(|e| failed(&e))?;
+        let seen = reader.index();
+        let mut loaded = self.build(info, &snapshot)?;
+        // A compaction may have moved the items under the mount.
+        if loaded.lost.is_some() && self.data.refresh(&seen) {
+            loaded = self.build(info, &snapshot)?;
+        }
+        loaded.lines.into_iter().for_each(|line| self.say(line));
+        if let Some(reason) = loaded.lost {
+            self.say(LogLine::ItemsLost { snapshot: info.listed.name.clone(), reason });
+        }
+        Ok(Arc::new(loaded.tree))
+    }
+
+    fn say(&self, line: LogLine) {
+        (self.log)(line);
+    }
+
+    fn build(&self, info: &Info, snapshot: &Snapshot) -> Result<Loaded, FsError> {
+        let name = &info.listed.name;
+        let too_large = |e: BuildError| {
+            self.say(LogLine::ItemsLost { snapshot: name.clone(), reason: e.to_string() });
+            FsError::Io
+        };
+        let (lines, left_out) = (std::cell::RefCell::new(Vec::new()), std::cell::Cell::new(0));
+        let mut lost = None;
+        let leave_out = |path: &[u8], reason: &str| {
+            left_out.set(left_out.get() + 1);
+            if left_out.get() <= MAX_LINES {
+                let (snapshot, path, reason) = (name.clone(), path.to_vec(), reason.to_owned());
+                lines.borrow_mut().push(LogLine::ItemLeftOut { snapshot, path, reason });
+            }
+        };
+        let mut report = leave_out;
+        let made_up = made_up(self.owner, crate::layout::nanos(snapshot.time));
+        let mut builder = Builder::new(info.root, made_up, &mut report);
+        let mut error = None;
+        let reader = self.data.reader().map_err(|e| FsError::from(&e))?;
+        let read = for_each_item(&reader, snapshot, &mut |found| {
+            match found {
+                Found::Item(item) => error = builder.add(&item).err(),
+                Found::Problem(problem) => leave_out(problem.path().as_bytes(), &problem.to_string()),
+                Found::Lost(reason) => lost = Some(reason),
+            }
+            Ok(error.is_none())
+        });
+        read.map_err(|e| FsError::from(&e))?;
+        if let Some(error) = error {
+            return Err(too_large(error));
+        }
+        let tree = builder.finish().map_err(too_large)?;
+        if left_out.get() > MAX_LINES {
+            let reason = format!("{} more items are left out", left_out.get() - MAX_LINES);
+            lines.borrow_mut().push(LogLine::ItemsLost { snapshot: name.clone(), reason });
+        }
+        Ok(Loaded { tree, lost, lines: lines.into_inner() })
+    }
+}

@@ -1,0 +1,135 @@
+//! What the file system tells whoever runs it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use vykar_core::{ChunkId, PackId, SnapshotId};
+
+/// Where lines go. Called from any thread, and not while a lock is held.
+pub type Log = Arc<dyn Fn(LogLine) + Send + Sync>;
+
+/// One thing worth a line. Names and paths are as the repository has them; [`fmt::Display`] renders
+/// them quoted, on one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogLine {
+    /// A part of a file cannot be read; its readers get `EIO`.
+    ReadFailed {
+        /// The snapshot's name.
+        snapshot: String,
+        /// The file's path in it.
+        path: Vec<u8>,
+        /// The chunk.
+        chunk: ChunkId,
+        /// The pack that should hold it, where that is known.
+        pack: Option<PackId>,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An item is left out of its snapshot's folder, or a part of it is.
+    ItemLeftOut {
+        /// The snapshot's name.
+        snapshot: String,
+        /// The item's path.
+        path: Vec<u8>,
+        /// Why.
+        reason: String,
+    },
+    /// A part of a snapshot's items cannot be read.
+    ItemsLost {
+        /// The snapshot's name.
+        snapshot: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A snapshot cannot be shown.
+    SnapshotUnusable {
+        /// Its id.
+        snapshot: SnapshotId,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The list of snapshots could not be read again; the old one stays.
+    RefreshFailed {
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl fmt::Display for LogLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted = |path: &[u8]| format!("{:?}", String::from_utf8_lossy(path));
+        match self {
+            LogLine::ReadFailed { snapshot, path, chunk, pack, reason } => {
+                write!(f, "snapshot {snapshot:?}: {}: cannot read chunk {chunk}", quoted(path))?;
+                match pack {
+                    Some(pack) => write!(f, " in pack {pack}: {reason}"),
+                    None => write!(f, ": {reason}"),
+                }
+            }
+            LogLine::ItemLeftOut { snapshot, path, reason } => {
+                write!(f, "snapshot {snapshot:?}: {}: {reason}", quoted(path))
+            }
+            LogLine::ItemsLost { snapshot, reason } => write!(f, "snapshot {snapshot:?}: {reason}"),
+            LogLine::SnapshotUnusable { snapshot, reason } => {
+                write!(f, "snapshot {}: not shown: {reason}", snapshot.short())
+            }
+            LogLine::RefreshFailed { reason } => write!(f, "cannot list snapshots: {reason}"),
+        }
+    }
+}
+
+/// How long a line that was said is not said again.
+const QUIET: Duration = Duration::from_secs(60);
+/// Most keys that a limiter remembers.
+const REMEMBERED: usize = 4096;
+
+/// Says each thing at most once a minute: the kernel asks again for every page of a bad read.
+#[derive(Default)]
+pub(crate) struct Limiter(Mutex<HashMap<u64, Instant>>);
+
+impl Limiter {
+    /// True when the thing with this key should be said now.
+    pub(crate) fn allows(&self, key: u64) -> bool {
+        let now = Instant::now();
+        let mut said = self.0.lock();
+        if said.get(&key).is_some_and(|when| now.duration_since(*when) < QUIET) {
+            return false;
+        }
+        if said.len() >= REMEMBERED {
+            said.retain(|_, when| now.duration_since(*when) < QUIET);
+            if said.len() >= REMEMBERED {
+                return false;
+            }
+        }
+        said.insert(key, now);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_names_stay_on_one_line() {
+        let line = LogLine::ItemLeftOut {
+            snapshot: "a\nb".into(),
+            path: b"x\x1b[2J\n\xff".to_vec(),
+            reason: "why".into(),
+        };
+        assert_eq!(line.to_string(), "snapshot \"a\\nb\": \"x\\u{1b}[2J\\n\u{fffd}\": why");
+    }
+
+    #[test]
+    fn a_limiter_says_each_thing_once_and_forgets_nothing_it_has_no_room_for() {
+        let limiter = Limiter::default();
+        assert!(limiter.allows(1) && !limiter.allows(1) && limiter.allows(2));
+        (10..10_000).for_each(|key| {
+            limiter.allows(key);
+        });
+        assert_eq!(limiter.0.lock().len(), REMEMBERED);
+    }
+}

@@ -1,0 +1,134 @@
+//! Decodes the next chunks of files that are read in sequence, on threads of its own.
+
+use std::collections::VecDeque;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use lru::LruCache;
+use parking_lot::{Condvar, Mutex};
+use vykar_core::ChunkId;
+
+use crate::data::Data;
+use crate::tree::Piece;
+
+/// The kernel's reads of one file arrive out of order by up to this many bytes.
+const NEAR: u64 = 8 << 20;
+/// Files whose position is remembered.
+const FILES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
+
+/// A pool of decoding threads, which ends when this is dropped.
+pub(crate) struct Prefetcher {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    /// How far each file was read, in bytes.
+    positions: Mutex<LruCache<u64, u64>>,
+    /// Most bytes to be ahead.
+    max_ahead: u64,
+}
+
+struct Shared {
+    data: Arc<Data>,
+    queue: Mutex<Queue>,
+    filled: Condvar,
+    /// Most chunks that wait.
+    max: usize,
+}
+
+#[derive(Default)]
+struct Queue {
+    chunks: VecDeque<(ChunkId, u64)>,
+    closed: bool,
+}
+
+impl Prefetcher {
+    /// Starts `threads` threads; with none, or where none can be started, nothing is read ahead.
+    /// `max_ahead` bytes must be well below the size of the cache.
+    pub(crate) fn new(data: Arc<Data>, threads: usize, max_ahead: u64) -> Self {
+        let shared =
+            Arc::new(Shared { data, queue: Mutex::default(), filled: Condvar::new(), max: threads * 2 });
+        let start = |n| {
+            let shared = shared.clone();
+            let thread = std::thread::Builder::new().name(format!("vykar-ahead-{n}"));
+            thread.spawn(move || shared.work()).ok()
+        };
+        let threads = (0..threads).map_while(start).collect();
+        Prefetcher { shared, threads, positions: Mutex::new(LruCache::new(FILES)), max_ahead }
+    }
+
+    /// A file's bytes from `offset` to `end` are being read. Call before reading them.
+    pub(crate) fn note(&self, file: u64, pieces: &[Piece], offset: u64, end: u64) {
+        if self.threads.is_empty() || pieces.len() < 2 {
+            return;
+        }
+        let reached = {
+            let mut positions = self.positions.lock();
+            let before = positions.get(&file).copied();
+            let near = before.is_some_and(|at| offset.abs_diff(at) <= NEAR || end.abs_diff(at) <= NEAR);
+            let reached = before.filter(|_| near).map_or(end, |at| at.max(end));
+            positions.put(file, reached);
+            if !near {
+                return;
+            }
+            reached
+        };
+        let at = pieces.partition_point(|p| p.end <= reached);
+        let limit = reached.saturating_add(self.max_ahead);
+        let mut start = pieces.get(at).map_or(reached, |p| p.end);
+        for piece in pieces.iter().skip(at + 1).take(self.threads.len()) {
+            if piece.end > limit {
+                break;
+            }
+            let size = piece.end.saturating_sub(start);
+            start = piece.end;
+            if size > 0 && !self.shared.data.has(&piece.id) {
+                self.shared.push(piece.id, size);
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn push(&self, id: ChunkId, size: u64) {
+        let mut queue = self.queue.lock();
+        if queue.chunks.iter().any(|(waiting, _)| *waiting == id) {
+            return;
+        }
+        if queue.chunks.len() >= self.max {
+            // The oldest wish is the one most likely read by now.
+            queue.chunks.pop_front();
+        }
+        queue.chunks.push_back((id, size));
+        self.filled.notify_one();
+    }
+
+    fn work(&self) {
+        loop {
+            let mut queue = self.queue.lock();
+            let (id, size) = loop {
+                if queue.closed {
+                    return;
+                }
+                match queue.chunks.pop_front() {
+                    Some(next) => break next,
+                    None => self.filled.wait(&mut queue),
+                }
+            };
+            drop(queue);
+            if !self.data.has(&id) {
+                // A failure is reported when somebody reads it.
+                let _ = self.data.chunk(&id, size);
+            }
+        }
+    }
+}
+
+impl Drop for Prefetcher {
+    fn drop(&mut self) {
+        self.shared.queue.lock().closed = true;
+        self.shared.filled.notify_all();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}

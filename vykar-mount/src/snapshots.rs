@@ -1,0 +1,255 @@
+//! The snapshots that are shown, and how they come and go.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use jiff::tz::TimeZone;
+use parking_lot::{Mutex, RwLock};
+use vykar_core::format::Snapshot;
+use vykar_core::repository::Repository;
+use vykar_core::repository::manifest::{Manifest, read_snapshot};
+use vykar_core::{SnapshotId, StorageError, VykarError};
+
+use crate::inode::{next_snapshot_number, snapshot_number};
+use crate::layout::{Layout, Listed, Numbers, nanos};
+use crate::log::{Limiter, Log, LogLine};
+use crate::names::fnv1a;
+use crate::tree::Meta;
+use crate::{tree, xattr};
+
+/// The repository is listed again when somebody looks and this has passed.
+pub(crate) const REFRESH: Duration = Duration::from_secs(5);
+
+/// A snapshot as far as it is known without its items.
+#[derive(Debug)]
+pub(crate) struct Info {
+    pub(crate) listed: Listed,
+    /// Regular files, as the snapshot's counters say.
+    pub(crate) files: u64,
+    /// Largest chunk its files were cut into, in bytes.
+    pub(crate) largest_chunk: u32,
+    /// Its top directory.
+    pub(crate) root: Meta,
+    /// That directory's attributes, see [`xattr`].
+    pub(crate) root_xattrs: Vec<u8>,
+    /// The top directory's link count, known when the tree was loaded once.
+    pub(crate) nlink: OnceLock<u32>,
+    /// The shape of the tree when it was first loaded.
+    pub(crate) shape: OnceLock<[usize; 3]>,
+}
+
+/// For directories that have no item.
+pub(crate) fn made_up(owner: (u32, u32), time: i64) -> Meta {
+    let mode = (libc::S_IFDIR | 0o755) as u16;
+    Meta { mtime: time, atime: time, ctime: time, size: 0, uid: owner.0, gid: owner.1, mode }
+}
+
+impl Info {
+    fn new(snapshot: &Snapshot, number: u32, owner: (u32, u32)) -> Self {
+        let meta = &snapshot.meta;
+        let (mut root, mut root_xattrs) = (made_up(owner, nanos(snapshot.time)), Vec::new());
+        if let Some(item) = meta.root_item() {
+            root = tree::meta_of(&item);
+            xattr::encode(&item, &mut root_xattrs, &mut |_| {});
+        }
+        Info {
+            listed: Listed {
+                id: snapshot.id,
+                number,
+                time: snapshot.time,
+                name: meta.name.clone(),
+                host: meta.hostname.clone(),
+                label: snapshot.label().to_owned(),
+            },
+            files: meta.stats.nfiles,
+            largest_chunk: meta.chunker.max,
+            root,
+            root_xattrs,
+            nlink: OnceLock::new(),
+            shape: OnceLock::new(),
+        }
+    }
+
+    fn renumbered(&self, number: u32) -> Self {
+        Info {
+            listed: Listed { number, ..self.listed.clone() },
+            root_xattrs: self.root_xattrs.clone(),
+            nlink: OnceLock::new(),
+            shape: OnceLock::new(),
+            ..*self
+        }
+    }
+}
+
+/// All snapshots, by number and in folders.
+pub(crate) struct Snapshots {
+    repository: Arc<Repository>,
+    log: Log,
+    limiter: Limiter,
+    zone: TimeZone,
+    /// Owner of what has none.
+    pub(crate) owner: (u32, u32),
+    mounted: i64,
+    /// Every snapshot that was ever shown: the kernel may still hold inodes of one that is gone.
+    by_number: RwLock<HashMap<u32, Arc<Info>>>,
+    layout: RwLock<Arc<Layout>>,
+    numbers: RwLock<Numbers>,
+    state: Mutex<State>,
+}
+
+struct State {
+    by_id: HashMap<SnapshotId, Arc<Info>>,
+    /// Objects do not change, so these stay so.
+    unusable: HashSet<SnapshotId>,
+    /// What the folders show.
+    shown: Vec<SnapshotId>,
+    refreshed: Instant,
+}
+
+impl Snapshots {
+    /// Lists the repository's snapshots.
+    pub(crate) fn load(
+        repository: Arc<Repository>,
+        zone: TimeZone,
+        owner: (u32, u32),
+        log: Log,
+    ) -> Result<Self, VykarError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mounted = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
+        let mut numbers = Numbers::default();
+        let layout = Arc::new(Layout::build(&[], &zone, mounted, &mut numbers));
+        let snapshots = Snapshots {
+            repository,
+            log,
+            limiter: Limiter::default(),
+            zone,
+            owner,
+            mounted,
+            by_number: RwLock::default(),
+            layout: RwLock::new(layout),
+            numbers: RwLock::new(numbers),
+            state: Mutex::new(State {
+                by_id: HashMap::new(),
+                unusable: HashSet::new(),
+                shown: Vec::new(),
+                refreshed: Instant::now(),
+            }),
+        };
+        let lines = snapshots.refresh(&mut snapshots.state.lock())?;
+        snapshots.say(lines);
+        Ok(snapshots)
+    }
+
+    /// The folders, after looking for new and vanished snapshots if that is due.
+    pub(crate) fn layout(&self) -> Arc<Layout> {
+        // Whoever comes while another looks takes what there is.
+        if let Some(mut state) = self.state.try_lock()
+            && state.refreshed.elapsed() >= REFRESH
+        {
+            let lines = self.refresh(&mut state);
+            drop(state);
+            self.say(lines.unwrap_or_else(|e| vec![LogLine::RefreshFailed { reason: e.to_string() }]));
+        }
+        self.layout.read().clone()
+    }
+
+    fn say(&self, lines: Vec<LogLine>) {
+        for line in lines {
+            if self.limiter.allows(fnv1a(line.to_string().as_bytes())) {
+                (self.log)(line);
+            }
+        }
+    }
+
+    /// The next call of [`Snapshots::layout`] looks again.
+    #[cfg(test)]
+    pub(crate) fn expire(&self) {
+        self.state.lock().refreshed = Instant::now().checked_sub(REFRESH).unwrap();
+    }
+
+    /// A snapshot by its number.
+    pub(crate) fn get(&self, number: u32) -> Option<Arc<Info>> {
+        self.by_number.read().get(&number).cloned()
+    }
+
+    /// The folder that the `latest` with this number is in, and where it points.
+    pub(crate) fn latest(&self, number: u32) -> Option<(u32, Vec<u8>)> {
+        self.numbers.read().latest(number).map(|(folder, target)| (folder, target.as_bytes().to_vec()))
+    }
+
+    /// Regular files of all snapshots together.
+    pub(crate) fn files(&self) -> u64 {
+        let state = self.state.lock();
+        let counts = state.shown.iter().filter_map(|id| state.by_id.get(id)).map(|info| info.files);
+        counts.fold(0, u64::saturating_add)
+    }
+
+    /// Gives a snapshot another number, whose inodes the kernel has never seen: its items read
+    /// differently than before, so that the old ones may now be other files.
+    pub(crate) fn renumber(&self, info: &Info) {
+        let mut state = self.state.lock();
+        self.by_number.write().remove(&info.listed.number);
+        let number = self.free_number(next_snapshot_number(info.listed.number));
+        let fresh = Arc::new(info.renumbered(number));
+        self.by_number.write().insert(number, fresh.clone());
+        state.by_id.insert(info.listed.id, fresh);
+        self.build(&state);
+    }
+
+    fn free_number(&self, wanted: u32) -> u32 {
+        let taken = self.by_number.read();
+        let mut number = wanted;
+        while taken.contains_key(&number) {
+            number = next_snapshot_number(number);
+        }
+        number
+    }
+
+    /// Lists the snapshots again; returns what is to be logged when no lock is held.
+    fn refresh(&self, state: &mut State) -> Result<Vec<LogLine>, VykarError> {
+        state.refreshed = Instant::now();
+        let mut ids = Manifest::ids(&self.repository)?;
+        ids.retain(|id| !state.unusable.contains(id));
+        let mut lines = Vec::new();
+        ids.retain(|id| {
+            state.by_id.contains_key(id)
+                || match read_snapshot(&self.repository, id) {
+                    Ok(snapshot) => {
+                        self.add(state, &snapshot);
+                        true
+                    }
+                    // Deleted since it was listed.
+                    Err(VykarError::Storage(StorageError::NotFound { .. })) => false,
+                    Err(error) => {
+                        if matches!(error, VykarError::SnapshotUnusable { .. }) {
+                            state.unusable.insert(*id);
+                        }
+                        let reason = error.to_string();
+                        lines.push(LogLine::SnapshotUnusable { snapshot: *id, reason });
+                        false
+                    }
+                }
+        });
+        if ids != state.shown {
+            state.shown = ids;
+            self.build(state);
+        }
+        Ok(lines)
+    }
+
+    fn add(&self, state: &mut State, snapshot: &Snapshot) {
+        let number = self.free_number(snapshot_number(&snapshot.id));
+        let info = Arc::new(Info::new(snapshot, number, self.owner));
+        self.by_number.write().insert(number, info.clone());
+        state.by_id.insert(snapshot.id, info);
+    }
+
+    fn build(&self, state: &State) {
+        let shown = state.shown.iter().filter_map(|id| state.by_id.get(id));
+        let mut listed: Vec<Listed> = shown.map(|info| info.listed.clone()).collect();
+        listed.sort_by_key(|s| (s.time, s.id));
+        let layout = Layout::build(&listed, &self.zone, self.mounted, &mut self.numbers.write());
+        *self.layout.write() = Arc::new(layout);
+    }
+}

@@ -1,0 +1,223 @@
+//! A snapshot's items as a compact immutable tree.
+//!
+//! An arena of 72-byte nodes and one buffer of names. A directory's children are contiguous and
+//! sorted by bytes, so a lookup is a binary search and a listing a slice. What few nodes have
+//! (extended attributes, several names) is in side tables.
+//!
+//! Nodes are numbered breadth first, so the same items always give the same numbers: an inode number
+//! stays good while its tree is dropped from memory and loaded again.
+
+mod build;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use build::meta_of;
+pub use build::{BuildError, Builder};
+
+use std::ops::Range;
+
+use vykar_core::ChunkId;
+
+use crate::xattr::Xattrs;
+
+/// Longest name of a file in bytes.
+pub const NAME_MAX: usize = 255;
+/// Most nodes of a tree: their numbers have 30 bits.
+pub const MAX_NODES: u32 = 1 << 30;
+
+/// A node's number in its tree. The root is 0.
+pub type NodeId = u32;
+
+/// What a node is and what `stat` says about it, apart from its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meta {
+    /// Nanoseconds since the epoch, may be negative.
+    pub mtime: i64,
+    /// Likewise.
+    pub atime: i64,
+    /// Likewise.
+    pub ctime: i64,
+    /// Bytes; of a symlink's target, for a symlink.
+    pub size: u64,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Type and permission bits of `st_mode`.
+    pub mode: u16,
+}
+
+impl Meta {
+    /// The type bits of `st_mode`.
+    pub fn kind(&self) -> u32 {
+        u32::from(self.mode) & libc::S_IFMT
+    }
+
+    /// True for a directory.
+    pub fn is_dir(&self) -> bool {
+        self.kind() == libc::S_IFDIR
+    }
+}
+
+/// A piece of a file's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Piece {
+    /// The chunk.
+    pub id: ChunkId,
+    /// Where it ends in the file, in bytes; it begins where the one before ends.
+    pub end: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    meta: Meta,
+    has_xattrs: bool,
+    name_len: u8,
+    name: u32,
+    parent: NodeId,
+    nlink: u32,
+    /// First of: a directory's children in `nodes`, a file's pieces, a symlink's target in `names`.
+    start: u32,
+    /// How many of them.
+    count: u32,
+}
+
+impl Node {
+    fn range(&self) -> Range<usize> {
+        self.start as usize..self.start as usize + self.count as usize
+    }
+}
+
+const _: () = assert!(size_of::<Node>() <= 72);
+
+/// A snapshot's tree.
+#[derive(Debug)]
+pub struct Tree {
+    nodes: Vec<Node>,
+    names: Vec<u8>,
+    pieces: Vec<Piece>,
+    /// Node, and where its attributes are in `xattr_bytes`; sorted by node.
+    xattrs: Vec<(NodeId, u32, u32)>,
+    xattr_bytes: Vec<u8>,
+    /// Further names of a file, and the node that stands for it; sorted.
+    links: Vec<(NodeId, NodeId)>,
+}
+
+impl Tree {
+    /// The snapshot's top directory.
+    pub const ROOT: NodeId = 0;
+
+    /// Number of nodes, the root included.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// True when there is nothing below the root.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.len() <= 1
+    }
+
+    /// Memory that it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.nodes.capacity() * size_of::<Node>()
+            + self.names.capacity()
+            + self.pieces.capacity() * size_of::<Piece>()
+            + self.xattrs.capacity() * size_of::<(NodeId, u32, u32)>()
+            + self.xattr_bytes.capacity()
+            + self.links.capacity() * size_of::<(NodeId, NodeId)>()
+    }
+
+    /// Numbers that differ between trees of different item streams, mostly: nodes, bytes of names and
+    /// pieces.
+    pub fn shape(&self) -> [usize; 3] {
+        [self.nodes.len(), self.names.len(), self.pieces.len()]
+    }
+
+    /// What a node is; `None` when there is no such node.
+    pub fn meta(&self, node: NodeId) -> Option<&Meta> {
+        self.nodes.get(node as usize).map(|n| &n.meta)
+    }
+
+    /// How many names a file has in this snapshot; two more than its subdirectories for a directory.
+    pub fn nlink(&self, node: NodeId) -> u32 {
+        self.nodes.get(node as usize).map_or(0, |n| n.nlink)
+    }
+
+    /// The directory that holds a node; the root's is the root.
+    pub fn parent(&self, node: NodeId) -> NodeId {
+        self.nodes.get(node as usize).map_or(Self::ROOT, |n| n.parent)
+    }
+
+    /// A node's name; empty for the root.
+    pub fn name(&self, node: NodeId) -> &[u8] {
+        self.nodes.get(node as usize).map_or(&[], |n| self.name_of(n))
+    }
+
+    fn name_of(&self, node: &Node) -> &[u8] {
+        let from = node.name as usize;
+        self.names.get(from..from + usize::from(node.name_len)).unwrap_or_default()
+    }
+
+    /// A directory's children, sorted by name; empty for anything else.
+    pub fn children(&self, node: NodeId) -> Range<NodeId> {
+        match self.nodes.get(node as usize) {
+            Some(n) if n.meta.is_dir() => n.start..n.start.saturating_add(n.count),
+            _ => 0..0,
+        }
+    }
+
+    /// Finds a child of a directory.
+    pub fn lookup(&self, dir: NodeId, name: &[u8]) -> Option<NodeId> {
+        let children = self.children(dir);
+        let nodes = self.nodes.get(children.start as usize..children.end as usize)?;
+        let at = nodes.binary_search_by(|n| self.name_of(n).cmp(name)).ok()?;
+        Some(children.start + at as u32)
+    }
+
+    /// The node that stands for a file with several names; any other node itself.
+    pub fn inode(&self, node: NodeId) -> NodeId {
+        match self.links.binary_search_by_key(&node, |(name, _)| *name) {
+            Ok(at) => self.links[at].1,
+            Err(_) => node,
+        }
+    }
+
+    /// A regular file's content in order; empty for anything else.
+    pub fn pieces(&self, node: NodeId) -> &[Piece] {
+        match self.nodes.get(node as usize) {
+            Some(n) if n.meta.kind() == libc::S_IFREG => self.pieces.get(n.range()).unwrap_or_default(),
+            _ => &[],
+        }
+    }
+
+    /// A symlink's target.
+    pub fn target(&self, node: NodeId) -> Option<&[u8]> {
+        let node = self.nodes.get(node as usize).filter(|n| n.meta.kind() == libc::S_IFLNK)?;
+        self.names.get(node.range())
+    }
+
+    /// A node's extended attributes.
+    pub fn xattrs(&self, node: NodeId) -> Xattrs<'_> {
+        if !self.nodes.get(node as usize).is_some_and(|n| n.has_xattrs) {
+            return Xattrs::default();
+        }
+        let found = self.xattrs.binary_search_by_key(&node, |entry| entry.0).ok();
+        let bytes = found
+            .map(|at| self.xattrs[at])
+            .and_then(|(_, start, len)| self.xattr_bytes.get(start as usize..start as usize + len as usize));
+        Xattrs(bytes.unwrap_or_default())
+    }
+
+    /// A node's path from the root, without a leading slash.
+    pub fn path(&self, node: NodeId) -> Vec<u8> {
+        let mut names = Vec::new();
+        let mut at = node;
+        while at != Self::ROOT {
+            names.push(self.name(at));
+            at = self.parent(at);
+        }
+        names.reverse();
+        names.join(&b'/')
+    }
+}
