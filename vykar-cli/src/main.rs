@@ -1,2 +1,25 @@
 //! The `vykar` command.
-fn main() {}
+
+mod args;
+mod background;
+mod commands;
+mod context;
+mod exit;
+mod platform;
+mod render;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    context::raise_file_limit();
+    match commands::run(args) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            render::error(&error);
+            error.exit().into()
+        }
+    }
+}

@@ -31,6 +31,11 @@ impl ItemStream {
         }
     }
 
+    /// What was pushed and not yet taken: the beginning of an item that goes on in the next chunk.
+    pub fn rest(&self) -> &[u8] {
+        &self.buf[self.pos..]
+    }
+
     /// The next item, checked against the format's rules; `None` until more is pushed.
     ///
     /// The outer error means that the rest of the stream cannot be read.

@@ -60,8 +60,11 @@ struct Closed {
 }
 
 impl Building {
-    fn new() -> Self {
-        Building { buf: HEADER.to_vec(), chunks: Vec::new(), opened: Instant::now() }
+    /// In a buffer that an earlier pack has left.
+    fn new(mut buf: Vec<u8>) -> Self {
+        buf.clear();
+        buf.extend_from_slice(HEADER);
+        Building { buf, chunks: Vec::new(), opened: Instant::now() }
     }
 }
 
@@ -72,6 +75,8 @@ pub struct PackWriter {
     data: Mutex<Building>,
     tree: Mutex<Building>,
     queue: Sender<Closed>,
+    /// Buffers of packs that are written, to be filled again.
+    spare: Receiver<Vec<u8>>,
     failure: Arc<Mutex<Option<VykarError>>>,
 }
 
@@ -91,18 +96,20 @@ impl PackWriter {
     ) -> Result<(Self, PackUploader)> {
         let failure = Arc::new(Mutex::new(None));
         let (queue, closed) = bounded(0);
+        let (used, spare) = bounded(1);
         let writer = PackWriter {
             target: data_pack_target(config, data_packs),
             max: config.max_pack_size as usize,
-            data: Mutex::new(Building::new()),
-            tree: Mutex::new(Building::new()),
+            data: Mutex::new(Building::new(Vec::new())),
+            tree: Mutex::new(Building::new(Vec::new())),
             queue,
+            spare,
             failure: failure.clone(),
         };
         let failed = failure.clone();
         let thread = std::thread::Builder::new()
             .name("vykar-packs".into())
-            .spawn(move || upload(&*backend, &session, &closed, &failed))
+            .spawn(move || upload(&*backend, &session, (&closed, &used), &failed))
             .map_err(|e| VykarError::path("pack thread", e))?;
         Ok((writer, PackUploader { thread, failure }))
     }
@@ -130,11 +137,15 @@ impl PackWriter {
     }
 
     fn close(&self, kind: PackKind, building: &mut Building) -> Result<()> {
-        let Building { buf, chunks, .. } = std::mem::replace(building, Building::new());
-        if chunks.is_empty() {
+        if building.chunks.is_empty() {
             return Ok(());
         }
-        // The receiver goes away only after a failure, which finish() reports in full.
+        let spare = match kind {
+            PackKind::Data => self.spare.try_recv().unwrap_or_default(),
+            PackKind::Tree => Vec::new(),
+        };
+        let Building { buf, chunks, .. } = std::mem::replace(building, Building::new(spare));
+        // The receiver goes away only after a failure.
         self.queue.send(Closed { kind, buf, chunks }).map_err(|_| self.take_failure())
     }
 
@@ -163,7 +174,7 @@ impl PackUploader {
 fn upload(
     backend: &dyn Backend,
     session: &Session,
-    closed: &Receiver<Closed>,
+    (closed, used): (&Receiver<Closed>, &Sender<Vec<u8>>),
     failure: &Mutex<Option<VykarError>>,
 ) -> Vec<WrittenPack> {
     let mut written: Vec<WrittenPack> = Vec::new();
@@ -172,7 +183,10 @@ fn upload(
         let id: PackId = pack_id(&pack.buf);
         let size = pack.buf.len() as u64;
         let mut result = backend.put(&pack_key(&id), &pack.buf, PutMode::Replace).map_err(VykarError::from);
-        drop(pack.buf);
+        if pack.kind == PackKind::Data {
+            // Two buffers go round; a third is freed.
+            let _ = used.try_send(pack.buf);
+        }
         written.push(WrittenPack { size, pending: PendingPack { pack: id, chunks: pack.chunks } });
         if result.is_ok() && pack.kind == PackKind::Data {
             data_packs += 1;

@@ -1,0 +1,154 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use vykar_core::codec::Compression;
+
+/// Encrypted, deduplicating backups that you can mount.
+///
+/// The passphrase comes from VYKAR_PASSPHRASE, from a command (--passcommand), or from a prompt.
+#[derive(Debug, Parser)]
+#[command(name = "vykar", version, max_term_width = 100)]
+pub struct Args {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes, before or after its name.
+#[derive(Debug, clap::Args)]
+pub struct Global {
+    /// The repository: a folder
+    #[arg(short = 'R', long = "repo", value_name = "REPO", env = "VYKAR_REPO", global = true)]
+    pub repo: Option<PathBuf>,
+    /// A command that prints the passphrase (run by sh -c)
+    #[arg(long, value_name = "COMMAND", env = "VYKAR_PASSCOMMAND", global = true)]
+    pub passcommand: Option<String>,
+    /// Accept that another repository is at this place than last time
+    #[arg(long, global = true)]
+    pub trust_repo: bool,
+    /// Where local caches are kept [default: ~/.cache/vykar]
+    #[arg(long, value_name = "DIR", env = "VYKAR_CACHE_DIR", global = true)]
+    pub cache_dir: Option<PathBuf>,
+    /// Threads to use; 0 for one per processor
+    #[arg(long, value_name = "N", default_value_t = 0, global = true)]
+    pub threads: usize,
+    /// Seconds to wait for a lock that another program holds
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, global = true)]
+    pub lock_wait: u64,
+    /// Print errors only
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a new repository
+    Init {
+        /// The cipher; auto takes the one that is faster on this machine
+        #[arg(long, value_enum, default_value_t = EncryptionArg::Auto)]
+        encryption: EncryptionArg,
+    },
+    /// Store files and directories as a new snapshot
+    Backup {
+        /// What to store
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        /// What to call this set of paths [default: the directory's name]
+        #[arg(long)]
+        label: Option<String>,
+        /// Free text to keep with the snapshot
+        #[arg(long, default_value = "")]
+        comment: String,
+        /// zstd[:LEVEL] (1 to 22), lz4 or none
+        #[arg(long, default_value = "zstd:3")]
+        compression: Compression,
+        /// Print the summary as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the snapshots
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look into a snapshot
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// Put a snapshot, or some paths of it, under a folder
+    ///
+    /// What exists there already is never overwritten.
+    Restore {
+        /// A name, a unique prefix of a name or id, or `latest`
+        snapshot: String,
+        /// The folder, made if it does not exist
+        dest: PathBuf,
+        /// Paths inside the snapshot; everything when none is given
+        #[arg(value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        /// Set owners by number, even where this machine knows the name by another number
+        #[arg(long)]
+        numeric_ids: bool,
+    },
+    /// Look for damage
+    Check {
+        /// Read and verify every chunk, not only what describes them
+        #[arg(long)]
+        verify_data: bool,
+    },
+    /// Show all snapshots as folders
+    ///
+    /// Stays until unmounted, interrupted (Ctrl-C) or told to go to the background.
+    Mount {
+        /// An empty folder
+        mountpoint: PathBuf,
+        /// Return when the mount can be used
+        #[arg(long)]
+        background: bool,
+        /// Memory for decoded chunks in MiB
+        #[arg(long, value_name = "MIB", default_value_t = 256)]
+        cache_size: u64,
+        /// Let other users look, as far as permissions allow them
+        #[arg(long)]
+        allow_other: bool,
+    },
+    /// Unmount a vykar mount
+    Umount {
+        /// The folder it is mounted on
+        mountpoint: PathBuf,
+        /// Detach it even if it is in use; it goes when it is not
+        #[arg(long)]
+        lazy: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// List the items of a snapshot
+    List {
+        /// A name, a unique prefix of a name or id, or `latest`
+        snapshot: String,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what is known about a snapshot
+    Info {
+        /// A name, a unique prefix of a name or id, or `latest`
+        snapshot: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EncryptionArg {
+    Auto,
+    Aes256gcm,
+    Chacha20poly1305,
+    None,
+}

@@ -1,0 +1,94 @@
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde_json::json;
+use vykar_core::Event;
+use vykar_core::backup::{BackupOptions, BackupSummary, backup};
+use vykar_core::codec::Compression;
+
+use super::{print, print_json};
+use crate::args::Global;
+use crate::exit::{CliResult, Exit};
+use crate::{context, render};
+
+pub struct Request {
+    pub paths: Vec<PathBuf>,
+    pub label: Option<String>,
+    pub comment: String,
+    pub compression: Compression,
+    pub json: bool,
+}
+
+pub fn run(global: &Global, request: Request) -> CliResult {
+    let repository = context::open(global)?;
+    let options = BackupOptions {
+        label: request.label,
+        comment: request.comment,
+        compression: request.compression,
+        threads: global.threads,
+        lock: context::lock_options(global),
+        cancel: context::cancel_flag()?,
+        ..BackupOptions::new(request.paths)
+    };
+    let began = Instant::now();
+    let mut listen = |event: Event| render::event(&event);
+    let summary = backup(&repository, &options, Some(&mut listen))?;
+    if request.json {
+        print_json(&summary_json(&summary))?;
+    } else if !global.quiet {
+        print(&summary_text(&summary, began.elapsed().as_secs_f64()));
+    }
+    let (errors, changed) = (summary.meta.stats.errors, summary.changed_while_read);
+    if errors > 0 {
+        eprintln!("vykar: {errors} path(s) could not be stored; the snapshot holds everything else");
+    }
+    if changed > 0 {
+        eprintln!("vykar: {changed} file(s) changed while they were read");
+    }
+    Ok(if summary.is_complete() { Exit::Success } else { Exit::Partial })
+}
+
+fn summary_text(s: &BackupSummary, seconds: f64) -> String {
+    let stats = &s.meta.stats;
+    format!(
+        "Snapshot {} ({}), label {}\n\
+         Files: {} ({} new, {} changed, {} unchanged), {} directories, {} symlinks\n\
+         Size:  {}; added {}, stored as {}\n\
+         Time:  {seconds:.2} s\n",
+        s.meta.name,
+        s.id.short(),
+        render::plain(s.meta.source_label.as_bytes()),
+        stats.nfiles,
+        s.new,
+        s.changed,
+        s.unchanged,
+        s.directories,
+        s.symlinks,
+        render::size(stats.original_size),
+        render::size(s.added),
+        render::size(s.added_stored),
+    )
+}
+
+fn summary_json(s: &BackupSummary) -> serde_json::Value {
+    json!({
+        "name": s.meta.name,
+        "id": s.id,
+        "time": s.meta.time,
+        "time_end": s.meta.time_end,
+        "label": s.meta.source_label,
+        "files": {
+            "total": s.meta.stats.nfiles,
+            "new": s.new,
+            "changed": s.changed,
+            "unchanged": s.unchanged,
+        },
+        "directories": s.directories,
+        "symlinks": s.symlinks,
+        "size": s.meta.stats.original_size,
+        "added": s.added,
+        "added_stored": s.added_stored,
+        "errors": s.meta.stats.errors,
+        "changed_while_read": s.changed_while_read,
+    })
+}

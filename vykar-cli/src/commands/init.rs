@@ -1,0 +1,41 @@
+use vykar_core::crypto::aead::fastest_cipher;
+use vykar_core::format::Encryption;
+use vykar_core::repository::{InitOptions, Repository};
+
+use super::print;
+use crate::args::{EncryptionArg, Global};
+use crate::context;
+use crate::exit::{CliResult, Exit};
+
+pub fn run(global: &Global, encryption: EncryptionArg) -> CliResult {
+    let encryption = match encryption {
+        EncryptionArg::Auto => fastest_cipher().map_err(vykar_core::VykarError::from)?,
+        EncryptionArg::Aes256gcm => Encryption::Aes256Gcm,
+        EncryptionArg::Chacha20poly1305 => Encryption::Chacha20Poly1305,
+        EncryptionArg::None => Encryption::None,
+    };
+    let backend = context::backend(global)?;
+    let place = backend.root().display().to_string();
+    let mut empty = false;
+    let repository = Repository::init(
+        backend,
+        &InitOptions::new(encryption),
+        &mut || {
+            let passphrase = context::passphrase(global, true)?;
+            empty = passphrase.is_empty();
+            Ok(passphrase)
+        },
+        &context::open_options(global),
+    )?;
+    if empty {
+        eprintln!("vykar: the passphrase is empty: whoever can read the repository can read what is in it");
+    }
+    if !global.quiet {
+        let id = repository.config().id.short();
+        print(&format!("Made repository {id} at {place} (encryption {encryption})\n"));
+        if encryption != Encryption::None {
+            eprintln!("vykar: keep the passphrase safe: without it nothing in here can ever be read again");
+        }
+    }
+    Ok(Exit::Success)
+}

@@ -1,0 +1,72 @@
+use serde_json::json;
+use vykar_core::format::Snapshot;
+use vykar_core::repository::Manifest;
+
+use super::{print, print_json};
+use crate::args::Global;
+use crate::exit::{CliResult, Exit};
+use crate::{context, render};
+
+pub fn run(global: &Global, json: bool) -> CliResult {
+    let manifest = context::open(global)?.manifest()?;
+    if json {
+        let unreadable = |(id, cause): &(vykar_core::SnapshotId, vykar_core::error::ObjectError)| json!({ "id": id.to_string(), "newer": cause.is_newer(), "reason": cause.to_string() });
+        print_json(&json!({
+            "snapshots": manifest.snapshots.iter().map(snapshot_json).collect::<Vec<_>>(),
+            "unreadable": manifest.unreadable.iter().map(unreadable).collect::<Vec<_>>(),
+        }))?;
+    } else {
+        print(&text(&manifest));
+    }
+    let damaged = report_unreadable(&manifest);
+    Ok(if damaged { Exit::Damaged } else { Exit::Success })
+}
+
+/// Names the snapshots that cannot be used; true when one of them is damaged.
+fn report_unreadable(manifest: &Manifest) -> bool {
+    for (id, cause) in &manifest.unreadable {
+        let what = if cause.is_newer() { "not supported" } else { "damaged" };
+        eprintln!("vykar: snapshot {}: {what}: {cause}", id.short());
+    }
+    manifest.unreadable.iter().any(|(_, cause)| !cause.is_newer())
+}
+
+fn text(manifest: &Manifest) -> String {
+    if manifest.snapshots.is_empty() {
+        return "No snapshots\n".to_owned();
+    }
+    let row = |s: &Snapshot| {
+        vec![
+            render::plain(s.meta.name.as_bytes()),
+            render::time(s.time),
+            render::plain(s.meta.hostname.as_bytes()),
+            render::plain(s.label().as_bytes()),
+            s.meta.stats.nfiles.to_string(),
+            render::size(s.meta.stats.original_size),
+            render::plain(s.meta.source_paths.join(" ").as_bytes()),
+        ]
+    };
+    let rows: Vec<_> = manifest.snapshots.iter().map(row).collect();
+    render::table(&["NAME", "TIME", "HOST", "LABEL", "FILES", "SIZE", "PATHS"], &rows, &[4, 5])
+}
+
+/// One snapshot as JSON.
+pub fn snapshot_json(s: &Snapshot) -> serde_json::Value {
+    let stats = &s.meta.stats;
+    json!({
+        "name": s.meta.name,
+        "id": s.id.to_string(),
+        "time": s.meta.time,
+        "time_end": s.meta.time_end,
+        "hostname": s.meta.hostname,
+        "username": s.meta.username,
+        "label": s.label(),
+        "comment": s.meta.comment,
+        "paths": s.meta.source_paths,
+        "files": stats.nfiles,
+        "size": stats.original_size,
+        "compressed_size": stats.compressed_size,
+        "deduplicated_size": stats.deduplicated_size,
+        "errors": stats.errors,
+    })
+}

@@ -1,0 +1,51 @@
+//! One file a command: parse, call the library, render.
+
+mod backup;
+mod check;
+mod init;
+mod list;
+mod mount;
+mod restore;
+mod snapshot;
+
+use crate::args::{Args, Command};
+use crate::exit::CliResult;
+
+/// Runs the command that was asked for.
+pub fn run(args: Args) -> CliResult {
+    let Args { global, command } = args;
+    match command {
+        Command::Init { encryption } => init::run(&global, encryption),
+        Command::Backup { paths, label, comment, compression, json } => {
+            backup::run(&global, backup::Request { paths, label, comment, compression, json })
+        }
+        Command::List { json } => list::run(&global, json),
+        Command::Snapshot(command) => snapshot::run(&global, command),
+        Command::Restore { snapshot, dest, paths, numeric_ids } => {
+            restore::run(&global, &restore::Request { snapshot, dest, paths, numeric_ids })
+        }
+        Command::Check { verify_data } => check::run(&global, verify_data),
+        Command::Mount { mountpoint, background, cache_size, allow_other } => {
+            mount::run(&global, &mount::Request { mountpoint, background, cache_size, allow_other })
+        }
+        Command::Umount { mountpoint, lazy } => mount::unmount(&mountpoint, lazy),
+    }
+}
+
+/// Writes results to stdout; a reader that went away ends the program quietly.
+pub fn print(text: &str) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// Writes one JSON document to stdout.
+pub fn print_json(value: &impl serde::Serialize) -> CliResult<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| {
+        crate::exit::CliError::new(crate::exit::Exit::Failure, format!("cannot write JSON: {e}"))
+    })?;
+    print(&(text + "\n"));
+    Ok(())
+}

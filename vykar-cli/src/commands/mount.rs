@@ -1,0 +1,88 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use vykar_mount::{Mount, MountError, MountOptions};
+
+use super::print;
+use crate::args::Global;
+use crate::background::{self, Ready, Side};
+use crate::exit::{CliError, CliResult, Exit};
+use crate::{context, render};
+
+pub struct Request {
+    pub mountpoint: PathBuf,
+    pub background: bool,
+    pub cache_size: u64,
+    pub allow_other: bool,
+}
+
+impl From<MountError> for CliError {
+    fn from(e: MountError) -> Self {
+        match e {
+            MountError::Repository(e) => e.into(),
+            other => CliError::new(Exit::Failure, other.to_string()),
+        }
+    }
+}
+
+pub fn run(global: &Global, request: &Request) -> CliResult {
+    if !request.background {
+        return serve(global, request, None);
+    }
+    let log = context::open_options(global).cache_dir.map(|dir| dir.join("mount.log"));
+    match background::split(log)? {
+        Side::Caller(code) if code == Exit::Success as u8 => Ok(Exit::Success),
+        // The child has said why.
+        Side::Caller(code) => std::process::exit(code.into()),
+        Side::Child(ready) => serve(global, request, Some(ready)),
+    }
+}
+
+fn serve(global: &Global, request: &Request, ready: Option<Ready>) -> CliResult {
+    let repository = Arc::new(context::open(global)?);
+    let mut options = MountOptions::new(&request.mountpoint);
+    options.repository_path = Some(context::repository_path(global)?);
+    options.cache_size = request.cache_size.saturating_mul(1 << 20);
+    options.threads = global.threads;
+    options.allow_other = request.allow_other;
+    options.zone = jiff::tz::TimeZone::system();
+    let log: vykar_mount::Log = Arc::new(|line| eprintln!("vykar: {line}"));
+    // Before the mount's threads are made, so that signals reach only this handler.
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+        .map_err(|e| CliError::new(Exit::Failure, format!("cannot handle signals: {e}")))?;
+    let mount = Mount::new(repository, &options, log)?;
+    let place = render::path(&request.mountpoint);
+    match ready {
+        Some(ready) => {
+            if !global.quiet {
+                print(&format!("Mounted on {place}; unmount with: vykar umount {place}\n"));
+            }
+            ready.detach()?;
+        }
+        None if !global.quiet => {
+            print(&format!("Mounted on {place}; Ctrl-C unmounts\n"));
+        }
+        None => {}
+    }
+    let unmounter = mount.unmounter();
+    let handle = signals.handle();
+    let thread = std::thread::spawn(move || {
+        for _ in &mut signals {
+            if let Err(e) = unmounter.unmount() {
+                eprintln!("vykar: {e}");
+            }
+        }
+    });
+    let ended = mount.wait();
+    handle.close();
+    let _ = thread.join();
+    ended.map_err(|e| CliError::new(Exit::Failure, format!("the mount on {place} ended: {e}")))?;
+    Ok(Exit::Success)
+}
+
+pub fn unmount(mountpoint: &Path, lazy: bool) -> CliResult {
+    vykar_mount::unmount(mountpoint, lazy)?;
+    Ok(Exit::Success)
+}

@@ -1,0 +1,121 @@
+//! Exit codes, and the error that carries one.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use vykar_core::VykarError;
+
+/// What the exit code says to a script. Documented in the README.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Everything was done.
+    Success = 0,
+    /// Failed for a reason that has no code of its own.
+    Failure = 1,
+    /// Wrong arguments (clap uses the same code).
+    Usage = 2,
+    /// Done, but some files could not be stored or restored as they are.
+    Partial = 3,
+    /// Wrong or missing passphrase.
+    Passphrase = 4,
+    /// Locked, or backups are running.
+    Locked = 5,
+    /// No repository at this place, or not the one that was there before.
+    NoRepository = 6,
+    /// The repository is damaged.
+    Damaged = 7,
+    /// Interrupted by a signal.
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// An error with its exit code and, where there is one, what to do next.
+#[derive(Debug)]
+pub struct CliError {
+    message: String,
+    hint: Option<String>,
+    exit: Exit,
+}
+
+impl CliError {
+    /// An error without a hint.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        CliError { message: message.into(), hint: None, exit }
+    }
+
+    /// Adds what to do next.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The exit code.
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// What to do next.
+    pub fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<VykarError> for CliError {
+    fn from(e: VykarError) -> Self {
+        use VykarError as V;
+        let (exit, hint) = match &e {
+            V::Usage(_) => (Exit::Usage, None),
+            V::NotARepository { .. } => (
+                Exit::NoRepository,
+                Some("check the path given with -R; `vykar -R PATH init` makes a new repository"),
+            ),
+            V::AlreadyARepository { .. } => {
+                (Exit::Failure, Some("to store something in it, use `vykar backup`"))
+            }
+            V::NotEmpty { .. } => {
+                (Exit::Failure, Some("give an empty folder, or one that does not exist yet"))
+            }
+            V::UnsupportedVersion { .. } => (Exit::Failure, Some("use a newer version of this program")),
+            V::WrongPassphrase { .. } => {
+                (Exit::Passphrase, Some("if it is certainly right, keys/repokey may be damaged"))
+            }
+            V::NoPassphrase { .. } => {
+                (Exit::Passphrase, Some("set VYKAR_PASSPHRASE, give --passcommand, or run on a terminal"))
+            }
+            V::IdentityChanged { .. } => (
+                Exit::NoRepository,
+                Some("if the repository was really replaced, accept the new one with --trust-repo"),
+            ),
+            V::Damaged { cause, .. } | V::SnapshotUnusable { cause, .. } if cause.is_newer() => {
+                (Exit::Failure, Some("use a newer version of this program"))
+            }
+            V::Damaged { .. }
+            | V::IndexMissing
+            | V::ChunkMissing { .. }
+            | V::ChunkDamaged { .. }
+            | V::SnapshotUnusable { .. } => (Exit::Damaged, Some("`vykar check` lists all damage")),
+            V::SnapshotNotFound { .. } => (Exit::Failure, Some("`vykar list` shows what there is")),
+            V::SnapshotAmbiguous { .. } => (Exit::Failure, Some("give more digits of the id")),
+            V::ActiveSessions { .. } | V::Locked { .. } => {
+                (Exit::Locked, Some("try again when the other program is done"))
+            }
+            V::Interrupted => (Exit::Interrupted, None),
+            _ => (Exit::Failure, None),
+        };
+        CliError { message: e.to_string(), hint: hint.map(str::to_owned), exit }
+    }
+}
+
+/// What commands return.
+pub type CliResult<T = Exit> = Result<T, CliError>;

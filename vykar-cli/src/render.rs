@@ -1,0 +1,146 @@
+//! What people see.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use vykar_core::Event;
+
+use crate::exit::CliError;
+
+/// An error and what to do next, on stderr.
+pub fn error(error: &CliError) {
+    eprintln!("vykar: {error}");
+    if let Some(hint) = error.hint_text() {
+        eprintln!("       {hint}");
+    }
+}
+
+/// A size in binary units.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = UNITS[0];
+    for next in &UNITS[1..] {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    format!("{value:.1} {unit}")
+}
+
+/// Local time.
+pub fn time(time: Timestamp) -> String {
+    time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// A time as it is stored, in local time where it parses.
+pub fn stored_time(text: &str) -> String {
+    text.parse().map(time).unwrap_or_else(|_| plain(text.as_bytes()))
+}
+
+/// Text for a terminal: control characters and what is not UTF-8 are escaped.
+pub fn plain(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' => out.push_str("\\\\"),
+                c if c.is_control() => out.extend(c.escape_default()),
+                c => out.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            out.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    out
+}
+
+/// A path for a terminal.
+pub fn path(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    plain(path.as_os_str().as_bytes())
+}
+
+/// A table with columns as wide as their contents; all but `right` are left-aligned.
+pub fn table(header: &[&str], rows: &[Vec<String>], right: &[usize]) -> String {
+    let mut widths: Vec<usize> = header.iter().map(|h| h.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut out = String::new();
+    let header: Vec<String> = header.iter().map(|h| (*h).to_owned()).collect();
+    for row in std::iter::once(&header).chain(rows) {
+        let mut line = String::new();
+        for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let width = *width;
+            match right.contains(&at) {
+                true => line.push_str(&format!("{cell:>width$}  ")),
+                false => line.push_str(&format!("{cell:<width$}  ")),
+            }
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// One event as a line on stderr; progress is not a line.
+pub fn event(event: &Event) {
+    if let Some(line) = event_line(event) {
+        eprintln!("vykar: {line}");
+    }
+}
+
+fn event_line(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::SourceFailed { path: p, reason } => format!("{}: not stored: {reason}", path(p)),
+        Event::SourceChanged { path: p } => {
+            format!("{}: changed while it was read; stored as it was read", path(p))
+        }
+        Event::NotStored { path: p, kind } => format!("{}: not stored: a {kind}", path(p)),
+        Event::Skipped { path: p, reason } => format!("{}: left out: {reason}", path(p)),
+        Event::ItemSkipped { snapshot, path, reason } => {
+            format!("snapshot {}: {}: left out: {reason}", snapshot.short(), plain(path.as_bytes()))
+        }
+        Event::RestoreFailed { path: p, reason } => format!("{}: not restored: {reason}", path(p)),
+        Event::RestoreIncomplete { path: p, reason } => format!("{}: restored, but {reason}", path(p)),
+        Event::SnapshotUnreadable { snapshot, reason } => format!("snapshot {}: {reason}", snapshot.short()),
+        Event::ChunkUnreadable { chunk, reason } => format!("chunk {}: {reason}", chunk.short()),
+        Event::Note(text) => text.clone(),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(1023), "1023 B");
+        assert_eq!(size(1536), "1.5 KiB");
+        assert_eq!(size(5 << 30), "5.0 GiB");
+        assert_eq!(size(u64::MAX), "16.0 EiB");
+    }
+
+    #[test]
+    fn terminals_get_no_control_characters() {
+        assert_eq!(plain(b"a\nb\x1b[1m\\\xff\xc3\xa9"), "a\\nb\\u{1b}[1m\\\\\\xff\u{e9}");
+    }
+
+    #[test]
+    fn tables_align() {
+        let rows = [vec!["a".into(), "10".into()], vec!["long".into(), "5".into()]];
+        assert_eq!(table(&["N", "X"], &rows, &[1]), "N      X\na     10\nlong   5\n");
+    }
+}

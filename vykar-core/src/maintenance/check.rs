@@ -1,0 +1,340 @@
+//! Checking a repository without changing it.
+//!
+//! Snapshots are listed before the index is read, and packs after it: what a backup adds meanwhile
+//! is then in the later listing or in neither. What maintenance removes meanwhile can look like
+//! damage, which [`CheckReport::changed_meanwhile`] warns of.
+
+use std::collections::HashMap;
+use std::mem::{Discriminant, discriminant};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::finding::{Finding, Severity};
+use super::references::{self, MISSING, Seen};
+use super::verify::{ByPack, Pack, Told, Verifier, verdict};
+use crate::error::{Result, StorageError, VykarError};
+use crate::event::{Event, Events};
+use crate::format::index::ChunkTable;
+use crate::format::pack::{HEADER, LENGTH_PREFIX};
+use crate::format::{IndexBlob, Item, ItemProblem, Snapshot};
+use crate::id::{PackId, SnapshotId};
+use crate::repository::manifest::read_snapshot;
+use crate::repository::{ChunkReader, INDEX_GENERATION, Manifest, Repository};
+
+/// Findings listed of each kind; more are counted only.
+const MAX_LISTED: u64 = 100;
+
+/// How much is checked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CheckOptions {
+    /// Read every pack and open every chunk, instead of looking at lists and item streams alone.
+    pub verify_data: bool,
+    /// Threads that verify data; 0 for one a processor. Packs in memory are bounded to 256 MiB in
+    /// all, or one pack.
+    pub threads: usize,
+}
+
+/// The outcome of a check.
+#[derive(Debug, Default)]
+pub struct CheckReport {
+    /// What was found, at most 100 of each kind.
+    pub findings: Vec<Finding>,
+    /// How many findings are damage, those not listed included.
+    pub damage: u64,
+    /// How many were written by a newer program.
+    pub newer: u64,
+    /// How many are harmless.
+    pub harmless: u64,
+    /// Readable snapshots.
+    pub snapshots: u64,
+    /// Items of all snapshots together.
+    pub items: u64,
+    /// Chunks in the index.
+    pub chunks: u64,
+    /// Packs in the repository.
+    pub packs: u64,
+    /// Bytes of packs that were read and verified.
+    pub bytes_verified: u64,
+    /// Somebody else wrote to the repository while it was checked: what looks like damage should be
+    /// looked at again.
+    pub changed_meanwhile: bool,
+}
+
+impl CheckReport {
+    /// Findings that were counted and are not in the list.
+    pub fn unlisted(&self) -> u64 {
+        self.damage + self.newer + self.harmless - self.findings.len() as u64
+    }
+}
+
+/// Collects findings.
+#[derive(Default)]
+struct Collector {
+    report: CheckReport,
+    kinds: HashMap<Discriminant<Finding>, u64>,
+}
+
+impl Collector {
+    fn add(&mut self, finding: Finding) {
+        match finding.severity() {
+            Severity::Damage => self.report.damage += 1,
+            Severity::Newer => self.report.newer += 1,
+            Severity::Harmless => self.report.harmless += 1,
+        }
+        let count = self.kinds.entry(discriminant(&finding)).or_default();
+        *count += 1;
+        if *count <= MAX_LISTED {
+            self.report.findings.push(finding);
+        }
+    }
+}
+
+/// Checks a repository; never writes to it.
+///
+/// Tells [`Event::Progress`] with packs and bytes verified. A damaged or missing index is a finding.
+///
+/// # Errors
+/// When the storage cannot list snapshots or packs.
+pub fn check(repository: &Repository, options: &CheckOptions, mut events: Events<'_>) -> Result<CheckReport> {
+    let mut found = Collector::default();
+    let before = Version::of(repository)?;
+    let (snapshots, all_known) = read_snapshots(repository, &before.snapshots, &mut found);
+    let index = match repository.read_index() {
+        Ok(index) => Some(index),
+        Err(VykarError::IndexMissing) => {
+            found.add(Finding::IndexUnusable { reason: "missing although there are snapshots".into() });
+            None
+        }
+        Err(VykarError::Damaged { cause, .. }) => {
+            found.add(Finding::IndexUnusable { reason: cause.to_string() });
+            None
+        }
+        Err(error) => {
+            found.add(Finding::IndexUnusable { reason: error.to_string() });
+            None
+        }
+    };
+    let usable = index.is_some();
+    let (backend, keys) = (repository.backend().clone(), repository.keys().clone());
+    let reader = ChunkReader::new(backend, keys, index.unwrap_or_default());
+    let index: &IndexBlob = &reader.index();
+    let table = &index.chunks;
+    let by_pack = ByPack::new(table);
+    let verdicts: Vec<AtomicU32> = (0..table.len()).map(|_| AtomicU32::new(verdict::UNKNOWN)).collect();
+
+    let packs = list_packs(repository, table)?;
+    check_packs(&packs, table, &by_pack, &verdicts, usable, &mut found);
+    if options.verify_data {
+        let verifier = Verifier::new(repository, table, &by_pack, &packs, &verdicts);
+        verify(&verifier, options.threads, &mut found, &mut events);
+    }
+    if usable {
+        check_references(&reader, table, &snapshots, &verdicts, all_known, &mut found);
+    }
+
+    found.report.snapshots = snapshots.len() as u64;
+    found.report.chunks = table.len() as u64;
+    found.report.packs = packs.len() as u64;
+    found.report.changed_meanwhile = Version::of(repository)? != before;
+    Ok(found.report)
+}
+
+/// What changes whenever somebody publishes something.
+#[derive(PartialEq, Eq)]
+struct Version {
+    snapshots: Vec<SnapshotId>,
+    generation: Option<Vec<u8>>,
+}
+
+impl Version {
+    fn of(repository: &Repository) -> Result<Self> {
+        // A hint only: without it, changes of the index alone are not seen.
+        let generation = repository.backend().get(INDEX_GENERATION, 8).ok();
+        Ok(Version { snapshots: Manifest::ids(repository)?, generation })
+    }
+}
+
+/// Reads the snapshots; the flag is false when one of them could not be.
+fn read_snapshots(
+    repository: &Repository,
+    ids: &[SnapshotId],
+    found: &mut Collector,
+) -> (Vec<Snapshot>, bool) {
+    let mut snapshots = Vec::with_capacity(ids.len());
+    let mut all = true;
+    for id in ids {
+        let snapshot = *id;
+        match read_snapshot(repository, id) {
+            Ok(snapshot) => snapshots.push(snapshot),
+            // Deleted since it was listed.
+            Err(VykarError::Storage(StorageError::NotFound { .. })) => {}
+            Err(VykarError::SnapshotUnusable { cause, .. }) => {
+                all = false;
+                let reason = cause.to_string();
+                found.add(match cause.is_newer() {
+                    true => Finding::SnapshotNewer { snapshot, reason },
+                    false => Finding::SnapshotUnreadable { snapshot, reason },
+                });
+            }
+            Err(error) => {
+                all = false;
+                found.add(Finding::SnapshotUnreadable { snapshot, reason: error.to_string() });
+            }
+        }
+    }
+    snapshots.sort_by_key(|s| (s.time, s.id));
+    (snapshots, all)
+}
+
+fn list_packs(repository: &Repository, table: &ChunkTable) -> Result<Vec<Pack>> {
+    let numbers: HashMap<PackId, u32> = table.packs().iter().copied().zip(0..).collect();
+    let mut packs = Vec::new();
+    for object in repository.backend().list("packs/")? {
+        let name = object.key.strip_prefix("packs/").and_then(|name| name.split_once('/'));
+        let Some((shard, id)) = name.filter(|(shard, name)| name.starts_with(shard)) else { continue };
+        if let (2, Ok(id)) = (shard.len(), id.parse()) {
+            packs.push(Pack { id, size: object.size, number: numbers.get(&id).copied() });
+        }
+    }
+    packs.sort_unstable_by_key(|pack| pack.id);
+    Ok(packs)
+}
+
+/// Compares the index with the list of packs.
+fn check_packs(
+    packs: &[Pack],
+    table: &ChunkTable,
+    by_pack: &ByPack,
+    verdicts: &[AtomicU32],
+    usable: bool,
+    found: &mut Collector,
+) {
+    let mut sizes: Vec<Option<u64>> = vec![None; table.packs().len()];
+    for pack in packs {
+        match pack.number {
+            Some(number) => sizes[number as usize] = Some(pack.size),
+            None if usable => found.add(Finding::PackUnreferenced { pack: pack.id, size: pack.size }),
+            None => {}
+        }
+    }
+    let judge = |slot: u32, verdict| verdicts[slot as usize].store(verdict, Ordering::Relaxed);
+    for (number, (id, size)) in (0..).zip(table.packs().iter().zip(sizes)) {
+        let slots = by_pack.of(number);
+        let Some(size) = size else {
+            slots.iter().for_each(|slot| judge(*slot, verdict::NO_PACK));
+            found.add(Finding::PackMissing { pack: *id, chunks: slots.len() as u64 });
+            continue;
+        };
+        let mut behind = 0;
+        for slot in slots {
+            let entry = table.entry(*slot as usize);
+            if entry.offset < HEADER.len() as u64 + LENGTH_PREFIX {
+                judge(*slot, verdict::OUTSIDE);
+                let reason = "lies in the pack's header".into();
+                found.add(Finding::ChunkDamaged { chunk: entry.id, pack: *id, reason });
+            } else if entry.offset.saturating_add(entry.stored_size.into()) > size {
+                judge(*slot, verdict::OUTSIDE);
+                behind += 1;
+            }
+        }
+        if behind > 0 {
+            found.add(Finding::PackTooShort { pack: *id, size, chunks: behind });
+        }
+    }
+}
+
+fn verify(verifier: &Verifier<'_>, threads: usize, found: &mut Collector, events: &mut Events<'_>) {
+    let threads = match threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let (sender, told) = crossbeam_channel::bounded(1024);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(verifier.packs.len()) {
+            let sender = sender.clone();
+            scope.spawn(move || verifier.run(&sender));
+        }
+        drop(sender);
+        let mut files = 0;
+        for told in told {
+            match told {
+                Told::Found(finding) => found.add(finding),
+                Told::Read(bytes) => {
+                    files += 1;
+                    found.report.bytes_verified += bytes;
+                    if let Some(events) = events {
+                        events(Event::Progress { files, bytes: found.report.bytes_verified });
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// Goes through all items, and compares their references with the index's counts.
+fn check_references(
+    reader: &ChunkReader,
+    table: &ChunkTable,
+    snapshots: &[Snapshot],
+    verdicts: &[AtomicU32],
+    all_known: bool,
+    found: &mut Collector,
+) {
+    let references = references::count(reader, table, snapshots, &mut |seen| match seen {
+        Seen::Item(snapshot, item, slots) => {
+            if let Some(finding) = file_damage(snapshot, item, slots, verdicts) {
+                found.add(finding);
+            }
+        }
+        Seen::Problem(snapshot, problem) => found.add(item_problem(snapshot, &problem)),
+        Seen::Lost(snapshot, reason) => {
+            found.add(Finding::ItemsLost { snapshot: snapshot.id, name: snapshot.meta.name.clone(), reason });
+        }
+    });
+    found.report.items = references.items;
+    for (entry, counted) in table.iter().zip(&references.counts) {
+        let (chunk, counted, recorded) = (entry.id, *counted, entry.refcount);
+        if counted > recorded {
+            found.add(Finding::RefcountTooLow { chunk, counted, recorded });
+        } else if !all_known || !references.complete {
+            // What could not be read may account for the rest.
+        } else if counted == 0 {
+            found.add(Finding::ChunkUnreferenced { chunk, pack: entry.pack });
+        } else if counted < recorded {
+            found.add(Finding::RefcountTooHigh { chunk, counted, recorded });
+        }
+    }
+}
+
+fn file_damage(
+    snapshot: &Snapshot,
+    item: &Item<'_>,
+    slots: &[u32],
+    verdicts: &[AtomicU32],
+) -> Option<Finding> {
+    item.chunks.iter().zip(slots).find_map(|(chunk, slot)| {
+        let verdict = match *slot {
+            MISSING => None,
+            slot => Some(verdicts[slot as usize].load(Ordering::Relaxed)),
+        };
+        let reason = match verdict {
+            None => "not in the index".to_owned(),
+            Some(verdict::UNKNOWN) => return None,
+            Some(verdict::NO_PACK) => "its pack is missing".to_owned(),
+            Some(verdict::OUTSIDE) => "lies outside its pack".to_owned(),
+            Some(verdict::DAMAGED) => "damaged".to_owned(),
+            Some(size) if size == chunk.size => return None,
+            Some(size) => format!("holds {size} bytes, its item says {}", chunk.size),
+        };
+        let (name, path) = (snapshot.meta.name.clone(), item.path.clone().into_owned());
+        Some(Finding::FileDamaged { snapshot: snapshot.id, name, path, chunk: chunk.id, reason })
+    })
+}
+
+fn item_problem(snapshot: &Snapshot, problem: &ItemProblem) -> Finding {
+    let (snapshot, name) = (snapshot.id, snapshot.meta.name.clone());
+    let (path, reason) = (problem.path().to_owned(), problem.to_string());
+    match problem {
+        ItemProblem::Newer { .. } => Finding::ItemNewer { snapshot, name, path, reason },
+        ItemProblem::Invalid { .. } => Finding::ItemInvalid { snapshot, name, path, reason },
+    }
+}

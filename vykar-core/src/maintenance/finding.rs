@@ -1,0 +1,200 @@
+//! What a check finds.
+
+use crate::id::{ChunkId, PackId, SnapshotId};
+
+/// What a finding means for the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Something is lost, or will be when maintenance trusts what is written.
+    Damage,
+    /// Written by a newer program: not understood here, and not wrong.
+    Newer,
+    /// Costs space at most.
+    Harmless,
+}
+
+/// One thing that a check finds. Displayed as one line that names the object, and snapshot and path
+/// where they are known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Finding {
+    /// A snapshot that cannot be used.
+    #[error("snapshot {snapshot}: {reason}")]
+    SnapshotUnreadable {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A snapshot that a newer program wrote.
+    #[error("snapshot {snapshot}: {reason}")]
+    SnapshotNewer {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// What gives it away.
+        reason: String,
+    },
+    /// The index cannot be used, so that no chunk can be found.
+    #[error("index: {reason}")]
+    IndexUnusable {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Part of a snapshot's item stream cannot be read.
+    #[error("snapshot {name} ({}): {reason}", .snapshot.short())]
+    ItemsLost {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// Its name.
+        name: String,
+        /// How much is lost, and why.
+        reason: String,
+    },
+    /// An item that breaks a rule of the format.
+    #[error("snapshot {name} ({}), {path:?}: {reason}", .snapshot.short())]
+    ItemInvalid {
+        /// The first snapshot that has it.
+        snapshot: SnapshotId,
+        /// Its name.
+        name: String,
+        /// The item's path, where it could be read.
+        path: String,
+        /// The rule.
+        reason: String,
+    },
+    /// An item that a newer program wrote.
+    #[error("snapshot {name} ({}), {path:?}: {reason}", .snapshot.short())]
+    ItemNewer {
+        /// The first snapshot that has it.
+        snapshot: SnapshotId,
+        /// Its name.
+        name: String,
+        /// The item's path, where it could be read.
+        path: String,
+        /// What gives it away.
+        reason: String,
+    },
+    /// A file whose content is not all there.
+    #[error("snapshot {name} ({}), {path:?}: chunk {chunk}: {reason}", .snapshot.short())]
+    FileDamaged {
+        /// The first snapshot that has it; later ones with the same file are not named.
+        snapshot: SnapshotId,
+        /// Its name.
+        name: String,
+        /// The file's path.
+        path: String,
+        /// The first of its chunks that is missing or damaged.
+        chunk: ChunkId,
+        /// What is wrong with that.
+        reason: String,
+    },
+    /// A pack that the index names is not there.
+    #[error("pack {pack}: missing, with {chunks} chunks")]
+    PackMissing {
+        /// The pack.
+        pack: PackId,
+        /// How many chunks the index places in it.
+        chunks: u64,
+    },
+    /// A pack ends before chunks that the index places in it.
+    #[error("pack {pack}: has {size} bytes, {chunks} chunks lie behind its end")]
+    PackTooShort {
+        /// The pack.
+        pack: PackId,
+        /// Its length in bytes.
+        size: u64,
+        /// How many chunks end behind it.
+        chunks: u64,
+    },
+    /// A pack cannot be read.
+    #[error("pack {pack}: {reason}")]
+    PackUnreadable {
+        /// The pack.
+        pack: PackId,
+        /// What the storage says.
+        reason: String,
+        /// The index names it.
+        used: bool,
+    },
+    /// A pack's bytes are not what was written.
+    #[error("pack {pack}: {reason}")]
+    PackDamaged {
+        /// The pack.
+        pack: PackId,
+        /// What is wrong with it.
+        reason: String,
+        /// The index names it.
+        used: bool,
+    },
+    /// A chunk that is not what the index says.
+    #[error("chunk {chunk} in pack {pack}: {reason}")]
+    ChunkDamaged {
+        /// The chunk.
+        chunk: ChunkId,
+        /// The pack it should be in.
+        pack: PackId,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A chunk has more references than the index counts: maintenance could remove it too early.
+    #[error("chunk {chunk}: {counted} references, the index counts {recorded}")]
+    RefcountTooLow {
+        /// The chunk.
+        chunk: ChunkId,
+        /// References found.
+        counted: u32,
+        /// References that the index has.
+        recorded: u32,
+    },
+    /// A chunk has fewer references than the index counts: it will be kept longer than needed.
+    #[error("chunk {chunk}: {counted} references, the index counts {recorded} (harmless)")]
+    RefcountTooHigh {
+        /// The chunk.
+        chunk: ChunkId,
+        /// References found.
+        counted: u32,
+        /// References that the index has.
+        recorded: u32,
+    },
+    /// A chunk that no snapshot refers to.
+    #[error("chunk {chunk}: no snapshot refers to it (harmless)")]
+    ChunkUnreferenced {
+        /// The chunk.
+        chunk: ChunkId,
+        /// Its pack.
+        pack: PackId,
+    },
+    /// A pack that no index entry names, as an interrupted backup leaves it.
+    #[error("pack {pack}: {size} bytes that the index does not name (harmless)")]
+    PackUnreferenced {
+        /// The pack.
+        pack: PackId,
+        /// Its length in bytes.
+        size: u64,
+    },
+}
+
+impl Finding {
+    /// What it means for the data.
+    pub fn severity(&self) -> Severity {
+        match self {
+            Finding::SnapshotNewer { .. } | Finding::ItemNewer { .. } => Severity::Newer,
+            Finding::RefcountTooHigh { .. }
+            | Finding::ChunkUnreferenced { .. }
+            | Finding::PackUnreferenced { .. }
+            | Finding::PackUnreadable { used: false, .. }
+            | Finding::PackDamaged { used: false, .. } => Severity::Harmless,
+            Finding::SnapshotUnreadable { .. }
+            | Finding::IndexUnusable { .. }
+            | Finding::ItemsLost { .. }
+            | Finding::ItemInvalid { .. }
+            | Finding::FileDamaged { .. }
+            | Finding::PackMissing { .. }
+            | Finding::PackTooShort { .. }
+            | Finding::PackUnreadable { .. }
+            | Finding::PackDamaged { .. }
+            | Finding::ChunkDamaged { .. }
+            | Finding::RefcountTooLow { .. } => Severity::Damage,
+        }
+    }
+}
