@@ -111,7 +111,9 @@ impl Applier {
         let mut missing = Vec::new();
         // Owner first: changing it clears set-id bits and capabilities. The mode last but for the
         // times: an ACL changes it.
-        let owned = self.own(metadata, |uid, gid| rustix::fs::fchown(fd, uid, gid), &mut missing);
+        // Most are right from the start, and setting them again writes the inode again.
+        let right = rustix::fs::fstat(fd).is_ok_and(|s| (s.st_uid, s.st_gid) == (metadata.uid, metadata.gid));
+        let owned = right || self.own(metadata, |uid, gid| rustix::fs::fchown(fd, uid, gid), &mut missing);
         self.xattrs(metadata, |n, v| rustix::fs::fsetxattr(fd, n, v, XattrFlags::empty()), &mut missing);
         // Set-id bits would lend the rights of an owner that nobody asked for.
         let mode = if owned { metadata.mode } else { metadata.mode & !SET_ID };
