@@ -182,9 +182,12 @@ fn a_background_mount_lets_go_of_the_terminal() {
 #[test]
 fn bad_mountpoints_are_refused() {
     let world = with_snapshots();
-    let before = super::harness::fingerprint(&world.repo);
     fs::write(world.path("a file"), b"").unwrap();
-    for at in [world.path("absent"), world.path("a file"), world.repo.clone(), world.repo.join("packs")] {
+    fs::create_dir(world.repo.join("empty")).unwrap();
+    std::os::unix::fs::symlink("repo/empty", world.path("a way in")).unwrap();
+    let before = super::harness::fingerprint(&world.repo);
+    let inside = ["packs", "empty", "../a way in"].map(|name| world.repo.join(name));
+    for at in [world.path("absent"), world.path("a file"), world.repo.clone()].into_iter().chain(inside) {
         let run = world.run([OsStr::new("mount"), at.as_os_str(), "--background".as_ref()]).one_message();
         assert!([exit::FAILURE, exit::USAGE].contains(&run.code), "{run}");
         assert!(!is_mounted(&at));
