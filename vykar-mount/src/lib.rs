@@ -1,14 +1,21 @@
-//! FUSE file system over the snapshots of a vykar repository.
+//! FUSE file system over the snapshots of a vykar repository: every backup is a folder.
+//!
+//! [`fs`] is the file system as plain calls, [`Mount`] puts it into the machine's file tree. This crate
+//! never prints, never reads the environment and handles no signals; what is worth a line goes to a
+//! [`log::Log`].
 
 mod cache;
 mod data;
 pub mod errno;
 pub mod fs;
+mod fuse;
 mod holes;
 mod inode;
 mod layout;
 mod loader;
 pub mod log;
+pub mod mount;
+pub mod mountpoint;
 mod names;
 mod prefetch;
 mod snapshots;
@@ -16,3 +23,7 @@ mod snapshots;
 mod testing;
 pub mod tree;
 pub mod xattr;
+
+pub use log::{Log, LogLine};
+pub use mount::{Mount, MountOptions, Unmounter};
+pub use mountpoint::{MountError, unmount};

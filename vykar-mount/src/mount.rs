@@ -1,0 +1,204 @@
+//! Mounting a repository.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use fuser::{Config, Session, SessionACL};
+use jiff::tz::TimeZone;
+use vykar_core::repository::Repository;
+
+use crate::fs::{Fs, FsOptions};
+use crate::fuse::Adapter;
+use crate::log::Log;
+use crate::mountpoint::{self, MountError, Spec};
+
+/// Default size of the chunk cache: 256 MiB.
+pub const DEFAULT_CACHE: u64 = 256 << 20;
+/// Default size of the cache of snapshots' trees: 512 MiB.
+pub const DEFAULT_TREE_CACHE: u64 = 512 << 20;
+/// Default read-ahead of the kernel: 4 MiB.
+pub const DEFAULT_READ_AHEAD_KIB: u32 = 4096;
+
+/// How a repository is mounted.
+#[derive(Debug, Clone)]
+pub struct MountOptions {
+    /// Where. An empty directory.
+    pub mountpoint: PathBuf,
+    /// The repository's directory, where it has one: it must not hold the mount point, nor lie in it.
+    pub repository_path: Option<PathBuf>,
+    /// Bytes of decoded chunks to keep.
+    pub cache_size: u64,
+    /// Bytes of snapshots' trees to keep; one is kept however large it is.
+    pub tree_cache_size: u64,
+    /// Threads that answer the kernel; 0 chooses by the number of processors.
+    pub threads: usize,
+    /// Threads that read ahead; `None` chooses by the number of processors.
+    pub prefetch_threads: Option<usize>,
+    /// How far the kernel reads ahead in a file, in KiB. Only root can raise it above the kernel's
+    /// default.
+    pub read_ahead_kib: u32,
+    /// Let other users in. The kernel checks permissions then.
+    pub allow_other: bool,
+    /// Zone of the times that snapshots are named by.
+    pub zone: TimeZone,
+}
+
+impl MountOptions {
+    /// The defaults, with times in UTC: this library does not look at the environment, so a caller
+    /// sets [`MountOptions::zone`], to `TimeZone::system()` for instance.
+    pub fn new(mountpoint: impl Into<PathBuf>) -> Self {
+        MountOptions {
+            mountpoint: mountpoint.into(),
+            repository_path: None,
+            cache_size: DEFAULT_CACHE,
+            tree_cache_size: DEFAULT_TREE_CACHE,
+            threads: 0,
+            prefetch_threads: None,
+            read_ahead_kib: DEFAULT_READ_AHEAD_KIB,
+            allow_other: false,
+            zone: TimeZone::UTC,
+        }
+    }
+
+    fn fs_options(&self) -> FsOptions {
+        let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        FsOptions {
+            cache_size: self.cache_size,
+            tree_cache_size: self.tree_cache_size,
+            prefetch_threads: self.prefetch_threads.unwrap_or_else(|| processors().min(8)),
+            owner,
+            zone: self.zone.clone(),
+        }
+    }
+
+    fn config(&self) -> Config {
+        let mut config = Config::default();
+        // The kernel enforces who may enter, from its own caches as well.
+        config.acl = SessionACL::All;
+        let threads = if self.threads == 0 { (processors() * 2).clamp(4, 16) } else { self.threads };
+        config.n_threads = Some(threads);
+        // Whoever was mounted by the helper may not be allowed to open the device.
+        config.clone_fd = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok();
+        config
+    }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// A mounted repository. Unmounts when dropped, lazily if it is in use.
+pub struct Mount {
+    place: Arc<Place>,
+    session: Option<JoinHandle<io::Result<()>>>,
+}
+
+struct Place {
+    path: PathBuf,
+    device: String,
+    asked: AtomicBool,
+}
+
+impl Mount {
+    /// Mounts, and returns when the file system answers.
+    ///
+    /// # Errors
+    /// See [`MountError`]. Nothing is mounted then.
+    pub fn new(repository: Arc<Repository>, options: &MountOptions, log: Log) -> Result<Self, MountError> {
+        let path = mountpoint::check(&options.mountpoint, options.repository_path.as_deref())?;
+        let source = format!("vykar:{}", repository.backend().url());
+        let fs = Arc::new(Fs::new(repository, options.fs_options(), log)?);
+        let spec = Spec { source, allow_other: options.allow_other };
+        let fd = mountpoint::mount(&path, &spec)?;
+        let device = match mountpoint::mounted_at(&path) {
+            Ok(Some(entry)) => entry.device,
+            Ok(None) => return Err(MountError::NotMounted { path }),
+            Err(source) => return Err(abandon(&path, source)),
+        };
+        let adapter = Adapter::new(fs, options.allow_other);
+        let session = Session::from_fd(adapter, fd, SessionACL::All, options.config())
+            .and_then(|session| {
+                let thread = std::thread::Builder::new().name("vykar-mount".into());
+                thread.spawn(move || session.run())
+            })
+            .map_err(|source| abandon(&path, source))?;
+        // From here on dropping it unmounts.
+        let place = Arc::new(Place { path, device, asked: AtomicBool::new(false) });
+        let mount = Mount { place, session: Some(session) };
+        fs::metadata(&mount.place.path).map_err(|source| MountError::Session { source })?;
+        // After the first answer: the kernel sets its default when the conversation begins.
+        let _ = mountpoint::raise_read_ahead(&mount.place.device, options.read_ahead_kib);
+        Ok(mount)
+    }
+
+    /// Where it is, as the kernel knows it.
+    pub fn path(&self) -> &Path {
+        &self.place.path
+    }
+
+    /// Waits until it is unmounted and nobody uses it any more.
+    ///
+    /// # Errors
+    /// What ended the conversation with the kernel, if that was not the unmount.
+    pub fn wait(mut self) -> io::Result<()> {
+        match self.session.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(io::Error::other("the file system's thread panicked")),
+            None => Ok(()),
+        }
+    }
+
+    /// What unmounts it, from any thread.
+    pub fn unmounter(&self) -> Unmounter {
+        Unmounter { place: self.place.clone() }
+    }
+}
+
+/// Takes away what was mounted and never answered.
+fn abandon(path: &Path, source: io::Error) -> MountError {
+    let _ = mountpoint::unmount_resolved(path, true);
+    MountError::Session { source }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if self.session.as_ref().is_some_and(|thread| !thread.is_finished())
+            && self.place.unmount(false).is_err()
+        {
+            let _ = self.place.unmount(true);
+        }
+    }
+}
+
+impl Place {
+    fn unmount(&self, lazy: bool) -> Result<(), MountError> {
+        let failed = |source| MountError::Mountpoint { path: self.path.clone(), source };
+        match mountpoint::mounted_at(&self.path).map_err(failed)? {
+            Some(entry) if entry.device == self.device => mountpoint::unmount_resolved(&self.path, lazy),
+            // Gone already; what is there now is somebody else's.
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// Unmounts a [`Mount`]. Clones are the same.
+#[derive(Clone)]
+pub struct Unmounter {
+    place: Arc<Place>,
+}
+
+impl Unmounter {
+    /// Unmounts; when it is busy, the second request detaches it at once. Never touches a mount that
+    /// somebody else put in the same place.
+    ///
+    /// # Errors
+    /// [`MountError::Busy`] on the first request, or what the system says.
+    pub fn unmount(&self) -> Result<(), MountError> {
+        let again = self.place.asked.swap(true, Ordering::Relaxed);
+        self.place.unmount(again)
+    }
+}
