@@ -47,7 +47,7 @@ pub fn open(global: &Global) -> CliResult<Repository> {
 
 /// How long to wait for locks.
 pub fn lock_options(global: &Global) -> LockOptions {
-    LockOptions { wait: Duration::from_secs(global.lock_wait) }
+    LockOptions { wait: Duration::from_secs(global.lock_wait), ..LockOptions::default() }
 }
 
 fn cache_dir(global: &Global) -> Option<PathBuf> {

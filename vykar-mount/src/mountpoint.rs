@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -20,6 +21,8 @@ use vykar_core::VykarError;
 /// The type that these mounts have in `/proc/self/mountinfo`.
 pub const FS_TYPE: &str = "fuse.vykar";
 const DEVICE: &str = "/dev/fuse";
+/// How long a busy mount is tried again.
+const BUSY_FOR: Duration = Duration::from_secs(1);
 const HELPERS: [&str; 2] = ["fusermount3", "fusermount"];
 
 /// Why a mount could not be made or taken away. The texts are for the user.
@@ -329,7 +332,8 @@ fn receive_fd(socket: &OwnedFd) -> io::Result<Option<OwnedFd>> {
 }
 
 /// Unmounts what this program mounted at `path`, dead or alive. `lazy` detaches it at once, while
-/// those who use it go on.
+/// those who use it go on. What is busy only for a moment (a file manager that looks at a new mount, a
+/// mount that is just being made) is waited for, up to a second.
 ///
 /// # Errors
 /// [`MountError::NotMounted`], [`MountError::NotOurs`], [`MountError::Busy`], or what the system or
@@ -342,7 +346,17 @@ pub fn unmount(path: &Path, lazy: bool) -> Result<(), MountError> {
         Some(entry) if entry.kind != FS_TYPE => {
             Err(MountError::NotOurs { path: path.to_owned(), kind: entry.kind })
         }
-        Some(_) => unmount_resolved(&resolved, lazy),
+        Some(_) => {
+            let began = Instant::now();
+            loop {
+                match unmount_resolved(&resolved, lazy) {
+                    Err(MountError::Busy { .. }) if began.elapsed() < BUSY_FOR => {
+                        std::thread::sleep(Duration::from_millis(50));
+                    }
+                    result => return result,
+                }
+            }
+        }
     }
 }
 

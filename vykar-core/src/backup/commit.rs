@@ -21,7 +21,7 @@ pub struct Commit<'a> {
     pub session: &'a Session,
     pub references: &'a References,
     pub packs: &'a [WrittenPack],
-    pub lock: LockOptions,
+    pub lock: &'a LockOptions,
 }
 
 impl Commit<'_> {
@@ -31,7 +31,7 @@ impl Commit<'_> {
     /// Nothing is published when this fails before the snapshot is written; at worst, counts in the
     /// index are too high, which is safe.
     pub fn publish(&self, meta: SnapshotMeta) -> Result<(SnapshotId, SnapshotMeta)> {
-        let mut lock = RepositoryLock::acquire(self.repository, &self.lock)?;
+        let mut lock = RepositoryLock::acquire(self.repository, self.lock)?;
         let result = self.publish_locked(&mut lock, meta);
         match result {
             // The snapshot is there: that the lock could not be removed does not undo it.

@@ -142,13 +142,14 @@ pub fn backup(
         emit(&mut events, Event::Note(format!("{}: stored with another source", path.display())));
     }
     let session = Arc::new(Session::register(repository)?);
-    wait_until_free(repository, &options.lock)?;
+    let lock = LockOptions { cancel: options.cancel.clone(), ..options.lock.clone() };
+    wait_until_free(repository, &lock)?;
     let run = Run::prepare(repository, options, &sources)?;
     let result = run.store(&session, &mut events);
     // The pack thread, which shares it, has ended by now.
     let session = Arc::into_inner(session);
     let summary = match (result, &session) {
-        (Ok(stored), Some(session)) => run.publish(session, stored),
+        (Ok(stored), Some(session)) => run.publish(session, &lock, stored),
         (Ok(_), None) => Err(VykarError::Interrupted),
         (Err(e), _) => Err(e),
     };
@@ -370,7 +371,7 @@ impl<'r> Run<'r> {
         })
     }
 
-    fn publish(&self, session: &Session, stored: Stored) -> Result<BackupSummary> {
+    fn publish(&self, session: &Session, lock: &LockOptions, stored: Stored) -> Result<BackupSummary> {
         let Stored { written, packs, root, errors, changed_files, added, added_stored } = stored;
         let counts = written.counts;
         let root = root.as_deref().and_then(|bytes| Item::decode(&mut Reader::new(bytes)).ok()?.ok());
@@ -401,7 +402,7 @@ impl<'r> Run<'r> {
             session,
             references: &self.references,
             packs: &packs,
-            lock: self.options.lock,
+            lock,
         };
         let (id, meta) = commit.publish(meta)?;
         if let Some(cache) = written.cache {

@@ -3,6 +3,8 @@
 //! Ours is owned only when it is the only live one. With a smaller one there, ours is deleted and
 //! tried again later; with only larger ones, we wait for them to go.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -21,17 +23,21 @@ pub const STALE_AFTER: Duration = Duration::from_secs(6 * 3600);
 const REFRESH_EVERY: Duration = Duration::from_secs(600);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long a request to give up may go unnoticed.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How a lock is waited for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct LockOptions {
     /// Give up after this long.
     pub wait: Duration,
+    /// Give up when somebody sets this.
+    pub cancel: Arc<AtomicBool>,
 }
 
 impl Default for LockOptions {
     fn default() -> Self {
-        LockOptions { wait: Duration::from_secs(600) }
+        LockOptions { wait: Duration::from_secs(600), cancel: Arc::default() }
     }
 }
 
@@ -87,7 +93,7 @@ pub fn live_locks(repository: &Repository, own: Option<&str>) -> Result<Vec<Othe
 
 /// Waits, with growing pauses and jitter, until no lock is held.
 pub fn wait_until_free(repository: &Repository, options: &LockOptions) -> Result<()> {
-    let mut pauses = Pauses::new(options.wait);
+    let mut pauses = Pauses::new(options);
     loop {
         match live_locks(repository, None)?.first() {
             None => return Ok(()),
@@ -96,26 +102,36 @@ pub fn wait_until_free(repository: &Repository, options: &LockOptions) -> Result
     }
 }
 
-struct Pauses {
+struct Pauses<'o> {
     began: Instant,
-    wait: Duration,
+    options: &'o LockOptions,
     next: Duration,
 }
 
-impl Pauses {
-    fn new(wait: Duration) -> Self {
-        Pauses { began: Instant::now(), wait, next: FIRST_PAUSE }
+impl<'o> Pauses<'o> {
+    fn new(options: &'o LockOptions) -> Self {
+        Pauses { began: Instant::now(), options, next: FIRST_PAUSE }
     }
 
     fn pause(&mut self, holder: &str) -> Result<()> {
         let waited = self.began.elapsed();
-        if waited >= self.wait {
+        if waited >= self.options.wait {
             return Err(VykarError::Locked { holder: holder.to_owned(), waited });
         }
         // Half to one and a half of the pause, so that contenders do not move in step.
         let jitter = u32::from(random::<1>()?[0]);
         let pause = self.next / 2 + self.next * jitter / 255;
-        std::thread::sleep(pause.min(self.wait - waited));
+        let until = Instant::now() + pause.min(self.options.wait - waited);
+        loop {
+            if self.options.cancel.load(Ordering::Relaxed) {
+                return Err(VykarError::Interrupted);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            std::thread::sleep(left.min(LOOK_EVERY));
+        }
         self.next = (self.next * 2).min(LONGEST_PAUSE);
         Ok(())
     }
@@ -134,7 +150,7 @@ impl<'r> RepositoryLock<'r> {
     /// # Errors
     /// [`VykarError::Locked`] names the holder after `options.wait`.
     pub fn acquire(repository: &'r Repository, options: &LockOptions) -> Result<Self> {
-        let mut pauses = Pauses::new(options.wait);
+        let mut pauses = Pauses::new(options);
         loop {
             let mut lock = Self::write_new(repository)?;
             loop {
@@ -211,8 +227,6 @@ impl Drop for RepositoryLock<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::format::Encryption;
     use crate::repository::{InitOptions, OpenOptions};
@@ -236,7 +250,7 @@ mod tests {
     }
 
     fn brief() -> LockOptions {
-        LockOptions { wait: Duration::from_millis(150) }
+        LockOptions { wait: Duration::from_millis(150), ..LockOptions::default() }
     }
 
     fn locks(repository: &Repository) -> usize {
@@ -299,6 +313,16 @@ mod tests {
         let mut held = RepositoryLock::acquire(&r, &brief()).unwrap();
         r.backend().delete(&held.key).unwrap();
         assert!(matches!(held.check(), Err(VykarError::LockLost { .. })));
+    }
+
+    #[test]
+    fn waiting_can_be_interrupted() {
+        let r = repository();
+        put(&r, 1, &elsewhere());
+        let options = LockOptions { cancel: Arc::new(true.into()), ..LockOptions::default() };
+        assert!(matches!(RepositoryLock::acquire(&r, &options), Err(VykarError::Interrupted)));
+        assert!(matches!(wait_until_free(&r, &options), Err(VykarError::Interrupted)));
+        assert_eq!(locks(&r), 1);
     }
 
     #[test]
