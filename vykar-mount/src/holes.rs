@@ -45,19 +45,22 @@ impl Zeros {
     }
 
     /// The ranges of a file's pieces, and whether each is a hole. `largest` is the size that its
-    /// snapshot's chunks were cut to at most. A shorter piece is only looked at behind a hole: to hash
-    /// zeros for every length that occurs would cost more than anyone gains.
+    /// snapshot's chunks were cut to at most. A shorter piece is only looked at behind a hole, and at the
+    /// end of a file that has one: to hash zeros for every length that occurs would cost more than
+    /// anyone gains.
     pub(crate) fn ranges<'a>(
         &'a self,
         pieces: &'a [Piece],
         largest: u32,
     ) -> impl Iterator<Item = (Range<u64>, bool)> + 'a {
-        let largest = u64::from(largest);
-        let (mut start, mut hole) = (0, false);
+        let (largest, size) = (u64::from(largest), pieces.last().map_or(0, |p| p.end));
+        let (mut start, mut hole, mut any) = (0, false, false);
         pieces.iter().map(move |piece| {
             let range = start..piece.end;
             let len = piece.end.saturating_sub(start);
-            hole = (len == largest || (hole && len < largest && len > 0)) && self.id(len) == Some(piece.id);
+            let rest = len > 0 && len < largest && (hole || (any && piece.end == size));
+            hole = (len == largest || rest) && self.id(len) == Some(piece.id);
+            any |= hole;
             start = piece.end;
             (range, hole)
         })
@@ -114,6 +117,8 @@ mod tests {
         assert_eq!([0, 109, 110, 339].map(|o| seek(o, false)), [Some(0), Some(109), Some(340), Some(340)]);
         assert_eq!([0, 110, 339, 340].map(|o| seek(o, true)), [Some(110), Some(110), Some(339), Some(350)]);
         assert_eq!((seek(350, true), seek(350, false)), (None, None));
+        let tail = [(zero(100), 100), (data, 150), (zero(70), 220)].map(|(id, end)| Piece { id, end });
+        assert_eq!(zeros.allocated(&tail, 100), 50);
         let end = &pieces[..4];
         assert_eq!((zeros.seek(end, 100, 300, false), zeros.seek(&[], 100, 0, true)), (None, None));
     }

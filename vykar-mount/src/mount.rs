@@ -20,8 +20,8 @@ use crate::mountpoint::{self, MountError, Spec};
 pub const DEFAULT_CACHE: u64 = 256 << 20;
 /// Default size of the cache of snapshots' trees: 512 MiB.
 pub const DEFAULT_TREE_CACHE: u64 = 512 << 20;
-/// Default read-ahead of the kernel: 4 MiB.
-pub const DEFAULT_READ_AHEAD_KIB: u32 = 4096;
+/// Default read-ahead of the kernel: 1 MiB, the largest single read of most kernels.
+pub const DEFAULT_READ_AHEAD_KIB: u32 = 1024;
 
 /// How a repository is mounted.
 #[derive(Debug, Clone)]

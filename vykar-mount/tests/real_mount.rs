@@ -2,6 +2,8 @@
 //!
 //! Needs FUSE, and the fixtures beside the repository's checkout; without them it says so.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -187,7 +189,7 @@ fn a_mount_is_read_only_and_refuses_to_hide_things() {
     refused(fs::create_dir(ids.join(&name).join("new")));
     refused(fs::remove_file(file));
     refused(fs::rename(file, ids.join("x")));
-    refused(fs::set_permissions(file, fs::Permissions::from(fs::metadata(file).unwrap().permissions())));
+    refused(fs::set_permissions(file, fs::metadata(file).unwrap().permissions()));
     let again = Mount::new(open(&repo), &MountOptions::new(dir.path()), Arc::new(|_| {}));
     assert!(matches!(again.err(), Some(MountError::AlreadyMounted { .. })));
     // Busy while it is in use; the second request detaches it.
