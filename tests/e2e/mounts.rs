@@ -94,7 +94,7 @@ fn files_are_read_at_any_place() {
     }
 }
 
-/// Starts `vykar mount` in the foreground and waits until it is mounted.
+/// Starts `vykar mount` in the foreground and waits until it says that it is mounted.
 fn foreground(world: &World) -> (std::process::Child, Mount, std::path::PathBuf) {
     require_fuse();
     let at = world.folder("foreground");
@@ -109,8 +109,9 @@ fn foreground(world: &World) -> (std::process::Child, Mount, std::path::PathBuf)
             "mount ended: {:?}",
             fs::read_to_string(world.path("err"))
         );
-        is_mounted(&at)
+        !fs::read(world.path("out")).unwrap().is_empty()
     });
+    assert!(is_mounted(&at), "it said so and was not mounted");
     (child, Mount::adopt(at.clone()), at)
 }
 
