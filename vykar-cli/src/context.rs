@@ -26,7 +26,12 @@ pub fn repository_path(global: &Global) -> CliResult<PathBuf> {
 
 /// Its storage.
 pub fn backend(global: &Global) -> CliResult<Arc<LocalBackend>> {
-    Ok(Arc::new(LocalBackend::new(repository_path(global)?)))
+    let path = repository_path(global)?;
+    if path.exists() && !path.is_dir() {
+        return Err(CliError::new(Exit::NoRepository, format!("{}: not a folder", path.display()))
+            .hint("a repository is a folder; check the path given with -R"));
+    }
+    Ok(Arc::new(LocalBackend::new(path)))
 }
 
 /// How it is opened.

@@ -107,7 +107,7 @@ impl From<VykarError> for CliError {
             | V::SnapshotUnusable { .. } => (Exit::Damaged, Some("`vykar check` lists all damage")),
             V::SnapshotNotFound { .. } => (Exit::Failure, Some("`vykar list` shows what there is")),
             V::SnapshotAmbiguous { .. } => (Exit::Failure, Some("give more digits of the id")),
-            V::ActiveSessions { .. } | V::Locked { .. } => {
+            V::ActiveSessions { .. } | V::Locked { .. } | V::LockLost { .. } => {
                 (Exit::Locked, Some("try again when the other program is done"))
             }
             V::Interrupted => (Exit::Interrupted, None),

@@ -103,6 +103,7 @@ pub fn event(event: &Event) {
 fn event_line(event: &Event) -> Option<String> {
     Some(match event {
         Event::SourceFailed { path: p, reason } => format!("{}: not stored: {reason}", path(p)),
+        Event::SourceIncomplete { path: p, reason } => format!("{}: stored, but {reason}", path(p)),
         Event::SourceChanged { path: p } => {
             format!("{}: changed while it was read; stored as it was read", path(p))
         }

@@ -15,6 +15,13 @@ pub enum Event {
         /// What happened.
         reason: String,
     },
+    /// A source path was stored without a part of its metadata.
+    SourceIncomplete {
+        /// The path as walked.
+        path: PathBuf,
+        /// What is missing.
+        reason: String,
+    },
     /// A file changed while it was read, twice; what was read is stored.
     SourceChanged {
         /// The path as walked.

@@ -9,7 +9,7 @@ mod restore;
 mod snapshot;
 
 use crate::args::{Args, Command};
-use crate::exit::CliResult;
+use crate::exit::{CliError, CliResult, Exit};
 
 /// Runs the command that was asked for.
 pub fn run(args: Args) -> CliResult {
@@ -32,20 +32,27 @@ pub fn run(args: Args) -> CliResult {
     }
 }
 
-/// Writes results to stdout; a reader that went away ends the program quietly.
+/// Writes results to stdout. A reader that went away (`| head`) has seen enough, and the command's exit
+/// code stays what it is; any other failure ends the program.
 pub fn print(text: &str) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.unwrap_or_else(stdout_failed);
+}
+
+/// What happens when stdout cannot be written.
+pub fn stdout_failed(e: std::io::Error) {
+    if e.kind() != std::io::ErrorKind::BrokenPipe {
+        crate::render::error(&CliError::new(Exit::Failure, format!("cannot write to stdout: {e}")));
+        std::process::exit(Exit::Failure as i32);
     }
 }
 
 /// Writes one JSON document to stdout.
 pub fn print_json(value: &impl serde::Serialize) -> CliResult<()> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| {
-        crate::exit::CliError::new(crate::exit::Exit::Failure, format!("cannot write JSON: {e}"))
-    })?;
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| CliError::new(Exit::Failure, format!("cannot write JSON: {e}")))?;
     print(&(text + "\n"));
     Ok(())
 }

@@ -6,7 +6,7 @@ use vykar_core::format::{Item, ItemType};
 use vykar_core::repository::items::{Found, for_each_item};
 
 use super::list::snapshot_json;
-use super::{print, print_json};
+use super::{print, print_json, stdout_failed};
 use crate::args::{Global, SnapshotCommand};
 use crate::exit::{CliResult, Exit};
 use crate::{context, render};
@@ -74,10 +74,11 @@ fn list(global: &Global, wanted: &str, json: bool) -> CliResult {
                 Ok(())
             }
         };
-        // A reader that went away (head, less) has seen enough.
-        Ok(written.is_ok())
+        let goes_on = written.is_ok();
+        written.unwrap_or_else(stdout_failed);
+        Ok(goes_on)
     })?;
-    let _ = out.flush();
+    out.flush().unwrap_or_else(stdout_failed);
     Ok(if damaged { Exit::Damaged } else { Exit::Success })
 }
 

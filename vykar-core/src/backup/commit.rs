@@ -1,6 +1,7 @@
 //! Publishing a backup: index, then snapshot, under the lock.
 
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::store::References;
 use crate::codec::Compression;
@@ -10,9 +11,7 @@ use crate::format::envelope::ObjectKind;
 use crate::format::{IndexBlob, IndexEntry, SnapshotMeta};
 use crate::id::{ChunkId, SnapshotId};
 use crate::repository::pack_writer::WrittenPack;
-use crate::repository::{
-    INDEX_GENERATION, LockOptions, Manifest, Repository, RepositoryLock, Session, pack_key, snapshot_key,
-};
+use crate::repository::{LockOptions, Manifest, Repository, RepositoryLock, Session, pack_key, snapshot_key};
 use crate::storage::PutMode;
 
 /// What is to be published.
@@ -30,36 +29,45 @@ impl Commit<'_> {
     /// # Errors
     /// Nothing is published when this fails before the snapshot is written; at worst, counts in the
     /// index are too high, which is safe.
-    pub fn publish(&self, meta: SnapshotMeta) -> Result<(SnapshotId, SnapshotMeta)> {
-        let mut lock = RepositoryLock::acquire(self.repository, self.lock)?;
-        let result = self.publish_locked(&mut lock, meta);
-        match result {
-            // The snapshot is there: that the lock could not be removed does not undo it.
-            Ok(done) => {
-                let _ = lock.release();
-                Ok(done)
+    pub fn publish(&self, meta: &SnapshotMeta) -> Result<(SnapshotId, SnapshotMeta)> {
+        let began = Instant::now();
+        let mut written = None;
+        loop {
+            let mut lock = RepositoryLock::acquire(self.repository, self.lock)?;
+            match self.publish_locked(&mut lock, meta.clone(), &mut written) {
+                Ok(done) => {
+                    // The snapshot is there: that the lock could not be removed does not undo it.
+                    let _ = lock.release();
+                    return Ok(done);
+                }
+                // Somebody's earlier lock appeared late. Nothing is lost but the time to look again.
+                Err(VykarError::LockLost { .. }) if began.elapsed() < self.lock.wait => {}
+                Err(e) => return Err(e),
             }
-            Err(e) => Err(e),
         }
     }
 
+    /// `written` is the generation of the index that an earlier attempt of this commit wrote.
     fn publish_locked(
         &self,
         lock: &mut RepositoryLock<'_>,
         mut meta: SnapshotMeta,
+        written: &mut Option<u64>,
     ) -> Result<(SnapshotId, SnapshotMeta)> {
         let manifest = Manifest::load(self.repository)?;
         let current = self.repository.read_index()?;
         self.check_packs()?;
-        let entries = self.reconcile(&current)?;
         let mut known = current.generation;
+        // With our own index still there, the references are in it. When somebody has written another
+        // one since, adding them again makes counts too high, which is safe.
+        let entries = if *written == Some(known) { Vec::new() } else { self.reconcile(&current)? };
         if !entries.is_empty() {
             let generation = u64::from_le_bytes(random()?);
             self.check_owner(lock, known)?;
             let count = u32::try_from(entries.len())
                 .map_err(|_| VykarError::CommitRefused { reason: "more than 2^32 chunks".into() })?;
             self.repository.write_index(generation, count, entries.into_iter(), Compression::default())?;
-            known = generation;
+            (known, *written) = (generation, Some(generation));
         }
         meta.name = unique_name(&manifest)?;
         let id = SnapshotId(random()?);
@@ -139,11 +147,7 @@ impl Commit<'_> {
     /// The lock is ours, and nobody wrote an index that we have not read.
     fn check_owner(&self, lock: &mut RepositoryLock<'_>, known: u64) -> Result<()> {
         lock.check()?;
-        // The hint is small; only when it disagrees is the index itself read.
-        let hint = self.repository.backend().get(INDEX_GENERATION, 8).ok();
-        if hint.and_then(|h| h.try_into().ok()).map(u64::from_le_bytes) == Some(known) {
-            return Ok(());
-        }
+        // The index itself: its hint is written after it, with best effort, and may be behind.
         match self.repository.read_index()?.generation {
             found if found == known => Ok(()),
             found => Err(VykarError::LockLost {

@@ -116,16 +116,18 @@ impl<'c> Context<'c> {
         self.event(Event::SourceChanged { path: self.shown(path) });
     }
 
-    /// Attributes, unless they are switched off; what cannot be read is reported and counted.
-    pub fn xattrs(&self, path: &[u8], read: impl FnOnce() -> XattrResult) -> OwnedXattrs {
+    /// Attributes, unless they are switched off, and whether these are all. What cannot be read is
+    /// reported and counted.
+    pub fn xattrs(&self, path: &[u8], read: impl FnOnce() -> XattrResult) -> (OwnedXattrs, bool) {
         if !self.read_xattrs {
-            return None;
+            return (None, true);
         }
-        read().unwrap_or_else(|e| {
-            let e = std::io::Error::new(e.kind(), format!("extended attributes cannot be read: {e}"));
-            self.failed(path, &e);
-            None
-        })
+        let (xattrs, failure) = read();
+        let Some(error) = failure else { return (xattrs, true) };
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        let reason = format!("an extended attribute could not be read: {error}");
+        self.event(Event::SourceIncomplete { path: self.shown(path), reason });
+        (xattrs, false)
     }
 
     /// True for directories that are never part of a backup; says so.

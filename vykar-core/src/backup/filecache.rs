@@ -32,8 +32,10 @@ const CHUNK: usize = 40;
 const HAS_XATTRS: u8 = 1;
 /// The record comes from a snapshot, which does not keep inode numbers.
 const NO_INODE: u8 = 2;
+/// The file may have changed since without a trace.
+const UNSETTLED: u8 = 4;
 /// A file whose ctime is closer than this to the start of the read that was recorded may have been
-/// rewritten within the clock's granularity: it is not recorded.
+/// rewritten within the clock's granularity: it is read again.
 const SETTLED: i64 = 2_000_000_000;
 
 /// A path's key in the cache.
@@ -56,31 +58,28 @@ pub struct Record {
     pub has_xattrs: bool,
     /// Its content.
     pub chunks: Vec<ChunkRef>,
+    /// False when the file may have changed since without a trace, so that it must be read.
+    pub settled: bool,
 }
 
 impl Record {
-    /// Of a file whose read began at `read_start`, nanoseconds since the epoch; `None` when it may
-    /// have been changed since without a trace.
+    /// Of a file whose read began at `read_start`, nanoseconds since the epoch.
     pub fn new(
         path: PathHash,
         stat: &Stat,
         has_xattrs: bool,
         chunks: Vec<ChunkRef>,
         read_start: i64,
-    ) -> Option<Self> {
+    ) -> Self {
         let Stat { size, mtime, ctime, ino, .. } = *stat;
-        let record = Record { path, size, mtime, ctime, inode: Some(ino), has_xattrs, chunks };
-        record.settled(read_start)
-    }
-
-    /// `self`, unless its ctime is too close to the start of the read.
-    pub fn settled(self, read_start: i64) -> Option<Self> {
-        (self.ctime.saturating_add(SETTLED) <= read_start).then_some(self)
+        let settled = is_settled(ctime, read_start);
+        Record { path, size, mtime, ctime, inode: Some(ino), has_xattrs, chunks, settled }
     }
 
     /// True when the file is as it was.
     pub fn matches(&self, stat: &Stat) -> bool {
-        (self.size, self.mtime, self.ctime) == (stat.size, stat.mtime, stat.ctime)
+        self.settled
+            && (self.size, self.mtime, self.ctime) == (stat.size, stat.mtime, stat.ctime)
             && self.inode.is_none_or(|inode| inode == stat.ino)
     }
 
@@ -91,7 +90,8 @@ impl Record {
         body.extend(self.ctime.to_le_bytes());
         body.extend(self.inode.unwrap_or(0).to_le_bytes());
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-        body.push(flag(self.has_xattrs, HAS_XATTRS) | flag(self.inode.is_none(), NO_INODE));
+        let flags = flag(self.has_xattrs, HAS_XATTRS) | flag(self.inode.is_none(), NO_INODE);
+        body.push(flags | flag(!self.settled, UNSETTLED));
         body.extend((self.chunks.len() as u32).to_le_bytes());
         for chunk in &self.chunks {
             body.extend(chunk.id.as_bytes());
@@ -127,9 +127,15 @@ impl Record {
             ctime,
             inode: (flags & NO_INODE == 0).then_some(inode),
             has_xattrs: flags & HAS_XATTRS != 0,
+            settled: flags & UNSETTLED == 0,
             chunks: chunks.collect::<Option<_>>()?,
         })
     }
+}
+
+/// True when a file with this ctime cannot have changed unnoticed since a read that began then.
+pub fn is_settled(ctime: i64, read_start: i64) -> bool {
+    ctime.saturating_add(SETTLED) <= read_start
 }
 
 struct Fields<'a>(&'a [u8]);
@@ -341,7 +347,7 @@ mod tests {
                 .map(|c| ChunkRef { id: ChunkId([n as u8; 32]), size: c, stored_size: 9 })
                 .collect();
             let path = path_hash(&hasher, &n.to_le_bytes()).unwrap();
-            Record::new(path, &stat(), n.is_multiple_of(2), chunks, 3_000_000_000).unwrap()
+            Record::new(path, &stat(), n.is_multiple_of(2), chunks, 2_000_000_000 + i64::from(n) * 10_000_000)
         };
         (0..500).map(record).collect()
     }
@@ -382,10 +388,10 @@ mod tests {
     }
 
     #[test]
-    fn files_touched_just_before_the_read_are_not_recorded() {
+    fn files_touched_just_before_the_read_never_match() {
         let at = |start| Record::new([0; 16], &stat(), false, vec![], start);
-        assert!(at(2_999_999_999).is_none());
-        let record = at(3_000_000_000).unwrap();
+        assert!(!at(2_999_999_999).matches(&stat()));
+        let record = at(3_000_000_000);
         assert!(record.matches(&stat()));
         for other in [
             Stat { size: 301, ..stat() },

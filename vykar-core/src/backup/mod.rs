@@ -52,6 +52,8 @@ use crate::repository::{LockOptions, Manifest, Repository, Session, now_rfc3339}
 const JOB_QUEUE: usize = 256;
 /// Pieces waiting for the item writer.
 const ITEM_QUEUE: usize = 1024;
+/// Most threads that read, and as many that list.
+const MAX_THREADS: usize = 256;
 /// How often [`Event::Progress`] is sent.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
@@ -201,7 +203,8 @@ impl<'r> Run<'r> {
         let threads = match options.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
-        };
+        }
+        .min(MAX_THREADS);
         let mut run = Run {
             repository,
             options,
@@ -225,6 +228,7 @@ impl<'r> Run<'r> {
     fn file_cache_path(&self) -> Result<Option<PathBuf>> {
         let Some(dir) = self.repository.cache_dir() else { return Ok(None) };
         let mut key = Vec::new();
+        key.push(u8::from(self.options.xattrs));
         for part in [&self.hostname, &self.label].into_iter().chain(&self.source_paths()) {
             key.extend((part.len() as u64).to_le_bytes());
             key.extend(part.as_bytes());
@@ -274,9 +278,13 @@ impl<'r> Run<'r> {
     /// backup writes.
     fn excluded(&self) -> Vec<(u64, u64, &'static str)> {
         let place = |path: &Path, what| std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino(), what));
-        let repository = place(Path::new(self.repository.backend().url()), "the repository itself");
-        let cache =
-            self.repository.cache_dir().and_then(|dir| place(&dir, "the local cache of the repository"));
+        let repository = self.repository.backend().local_path();
+        let repository = repository.and_then(|path| place(path, "the repository itself"));
+        let cache = self.repository.cache_dir().and_then(|dir| {
+            // Before it is looked for: this backup may be the first to make it.
+            let _ = std::fs::create_dir_all(&dir);
+            place(&dir, "the local cache of the repository")
+        });
         repository.into_iter().chain(cache).collect()
     }
 
@@ -340,34 +348,53 @@ impl<'r> Run<'r> {
         let item_writer = ItemWriter::new(context, store, Sealer::new(compression)?, new_cache);
         std::thread::scope(|scope| {
             let (walk, queues) = (&walk, &queues);
-            for _ in 0..self.threads {
-                scope.spawn(move || walk.list_ahead());
+            let named = |name: &str| std::thread::Builder::new().name(format!("vykar-{name}"));
+            let writing = named("items").spawn_scoped(scope, move || {
+                let written = context.ok(item_writer.run(next));
+                drop(finished);
+                written
+            });
+            let mut started = writing.as_ref().map(drop).map_err(std::io::Error::kind);
+            for number in 0..self.threads {
                 let cutter = (Chunker::new(chunker), chunker.max as usize);
                 let ask = ask.clone();
-                scope.spawn(move || match Worker::new(context, store, queues, cutter, compression) {
+                let work = move || match Worker::new(context, store, queues, cutter, compression) {
                     Ok(mut worker) => worker.run(ask),
                     Err(e) => {
                         context.abort(e);
                         // Jobs must not wait for workers that never were.
                         queues.jobs.iter().for_each(drop);
                     }
-                });
+                };
+                let worker = named("read").spawn_scoped(scope, work).map_err(|e| e.kind());
+                // Fewer do as well, as long as there is one. Without listing threads the emitter
+                // lists by itself.
+                if number == 0 {
+                    started = started.and(worker.map(drop));
+                }
+                let _ = named("list").spawn_scoped(scope, move || walk.list_ahead());
             }
             drop(ask);
-            scope.spawn(move || {
-                writer::emit(context, walk, pieces, &job_sender, &next_sender);
+            if started.is_ok() {
+                let emitting = named("walk").spawn_scoped(scope, move || {
+                    writer::emit(context, walk, pieces, &job_sender, &next_sender);
+                    walk.close();
+                });
+                started = emitting.map(drop).map_err(|e| e.kind());
+            } else {
+                drop((job_sender, next_sender));
+            }
+            if let Err(kind) = started {
+                // What was started ends: its queues have.
+                context.abort(VykarError::path("thread", std::io::Error::from(kind)));
                 walk.close();
-            });
-            let writing = scope.spawn(move || {
-                let written = item_writer.run(next);
-                if written.is_err() {
-                    context.abort(VykarError::Interrupted);
-                }
-                drop(finished);
-                written
-            });
+            }
             pass_on_until(context, received, events, &writing_ends);
-            writing.join().map_err(|_| VykarError::Usage("the item writer panicked".into()))?
+            match writing.map(std::thread::ScopedJoinHandle::join) {
+                Ok(Ok(Some(written))) => Ok(written),
+                // The reason is in the context.
+                _ => Err(VykarError::Interrupted),
+            }
         })
     }
 
@@ -404,7 +431,7 @@ impl<'r> Run<'r> {
             packs: &packs,
             lock,
         };
-        let (id, meta) = commit.publish(meta)?;
+        let (id, meta) = commit.publish(&meta)?;
         if let Some(cache) = written.cache {
             // Without it the next backup reads more, that is all.
             let _ = cache.finish();
@@ -442,16 +469,17 @@ fn record_of(item: &Item<'_>, hasher: &crate::crypto::ChunkHasher, began: i64) -
     let (crate::format::ItemType::RegularFile, Some(ctime)) = (item.kind, item.ctime) else {
         return Ok(None);
     };
-    let record = Record {
+    Ok(Some(Record {
         path: filecache::path_hash(hasher, item.path_bytes())?,
         size: item.size,
         mtime: item.mtime,
         ctime,
         inode: None,
-        has_xattrs: item.xattrs.is_some(),
+        // The snapshot may lack what could not be read then.
+        has_xattrs: true,
         chunks: item.chunks.clone(),
-    };
-    Ok(record.settled(began))
+        settled: filecache::is_settled(ctime, began),
+    }))
 }
 
 /// Passes events on to the caller, and progress now and then, until `end` disconnects.

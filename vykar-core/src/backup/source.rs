@@ -125,8 +125,8 @@ impl Names {
 /// Extended attributes as they are stored: sorted, `None` when there are none.
 pub type OwnedXattrs = Option<Xattrs<'static>>;
 
-/// Why attributes of an entry are missing from its item.
-pub type XattrResult = io::Result<OwnedXattrs>;
+/// What could be read, and why that is not everything.
+pub type XattrResult = (OwnedXattrs, Option<io::Error>);
 
 /// Attributes of an open file or directory.
 pub fn xattrs_of(fd: impl AsFd) -> XattrResult {
@@ -151,23 +151,27 @@ fn collect_xattrs(
     get: impl Fn(&[u8], &mut [u8]) -> Result<usize, Errno>,
 ) -> XattrResult {
     let names = match fill(&list) {
-        Err(Errno::NOTSUP | Errno::NOSYS) => return Ok(None),
-        other => other?,
+        Err(Errno::NOTSUP | Errno::NOSYS) => return (None, None),
+        Err(e) => return (None, Some(e.into())),
+        Ok(names) => names,
     };
     let mut found: Xattrs<'static> = Vec::new();
+    let mut failure = None;
     for name in names.split(|c| *c == 0).filter(|name| !name.is_empty()) {
-        let text = std::str::from_utf8(name).map_err(|_| {
-            io::Error::other(format!("attribute name {:?} is not UTF-8", String::from_utf8_lossy(name)))
-        })?;
+        let Ok(text) = std::str::from_utf8(name) else {
+            let shown = String::from_utf8_lossy(name);
+            failure = Some(io::Error::other(format!("the name {shown:?} is not UTF-8")));
+            continue;
+        };
         match fill(|buf| get(name, buf)) {
             // Removed since it was listed, or listed for others only.
             Err(Errno::NODATA | Errno::NOTSUP) => {}
-            Err(e) => return Err(io::Error::from(e)),
+            Err(e) => failure = Some(e.into()),
             Ok(value) => found.push((Cow::Owned(text.to_owned()), Cow::Owned(value))),
         }
     }
     found.sort();
-    Ok((!found.is_empty()).then_some(found))
+    ((!found.is_empty()).then_some(found), failure)
 }
 
 /// Calls a function that fills a buffer, with a larger one when it was too small.
@@ -189,10 +193,26 @@ fn fill(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Err
 pub fn open_file(dir: &OwnedFd, name: &CStr) -> io::Result<OwnedFd> {
     // NONBLOCK: what was a file when it was listed may be a FIFO by now.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    match rustix::fs::openat(dir, name, flags | OFlags::NOATIME, Mode::empty()) {
-        Err(Errno::PERM) => Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?),
+    let opened = match rustix::fs::openat(dir, name, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => rustix::fs::openat(dir, name, flags, Mode::empty()),
+        other => other,
+    };
+    match opened {
+        Err(Errno::AGAIN) => open_leased(dir, name),
         other => Ok(other?),
     }
+}
+
+/// Opens a file that somebody holds a lease on (a Samba server, for instance), waiting until the
+/// kernel has taken the lease back.
+fn open_leased(dir: &OwnedFd, name: &CStr) -> io::Result<OwnedFd> {
+    let path = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let handle = rustix::fs::openat(dir, name, path, Mode::empty())?;
+    if Stat::of(&handle)?.kind != FileType::RegularFile {
+        return Err(io::Error::other("was replaced by something else while the backup ran"));
+    }
+    let again = format!("/proc/self/fd/{}", handle.as_raw_fd());
+    Ok(rustix::fs::open(again, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Opens a directory in a directory.

@@ -27,8 +27,12 @@ impl Fixture {
     }
 
     fn over(backend: Arc<dyn Backend>) -> Self {
+        Self::with_packs(backend, InitOptions::new(Encryption::None).pack_sizes)
+    }
+
+    fn with_packs(backend: Arc<dyn Backend>, pack_sizes: (u32, u32)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let init = InitOptions::new(Encryption::None);
+        let init = InitOptions { pack_sizes, ..InitOptions::new(Encryption::None) };
         Repository::init(backend.clone(), &init, &mut || unreachable!(), &OpenOptions::default()).unwrap();
         fs::create_dir(dir.path().join("src")).unwrap();
         Fixture { dir, backend }
@@ -50,7 +54,8 @@ impl Fixture {
     }
 
     fn options(&self) -> BackupOptions {
-        BackupOptions { threads: 3, ..BackupOptions::new(vec![self.source()]) }
+        let lock = LockOptions { wait: Duration::from_secs(20), ..LockOptions::default() };
+        BackupOptions { threads: 3, lock, ..BackupOptions::new(vec![self.source()]) }
     }
 
     fn backup(&self) -> BackupSummary {
@@ -158,6 +163,16 @@ fn a_tree_is_stored_with_its_own_metadata_and_found_unchanged_next_time() {
     assert_eq!((changed.new, changed.changed, changed.unchanged), (0, 2, 2), "both names of a changed");
     assert_eq!(f.items()[&b"z"[..]].1, b"HELLO");
     f.assert_counts();
+}
+
+#[test]
+fn files_that_do_not_know_their_size_are_stored_as_they_read() {
+    let f = Fixture::new();
+    let options = BackupOptions { sources: vec!["/proc/self/status".into()], ..f.options() };
+    let summary = backup(&f.repository(), &options, None).unwrap();
+    assert!(summary.is_complete());
+    let (item, content) = f.items().remove(&b"status"[..]).unwrap();
+    assert!(content.starts_with(b"Name:") && item.size == content.len() as u64);
 }
 
 #[test]
@@ -294,7 +309,8 @@ fn meddled(hook: Meddle) -> (Fixture, Result<BackupSummary>) {
     f.backup();
     f.write("x", b"two");
     *backend.hook.lock() = Some(hook);
-    let result = backup(&f.repository(), &f.options(), None);
+    let lock = LockOptions { wait: Duration::from_millis(300), ..LockOptions::default() };
+    let result = backup(&f.repository(), &BackupOptions { lock, ..f.options() }, None);
     *backend.hook.lock() = None;
     (f, result)
 }
@@ -343,8 +359,107 @@ fn an_earlier_lock_that_appears_under_ours_stops_the_commit() {
         }
         Ok(())
     }));
-    assert!(matches!(result, Err(VykarError::LockLost { .. })), "{result:?}");
+    assert!(matches!(result, Err(VykarError::Locked { .. })), "{result:?}");
     assert_eq!(f.repository().manifest().unwrap().snapshots.len(), 1);
+}
+
+#[test]
+fn a_lock_lost_for_a_moment_costs_a_second_look_and_no_wrong_counts() {
+    let seen = AtomicUsize::new(0);
+    let name = format!("locks/{}", crate::format::marker::lock_name(1, [0; 16]));
+    let (f, result) = meddled(Box::new(move |key, storage| {
+        if key == "index.gen" && seen.fetch_add(1, Ordering::Relaxed) == 0 {
+            let now = now_rfc3339();
+            let text = format!(r#"{{"hostname":"elsewhere","pid":1,"time":"{now}","boot_id":null}}"#);
+            storage.put(&name, text.as_bytes(), PutMode::Replace).unwrap();
+            let (storage, name) = (storage.clone(), name.clone());
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(100));
+                storage.delete(&name).unwrap();
+            });
+        }
+        Ok(())
+    }));
+    assert!(result.unwrap().is_complete());
+    f.assert_counts();
+}
+
+/// Two hundred files, then what `make` adds; when the first pack is written, long before those are
+/// read, `change` is done to the source.
+fn changed_before_it_is_read(
+    make: impl Fn(&Path),
+    change: impl Fn(&Path) + Send + Sync + 'static,
+) -> (Fixture, BackupSummary) {
+    let backend = Arc::new(Meddling { inner: MemoryBackend::new(), hook: Mutex::new(None) });
+    // Each chunk closes a pack.
+    let f = Fixture::with_packs(backend.clone(), (1, 1));
+    for n in 0..200 {
+        f.write(&format!("f{n:03}"), format!("{n}").as_bytes());
+    }
+    make(&f.source());
+    let (source, first) = (f.source(), AtomicUsize::new(0));
+    *backend.hook.lock() = Some(Box::new(move |key, _| {
+        if key.starts_with("packs/") && first.fetch_add(1, Ordering::Relaxed) == 0 {
+            change(&source);
+        }
+        Ok(())
+    }));
+    let summary = backup(&f.repository(), &f.options(), None).unwrap();
+    *backend.hook.lock() = None;
+    f.assert_counts();
+    (f, summary)
+}
+
+#[test]
+fn another_name_of_a_replaced_file_keeps_its_own_content() {
+    let make = |dir: &Path| {
+        fs::write(dir.join("g1"), b"old content").unwrap();
+        fs::hard_link(dir.join("g1"), dir.join("g2")).unwrap();
+    };
+    let (f, _) = changed_before_it_is_read(make, |dir| {
+        fs::write(dir.join(".new"), b"new content, and longer").unwrap();
+        fs::rename(dir.join(".new"), dir.join("g1")).unwrap();
+    });
+    let items = f.items();
+    assert_eq!(items[&b"g1"[..]].1, b"new content, and longer");
+    assert_eq!(items[&b"g2"[..]].1, b"old content");
+}
+
+#[test]
+fn another_name_of_a_vanished_file_is_stored_all_the_same() {
+    let make = |dir: &Path| {
+        fs::write(dir.join("g1"), b"content").unwrap();
+        fs::hard_link(dir.join("g1"), dir.join("g2")).unwrap();
+    };
+    let (f, summary) = changed_before_it_is_read(make, |dir| fs::remove_file(dir.join("g1")).unwrap());
+    assert_eq!(summary.meta.stats.errors, 1);
+    assert_eq!(f.items()[&b"g2"[..]].1, b"content");
+}
+
+#[test]
+fn a_file_that_vanishes_is_reported_and_counted_and_the_rest_is_stored() {
+    let make = |dir: &Path| fs::write(dir.join("g1"), b"content").unwrap();
+    let (f, summary) = changed_before_it_is_read(make, |dir| fs::remove_file(dir.join("g1")).unwrap());
+    assert!(!summary.is_complete());
+    assert_eq!((summary.meta.stats.errors, summary.meta.stats.nfiles), (1, 200));
+    assert!(!f.items().contains_key(&b"g1"[..]));
+}
+
+#[test]
+fn attributes_that_cannot_be_read_are_reported_each_time() {
+    let f = Fixture::new();
+    f.write("x", b"data");
+    let flags = rustix::fs::XattrFlags::empty();
+    for name in [&b"user.good"[..], b"user.\xff"] {
+        rustix::fs::setxattr(f.source().join("x"), name, b"value", flags).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(2100));
+    for run in 0..2 {
+        let summary = f.backup();
+        assert_eq!(summary.meta.stats.errors, 1, "run {run}");
+        let xattrs = f.items()[&b"x"[..]].0.xattrs.clone().unwrap();
+        assert_eq!(xattrs, [("user.good".into(), b"value".to_vec().into())], "run {run}");
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{FileType, RawDir};
 
-use super::context::Context;
+use super::context::{Context, stored_bytes};
 use super::filecache::{self, PathHash, Record};
 use super::source::{self, OwnedXattrs, Stat};
 use crate::event::Event;
@@ -22,6 +22,10 @@ use crate::format::ChunkRef;
 
 /// Entries that may be listed ahead of the emitter; bounds the walk's memory.
 const MAX_AHEAD: usize = 50_000;
+/// Encoded bytes that weigh as much as another entry.
+const BYTES_OF_ENTRY: usize = 512;
+/// Directories that may be kept open for the emitter, where the system allows that many.
+const MAX_HANDLES: usize = 4096;
 /// Buffer for directory entries in bytes.
 const DIRENT_BUFFER: usize = 128 << 10;
 
@@ -69,8 +73,20 @@ pub struct Draft {
     pub stat: Stat,
     /// Its key in the file cache.
     pub hash: PathHash,
-    /// It had a record, which no longer matches.
-    pub known: bool,
+    /// Its content as the last backup saw it.
+    pub before: Option<Vec<ChunkRef>>,
+}
+
+impl Draft {
+    /// Counts it as new, changed or unchanged.
+    pub fn compared(&self, now: &[ChunkRef]) -> Counts {
+        let ids = |chunks: &[ChunkRef]| chunks.iter().map(|c| c.id).collect::<Vec<_>>();
+        match &self.before {
+            None => Counts { new: 1, ..Counts::default() },
+            Some(before) if ids(before) == ids(now) => Counts { unchanged: 1, ..Counts::default() },
+            Some(_) => Counts { changed: 1, ..Counts::default() },
+        }
+    }
 }
 
 /// A part of a listing, in order.
@@ -97,7 +113,7 @@ pub struct DirTask {
 enum State {
     Waiting(DirTask),
     Running,
-    Done(Vec<Piece>, usize),
+    Done(Vec<Piece>, Weight),
     Taken,
 }
 
@@ -114,10 +130,48 @@ impl Ticket {
     }
 }
 
+/// Unlisting a tree must not recurse as deep as the tree is.
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut states = vec![std::mem::replace(self.state.get_mut(), State::Taken)];
+        while let Some(state) = states.pop() {
+            let State::Done(pieces, _) = state else { continue };
+            for piece in pieces {
+                if let Piece::Dir(ticket) = piece
+                    && let Some(mut ticket) = Arc::into_inner(ticket)
+                {
+                    states.push(std::mem::replace(ticket.state.get_mut(), State::Taken));
+                }
+            }
+        }
+    }
+}
+
+/// What a listing costs while it waits for the emitter.
+#[derive(Clone, Copy, Default)]
+struct Weight {
+    /// Entries, those with long chunk lists counted several times.
+    entries: usize,
+    /// 1 when files in it are to be read, so that its handle stays open.
+    handles: usize,
+}
+
+impl Weight {
+    fn of(pieces: &[Piece], entries: usize) -> Self {
+        let lists = pieces.iter().map(|piece| match piece {
+            Piece::Encoded(encoded) => encoded.items.len() / BYTES_OF_ENTRY,
+            Piece::File(draft) => draft.before.as_ref().map_or(0, |chunks| chunks.len() / 8),
+            Piece::Dir(_) => 0,
+        });
+        let handles = pieces.iter().any(|piece| matches!(piece, Piece::File(_)));
+        Weight { entries: entries + lists.sum::<usize>(), handles: usize::from(handles) }
+    }
+}
+
 struct Ahead {
     /// Deepest first: the directory that the emitter will want next is on top.
     stack: Vec<Arc<Ticket>>,
-    entries: usize,
+    waiting: Weight,
     closed: bool,
 }
 
@@ -127,13 +181,20 @@ pub struct Walk<'c> {
     ahead: Mutex<Ahead>,
     changed: Condvar,
     stop: AtomicBool,
+    /// Directories that may be kept open for the emitter.
+    max_handles: usize,
 }
 
 impl<'c> Walk<'c> {
     /// Nothing to list yet.
     pub fn new(context: &'c Context<'c>) -> Self {
-        let ahead = Ahead { stack: Vec::new(), entries: 0, closed: false };
-        Walk { context, ahead: Mutex::new(ahead), changed: Condvar::new(), stop: AtomicBool::new(false) }
+        let ahead = Ahead { stack: Vec::new(), waiting: Weight::default(), closed: false };
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        // A quarter: the files waiting for workers hold directories too.
+        let limit = limit.and_then(|n| usize::try_from(n / 4).ok()).unwrap_or(MAX_HANDLES);
+        let max_handles = limit.min(MAX_HANDLES);
+        let (ahead, changed, stop) = (Mutex::new(ahead), Condvar::new(), AtomicBool::new(false));
+        Walk { context, ahead, changed, stop, max_handles }
     }
 
     /// Lets listing threads begin with this directory.
@@ -158,7 +219,8 @@ impl<'c> Walk<'c> {
                     if ahead.closed {
                         return;
                     }
-                    if ahead.entries < MAX_AHEAD
+                    if ahead.waiting.entries < MAX_AHEAD
+                        && ahead.waiting.handles < self.max_handles
                         && let Some(ticket) = ahead.stack.pop()
                     {
                         break ticket;
@@ -171,8 +233,12 @@ impl<'c> Walk<'c> {
                 State::Waiting(task) => {
                     drop(state);
                     let (pieces, entries) = self.list(task);
-                    self.ahead.lock().entries += entries;
-                    *ticket.state.lock() = State::Done(pieces, entries);
+                    let weight = Weight::of(&pieces, entries);
+                    let mut ahead = self.ahead.lock();
+                    ahead.waiting.entries += weight.entries;
+                    ahead.waiting.handles += weight.handles;
+                    drop(ahead);
+                    *ticket.state.lock() = State::Done(pieces, weight);
                     ticket.done.notify_all();
                 }
                 // The emitter was faster.
@@ -190,9 +256,12 @@ impl<'c> Walk<'c> {
                     drop(state);
                     return self.list(task).0;
                 }
-                State::Done(pieces, entries) => {
+                State::Done(pieces, weight) => {
                     drop(state);
-                    self.ahead.lock().entries -= entries;
+                    let mut ahead = self.ahead.lock();
+                    ahead.waiting.entries -= weight.entries;
+                    ahead.waiting.handles -= weight.handles;
+                    drop(ahead);
                     self.changed.notify_all();
                     return pieces;
                 }
@@ -227,7 +296,7 @@ impl<'c> Walk<'c> {
         if self.context.is_excluded(&listing.path, &stat) {
             return (Vec::new(), 0);
         }
-        let xattrs = self.context.xattrs(&listing.path, || source::xattrs_of(&dir));
+        let (xattrs, _) = self.context.xattrs(&listing.path, || source::xattrs_of(&dir));
         listing.directory_item(&stat, xattrs);
         listing.read(&dir, &self.stop);
         self.offer_subdirectories(&listing.pieces);
@@ -326,7 +395,7 @@ impl Listing<'_> {
             Ok(target) => target.into_bytes(),
             Err(e) => return self.context.failed(path, &e.into()),
         };
-        let xattrs = self.context.xattrs(path, || source::xattrs_at(dir, name));
+        let (xattrs, _) = self.context.xattrs(path, || source::xattrs_at(dir, name));
         let mut item = source::item(path, stat, &self.context.names, xattrs);
         item.set_names(path.into(), Some(target.into()));
         let context = self.context;
@@ -341,54 +410,34 @@ impl Listing<'_> {
             return;
         };
         let found = context.cache.find(&hash);
-        let known = found.is_some();
-        let unchanged = found.filter(|r| r.matches(&stat) && context.references.add_existing(&r.chunks));
-        if let Some(record) = unchanged {
-            let xattrs = match record.has_xattrs {
-                true => context.xattrs(&path, || source::xattrs_at(dir, &name)),
-                false => None,
-            };
-            let counts = Counts { unchanged: 1, ..Counts::default() };
-            return self.finished(&path, &stat, xattrs, record, counts);
-        }
-        if stat.size == 0 {
-            // Nothing to read: the file need not be opened.
-            let xattrs = context.xattrs(&path, || source::xattrs_at(dir, &name));
-            let record = Record::new(hash, &stat, xattrs.is_some(), Vec::new(), context.now());
-            let mut counts = Counts::default();
-            *(if known { &mut counts.changed } else { &mut counts.new }) += 1;
-            match record {
-                Some(record) => self.finished(&path, &stat, xattrs, record, counts),
-                None => self.add_file(&path, &stat, xattrs, Vec::new(), counts),
+        let unchanged = |r: &Record| r.matches(&stat) && context.references.add_existing(&r.chunks);
+        let before = match found {
+            Some(record) if unchanged(&record) => {
+                let xattrs = match record.has_xattrs {
+                    true => context.xattrs(&path, || source::xattrs_at(dir, &name)).0,
+                    false => None,
+                };
+                return self.unchanged(&path, &stat, xattrs, record);
             }
-            return;
-        }
-        self.pieces.push(Piece::File(Draft { dir: dir.clone(), name, path, stat, hash, known }));
+            other => other.map(|record| record.chunks),
+        };
+        self.pieces.push(Piece::File(Draft { dir: dir.clone(), name, path, stat, hash, before }));
     }
 
-    fn finished(&mut self, path: &[u8], stat: &Stat, xattrs: OwnedXattrs, record: Record, counts: Counts) {
-        let chunks = record.chunks.clone();
-        self.encoded().records.push(record);
-        self.add_file(path, stat, xattrs, chunks, counts);
-    }
-
-    fn add_file(
-        &mut self,
-        path: &[u8],
-        stat: &Stat,
-        xattrs: OwnedXattrs,
-        chunks: Vec<ChunkRef>,
-        mut counts: Counts,
-    ) {
-        counts.files = 1;
-        counts.bytes = stat.size;
-        counts.stored_bytes = chunks.iter().map(|c| u64::from(c.stored_size)).sum();
+    fn unchanged(&mut self, path: &[u8], stat: &Stat, xattrs: OwnedXattrs, record: Record) {
         let mut item = source::item(path, stat, &self.context.names, xattrs);
-        item.chunks = chunks;
+        item.chunks = record.chunks.clone();
         let context = self.context;
         let encoded = self.encoded();
         context.encode(&item, &mut encoded.items);
-        encoded.counts.add(&counts);
+        encoded.counts.add(&Counts {
+            files: 1,
+            unchanged: 1,
+            bytes: stat.size,
+            stored_bytes: stored_bytes(&item.chunks),
+            ..Counts::default()
+        });
+        encoded.records.push(record);
     }
 }
 

@@ -3,7 +3,6 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, select_biased};
 use parking_lot::{Condvar, Mutex};
@@ -21,44 +20,56 @@ use crate::error::{Result, VykarError};
 use crate::format::ChunkRef;
 use crate::repository::pack_writer::PackKind;
 
+/// Largest file: 64 TiB, a million segments. Larger ones are made up (/proc/kcore) or a mistake.
+const MAX_FILE: u64 = 64 << 40;
+
 /// Where a worker leaves what became of a file, and the writer waits for it.
 #[derive(Default)]
 pub struct FileSlot {
-    done: Mutex<Option<Arc<FileDone>>>,
+    done: Mutex<Option<FileDone>>,
     ready: Condvar,
 }
 
 /// What became of a file.
-pub enum FileDone {
-    /// Stored.
-    Stored(Box<StoredFile>),
-    /// Left out, reported and counted.
-    Failed,
+#[derive(Default)]
+struct FileDone {
+    /// Its item; `None` when it was left out, which has been reported and counted.
+    encoded: Option<Encoded>,
+    /// What another name of it needs.
+    content: Option<Arc<Content>>,
 }
 
-/// A file whose item is encoded, and what another name of it needs.
-pub struct StoredFile {
-    pub encoded: Encoded,
-    pub chunks: Vec<ChunkRef>,
-    pub stat: Stat,
-    pub xattrs: source::OwnedXattrs,
+/// A file's content and metadata without its name.
+struct Content {
+    chunks: Vec<ChunkRef>,
+    stat: Stat,
+    xattrs: source::OwnedXattrs,
+    has_record: bool,
 }
 
 impl FileSlot {
     fn set(&self, done: FileDone) {
-        *self.done.lock() = Some(Arc::new(done));
+        *self.done.lock() = Some(done);
         self.ready.notify_all();
     }
 
-    /// Waits for a worker.
-    pub fn wait(&self) -> Arc<FileDone> {
+    fn wait<T>(&self, take: impl FnOnce(&mut FileDone) -> T) -> T {
         let mut done = self.done.lock();
         loop {
-            match &*done {
-                Some(done) => return done.clone(),
+            match &mut *done {
+                Some(done) => return take(done),
                 None => self.ready.wait(&mut done),
             }
         }
+    }
+
+    /// Waits for a worker and takes the file's item, if it was stored.
+    pub fn take_encoded(&self) -> Option<Encoded> {
+        self.wait(|done| done.encoded.take())
+    }
+
+    fn content(&self) -> Option<Arc<Content>> {
+        self.wait(|done| done.content.clone())
     }
 }
 
@@ -66,6 +77,8 @@ impl FileSlot {
 pub struct Job {
     pub draft: Draft,
     pub slot: Arc<FileSlot>,
+    /// Another name of the same file, whose job was sent before.
+    pub first: Option<Arc<FileSlot>>,
 }
 
 impl Drop for Job {
@@ -73,7 +86,7 @@ impl Drop for Job {
         // A job that nobody could do (the backup ends) must not be waited for.
         let mut done = self.slot.done.lock();
         if done.is_none() {
-            *done = Some(Arc::new(FileDone::Failed));
+            *done = Some(FileDone::default());
             self.slot.ready.notify_all();
         }
     }
@@ -110,12 +123,54 @@ struct Large {
     fd: OwnedFd,
     size: u64,
     sparse: bool,
-    next: AtomicU64,
-    parts: Mutex<Vec<Option<Vec<ChunkRef>>>>,
-    failure: Mutex<Option<Failed>>,
-    working: AtomicUsize,
+    work: Mutex<LargeWork>,
     idle: Condvar,
-    idle_lock: Mutex<()>,
+}
+
+/// What is left to do of a large file.
+struct LargeWork {
+    /// The next segment's number; past the last one when nothing more is to be begun.
+    next: usize,
+    /// Workers that have begun a segment.
+    working: usize,
+    parts: Vec<Option<Vec<ChunkRef>>>,
+    failure: Option<Failed>,
+}
+
+impl Large {
+    /// The next segment to read.
+    fn begin(&self) -> Option<usize> {
+        let mut work = self.work.lock();
+        let number = work.next;
+        if number >= work.parts.len() {
+            return None;
+        }
+        work.next += 1;
+        work.working += 1;
+        Some(number)
+    }
+
+    fn end(&self, number: usize, result: Result<Vec<ChunkRef>, Failed>) {
+        let mut work = self.work.lock();
+        match result {
+            Ok(chunks) => work.parts[number] = Some(chunks),
+            Err(failed) => {
+                work.next = work.parts.len();
+                work.failure.get_or_insert(failed);
+            }
+        }
+        work.working -= 1;
+        self.idle.notify_all();
+    }
+
+    /// All segments, once nobody works on them any more.
+    fn wait(&self) -> (Vec<Option<Vec<ChunkRef>>>, Option<Failed>) {
+        let mut work = self.work.lock();
+        while work.working > 0 {
+            self.idle.wait(&mut work);
+        }
+        (std::mem::take(&mut work.parts), work.failure.take())
+    }
 }
 
 /// The queues that workers take from. Helping with a large file comes first.
@@ -194,7 +249,10 @@ impl<'w> Worker<'w> {
 
     fn job(&mut self, job: &Job, ask: &Ask) {
         if self.context.is_aborted() {
-            return job.slot.set(FileDone::Failed);
+            return job.slot.set(FileDone::default());
+        }
+        if let Some(done) = job.first.as_ref().and_then(|first| self.link(&job.draft, first)) {
+            return job.slot.set(done);
         }
         match self.file(&job.draft, ask) {
             Ok(done) => job.slot.set(done),
@@ -203,9 +261,20 @@ impl<'w> Worker<'w> {
                     Failed::Source(e) => self.context.failed(&job.draft.path, &e),
                     Failed::Fatal(e) => self.context.abort(e),
                 }
-                job.slot.set(FileDone::Failed);
+                job.slot.set(FileDone::default());
             }
         }
+    }
+
+    /// Another name of a file that was read before: nothing to read, if what was read then is what
+    /// was listed under this name. (The first name may have been given to another file meanwhile.)
+    ///
+    /// Waiting here cannot last: the first name's job was taken before this one, and does not wait.
+    fn link(&self, draft: &Draft, first: &FileSlot) -> Option<FileDone> {
+        let content = first.content().filter(|c| c.stat.same_content(&draft.stat))?;
+        self.context.references.add_again(&content.chunks);
+        let read_start = content.has_record.then_some(i64::MAX);
+        Some(self.finish(draft, content, read_start))
     }
 
     fn file(&mut self, draft: &Draft, ask: &Ask) -> Result<FileDone, Failed> {
@@ -226,71 +295,79 @@ impl<'w> Worker<'w> {
             after = Stat::of(&fd)?;
         }
         let unchanged = before.same_content(&after);
-        let read: u64 = chunks.iter().map(|c| u64::from(c.size)).sum();
-        if !unchanged || read != after.size {
+        if !unchanged {
             self.context.changed(&draft.path);
         }
-        // With what was read as its size, the item is whole even if the file is not what it was.
+        let read: u64 = chunks.iter().map(|c| u64::from(c.size)).sum();
+        // With what was read as its size, the item is whole even if the file is not what it was, or
+        // its file system makes contents up and does not know their size (/proc, /sys).
         let stat = Stat { size: read, ..before };
-        let xattrs = self.context.xattrs(&draft.path, || source::xattrs_of(&fd));
+        let (xattrs, complete) = self.context.xattrs(&draft.path, || source::xattrs_of(&fd));
+        let has_record = unchanged && read == after.size && complete;
+        let content = Arc::new(Content { chunks, stat, xattrs, has_record });
+        Ok(self.finish(draft, content, has_record.then_some(read_start)))
+    }
+
+    /// Encodes the item of a stored file; with a time, its content is remembered as read then.
+    fn finish(&self, draft: &Draft, content: Arc<Content>, read_start: Option<i64>) -> FileDone {
+        let Content { chunks, stat, xattrs, .. } = &*content;
         let mut encoded = Encoded::default();
-        if unchanged && read == after.size {
-            let record = Record::new(draft.hash, &stat, xattrs.is_some(), chunks.clone(), read_start);
-            encoded.records.extend(record);
+        if let Some(read_start) = read_start {
+            let record = Record::new(draft.hash, stat, xattrs.is_some(), chunks.clone(), read_start);
+            encoded.records.push(record);
         }
-        let mut item = source::item(&draft.path, &stat, &self.context.names, xattrs.clone());
-        item.chunks = chunks;
+        let mut item = source::item(&draft.path, stat, &self.context.names, xattrs.clone());
+        item.chunks = chunks.clone();
         self.context.encode(&item, &mut encoded.items);
-        let chunks = item.chunks;
-        let (new, changed) = (u64::from(!draft.known), u64::from(draft.known));
         encoded.counts = Counts {
             files: 1,
-            bytes: read,
-            stored_bytes: stored_bytes(&chunks),
-            new,
-            changed,
-            ..Counts::default()
+            bytes: stat.size,
+            stored_bytes: stored_bytes(chunks),
+            ..draft.compared(chunks)
         };
-        self.context.done(1, read);
-        Ok(FileDone::Stored(Box::new(StoredFile { encoded, chunks, stat, xattrs })))
+        self.context.done(1, stat.size);
+        let content = (stat.nlink > 1).then_some(content);
+        FileDone { encoded: Some(encoded), content }
     }
 
     /// Reads and stores the content of an open file, alone or with the other workers' help.
     fn content(&mut self, fd: OwnedFd, stat: &Stat, ask: &Ask) -> Result<(OwnedFd, Vec<ChunkRef>), Failed> {
         if stat.size <= SEGMENT {
             let mut chunks = Vec::new();
-            self.segment(&fd, (0, stat.size), stat.has_holes(), &mut chunks)?;
+            // What says that it is empty may have made-up contents: only reading tells.
+            let end = if stat.size == 0 { SEGMENT } else { stat.size };
+            self.segment(&fd, (0, end), stat.has_holes(), &mut chunks)?;
             return Ok((fd, chunks));
+        }
+        if stat.size > MAX_FILE {
+            let reason =
+                format!("{} bytes, more than the {} TiB that can be stored", stat.size, MAX_FILE >> 40);
+            return Err(io::Error::other(reason).into());
         }
         let segments = usize::try_from(stat.size.div_ceil(SEGMENT)).map_err(io::Error::other)?;
         let large = Arc::new(Large {
             fd,
             size: stat.size,
             sparse: stat.has_holes(),
-            next: AtomicU64::new(0),
-            parts: Mutex::new(vec![None; segments]),
-            failure: Mutex::new(None),
-            working: AtomicUsize::new(0),
+            work: Mutex::new(LargeWork { next: 0, working: 0, parts: vec![None; segments], failure: None }),
             idle: Condvar::new(),
-            idle_lock: Mutex::new(()),
         });
         for _ in 1..self.queues.workers.min(segments) {
             let _ = ask.0.send(large.clone());
         }
         self.help(&large);
-        let mut guard = large.idle_lock.lock();
-        while large.working.load(Ordering::Acquire) > 0 {
-            large.idle.wait(&mut guard);
-        }
-        drop(guard);
-        let parts = std::mem::take(&mut *large.parts.lock());
-        if let Some(failed) = large.failure.lock().take() {
+        let (parts, failure) = large.wait();
+        if let Some(failed) = failure {
             for part in parts.iter().flatten() {
                 self.context.references.remove(part);
             }
             return Err(failed);
         }
-        let chunks = parts.into_iter().flatten().flatten().collect();
+        let parts: Option<Vec<_>> = parts.into_iter().collect();
+        let Some(parts) = parts else {
+            return Err(io::Error::other("a segment was not read").into());
+        };
+        let chunks = parts.into_iter().flatten().collect();
         // A helper that came too late may still hold the file: a second handle will do.
         let fd = large.fd.try_clone()?;
         Ok((fd, chunks))
@@ -298,32 +375,13 @@ impl<'w> Worker<'w> {
 
     /// Reads segments of a large file until there are none left.
     fn help(&mut self, large: &Large) {
-        large.working.fetch_add(1, Ordering::AcqRel);
-        loop {
-            let number = large.next.fetch_add(1, Ordering::Relaxed);
-            let start = number.saturating_mul(SEGMENT);
-            if start >= large.size {
-                break;
-            }
-            let mut chunks = Vec::new();
+        while let Some(number) = large.begin() {
+            let start = (number as u64).saturating_mul(SEGMENT);
             let end = start.saturating_add(SEGMENT).min(large.size);
-            match self.segment(&large.fd, (start, end), large.sparse, &mut chunks) {
-                Ok(()) => {
-                    if let Some(part) = large.parts.lock().get_mut(number as usize) {
-                        *part = Some(chunks);
-                    }
-                }
-                Err(failed) => {
-                    // No segment is begun any more, by late helpers either.
-                    large.next.store(u64::MAX / 2, Ordering::Relaxed);
-                    large.failure.lock().get_or_insert(failed);
-                }
-            }
+            let mut chunks = Vec::new();
+            let result = self.segment(&large.fd, (start, end), large.sparse, &mut chunks);
+            large.end(number, result.map(|()| chunks));
         }
-        let guard = large.idle_lock.lock();
-        large.working.fetch_sub(1, Ordering::AcqRel);
-        large.idle.notify_all();
-        drop(guard);
     }
 
     /// Reads, cuts and stores one segment; the references of a failed one are taken back.

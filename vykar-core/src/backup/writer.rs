@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::context::{Context, stored_bytes};
+use super::context::Context;
 use super::filecache::FileCacheWriter;
-use super::source;
+use super::source::Stat;
 use super::store::{ChunkStore, Sealer};
 use super::walk::{Counts, Draft, Encoded, Piece, Ticket, Walk};
-use super::worker::{FileDone, FileSlot, Job, StoredFile};
+use super::worker::{FileSlot, Job};
 use crate::codec::Chunker;
 use crate::error::Result;
 use crate::format::ChunkerParams;
@@ -21,14 +21,15 @@ use crate::repository::pack_writer::PackKind;
 /// where the cuts are.
 const CUT_AT: usize = 1 << 20;
 
+/// Files of several names that are remembered at once; bounds their memory.
+const MAX_LINKS: usize = 1_000_000;
+
 /// What the writer takes, in order.
 pub enum Next {
     /// Copy these items.
     Encoded(Encoded),
     /// Wait for this file.
     File(Arc<FileSlot>),
-    /// Another name of a file that came before.
-    Link(Arc<FileSlot>, Box<Draft>),
 }
 
 /// Visits the tree in order: hands files to the workers and everything to the writer.
@@ -39,7 +40,7 @@ pub fn emit(
     jobs: &Sender<Job>,
     next: &Sender<Next>,
 ) {
-    let mut links: HashMap<(u64, u64), (Arc<FileSlot>, u64)> = HashMap::new();
+    let mut links = Links::default();
     let mut stack: Vec<std::vec::IntoIter<Piece>> = sources.into_iter().rev().map(Vec::into_iter).collect();
     while let Some(top) = stack.last_mut() {
         if context.is_aborted() {
@@ -64,27 +65,41 @@ pub fn emit(
     }
 }
 
-fn emit_file(
-    draft: Draft,
-    links: &mut HashMap<(u64, u64), (Arc<FileSlot>, u64)>,
-    jobs: &Sender<Job>,
-    next: &Sender<Next>,
-) -> bool {
+/// Files of several names whose first name was met, by device and inode.
+type Links = HashMap<(u64, u64), FirstName>;
+
+struct FirstName {
+    slot: Arc<FileSlot>,
+    stat: Stat,
+    /// Names that are still to come.
+    left: u64,
+}
+
+fn emit_file(draft: Draft, links: &mut Links, jobs: &Sender<Job>, next: &Sender<Next>) -> bool {
     let key = (draft.stat.dev, draft.stat.ino);
-    if let Some((slot, left)) = links.get_mut(&key) {
-        let slot = slot.clone();
-        *left -= 1;
-        if *left == 0 {
-            links.remove(&key);
-        }
-        return next.send(Next::Link(slot, Box::new(draft))).is_ok();
-    }
     let slot = Arc::new(FileSlot::default());
+    let mut first = None;
     if draft.stat.nlink > 1 {
-        links.insert(key, (slot.clone(), draft.stat.nlink - 1));
+        let room = links.len() < MAX_LINKS;
+        match links.get_mut(&key) {
+            // An inode number may be given to another file while the backup runs.
+            Some(known) if known.stat.same_content(&draft.stat) => {
+                first = Some(known.slot.clone());
+                known.left = known.left.saturating_sub(1);
+                if known.left == 0 {
+                    links.remove(&key);
+                }
+            }
+            _ if room => {
+                let (slot, stat, left) = (slot.clone(), draft.stat, draft.stat.nlink - 1);
+                links.insert(key, FirstName { slot, stat, left });
+            }
+            // Then each name is read by itself, which costs only time.
+            _ => {}
+        }
     }
     // In this order: the writer may wait for the slot only when a worker will see the job.
-    jobs.send(Job { draft, slot: slot.clone() }).is_ok() && next.send(Next::File(slot)).is_ok()
+    jobs.send(Job { draft, slot: slot.clone(), first }).is_ok() && next.send(Next::File(slot)).is_ok()
 }
 
 /// Offers the directories among the sources to the listing threads.
@@ -151,45 +166,14 @@ impl<'w> ItemWriter<'w> {
                     self.add(&encoded)?;
                 }
                 Next::File(slot) => {
-                    if let FileDone::Stored(file) = &*slot.wait() {
-                        self.add(&file.encoded)?;
+                    if let Some(encoded) = slot.take_encoded() {
+                        self.add(&encoded)?;
                     }
                 }
-                Next::Link(slot, draft) => self.link(&slot, &draft)?,
             }
         }
         self.cut(true)?;
         Ok(Written { pointers: self.pointers, counts: self.counts, cache: self.cache })
-    }
-
-    fn link(&mut self, slot: &FileSlot, draft: &Draft) -> Result<()> {
-        let done = slot.wait();
-        let FileDone::Stored(first) = &*done else {
-            let e = std::io::Error::other("its first name could not be read");
-            self.context.failed(&draft.path, &e);
-            return Ok(());
-        };
-        let StoredFile { chunks, stat, xattrs, encoded } = &**first;
-        self.context.references.add_again(chunks);
-        let mut item = source::item(&draft.path, stat, &self.context.names, xattrs.clone());
-        item.chunks = chunks.clone();
-        let mut own = Encoded::default();
-        self.context.encode(&item, &mut own.items);
-        let (new, changed) = (u64::from(!draft.known), u64::from(draft.known));
-        own.counts = Counts {
-            files: 1,
-            bytes: stat.size,
-            stored_bytes: stored_bytes(chunks),
-            new,
-            changed,
-            ..Counts::default()
-        };
-        // Recorded when the first name was, under this name.
-        own.records.extend(
-            encoded.records.iter().map(|r| super::filecache::Record { path: draft.hash, ..r.clone() }),
-        );
-        self.context.done(1, stat.size);
-        self.add(&own)
     }
 
     fn add(&mut self, encoded: &Encoded) -> Result<()> {

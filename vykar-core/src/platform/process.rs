@@ -2,9 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use jiff::Timestamp;
 
 /// Inode of the initial PID namespace (`PROC_PID_INIT_INO` in the kernel's `proc_ns.h`).
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// How far the clock may have been off when a marker was written.
+const CLOCK_SLACK: Duration = Duration::from_secs(60);
 
 /// Identifies a process in markers that other machines read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,15 +35,19 @@ impl ProcessIdentity {
         ProcessIdentity { host, pid: std::process::id(), boot_id: boot_id.map(|id| id.trim().to_owned()) }
     }
 
-    /// True when the process `pid` of `host`, started under `boot_id`, is certainly gone.
-    pub fn proves_dead(&self, host: &str, pid: u32, boot_id: Option<&str>) -> bool {
+    /// True when the process `pid` of `host`, which wrote a marker at `written` while the kernel's
+    /// boot id was `boot_id`, is certainly gone. Machines that share a host name do not bury each
+    /// other: another boot id proves something only for what was written before this boot.
+    pub fn proves_dead(&self, host: &str, pid: u32, boot_id: Option<&str>, written: Timestamp) -> bool {
+        let (Some(theirs), Some(ours)) = (boot_id, self.boot_id.as_deref()) else { return false };
         if host != self.host {
             return false;
         }
-        match (boot_id, self.boot_id.as_deref()) {
-            (Some(theirs), Some(ours)) if theirs != ours => true,
-            _ => !is_alive(pid),
+        if theirs == ours {
+            return !is_alive(pid);
         }
+        let up = Duration::from_nanos(boot_nanos()) + CLOCK_SLACK;
+        Timestamp::now().checked_sub(up).is_ok_and(|booted| written < booted)
     }
 }
 

@@ -60,11 +60,11 @@ impl OtherLock {
 
     fn is_stale(&self, me: &ProcessIdentity) -> bool {
         let Some(m) = &self.marker else { return false };
-        if me.proves_dead(&m.hostname, m.pid, m.boot_id.as_deref()) {
+        let Ok(written) = m.time.parse::<Timestamp>() else { return false };
+        if me.proves_dead(&m.hostname, m.pid, m.boot_id.as_deref(), written) {
             return true;
         }
-        let age = m.time.parse::<Timestamp>().ok().map(|t| Timestamp::now().duration_since(t));
-        age.and_then(|age| Duration::try_from(age).ok()).is_some_and(|age| age > STALE_AFTER)
+        Duration::try_from(Timestamp::now().duration_since(written)).is_ok_and(|age| age > STALE_AFTER)
     }
 }
 
@@ -283,8 +283,12 @@ mod tests {
     fn locks_of_the_dead_are_removed() {
         let me = ProcessIdentity::current();
         // Process ids end at 2^22.
-        let gone = LockMarker { hostname: me.host.clone(), pid: 1 << 30, ..elsewhere() };
-        let rebooted = LockMarker { hostname: me.host, pid: 1, boot_id: Some("other".into()), ..elsewhere() };
+        let boot_id = me.boot_id.clone();
+        let gone = LockMarker { hostname: me.host.clone(), pid: 1 << 30, boot_id, ..elsewhere() };
+        // Younger than six hours, and older than this machine's boot.
+        let up = Duration::from_nanos(crate::platform::process::boot_nanos()) + Duration::from_secs(120);
+        let time = Timestamp::now().checked_sub(up).unwrap().to_string();
+        let rebooted = LockMarker { hostname: me.host, pid: 1, boot_id: Some("other".into()), time };
         let old = LockMarker { time: "2020-01-01T00:00:00Z".into(), ..elsewhere() };
         for dead in [gone, rebooted, old] {
             let r = repository();
@@ -292,6 +296,18 @@ mod tests {
             drop(RepositoryLock::acquire(&r, &brief()).unwrap());
             assert_eq!(locks(&r), 0, "{dead:?}");
         }
+    }
+
+    #[test]
+    fn another_machine_of_the_same_name_is_not_taken_for_dead() {
+        let me = ProcessIdentity::current();
+        let r = repository();
+        put(
+            &r,
+            1,
+            &LockMarker { hostname: me.host, pid: 1 << 30, boot_id: Some("other".into()), ..elsewhere() },
+        );
+        assert!(matches!(RepositoryLock::acquire(&r, &brief()), Err(VykarError::Locked { .. })));
     }
 
     #[test]

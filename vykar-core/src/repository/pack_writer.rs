@@ -124,6 +124,9 @@ impl PackWriter {
         if building.buf.len() + object.len() + 4 > max && !building.chunks.is_empty() {
             self.close(kind, &mut building)?;
         }
+        if building.chunks.is_empty() {
+            building.opened = Instant::now();
+        }
         // A sealed chunk is at most 16 MiB and some bytes.
         building.buf.extend_from_slice(&(object.len() as u32).to_le_bytes());
         let offset = building.buf.len() as u64;

@@ -46,8 +46,19 @@ impl LocalBackend {
         File::open(self.path(key)?).map_err(|e| failed("read", key, e))
     }
 
-    /// Makes the directories above `path` and syncs each one's parent.
-    fn make_parents(&self, parent: &Path) -> io::Result<()> {
+    /// Makes the directories above an object and syncs each one's parent. The repository's own folder
+    /// is made only with `root`: one that is gone in the middle of something (an unmounted disk) must
+    /// not appear anew on the disk below.
+    fn make_parents(&self, parent: &Path, root: bool) -> io::Result<()> {
+        if !root && !parent.starts_with(&self.root) {
+            return Err(io::Error::other("the repository's folder is gone"));
+        }
+        if !root && parent == self.root {
+            return match parent.is_dir() {
+                true => Ok(()),
+                false => Err(io::Error::other("the repository's folder is gone")),
+            };
+        }
         match fs::create_dir(parent) {
             Ok(()) => {
                 sync_dir(parent.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))
@@ -55,8 +66,8 @@ impl LocalBackend {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => match parent.parent() {
                 Some(above) => {
-                    self.make_parents(above)?;
-                    self.make_parents(parent)
+                    self.make_parents(above, root)?;
+                    self.make_parents(parent, root)
                 }
                 None => Err(e),
             },
@@ -71,7 +82,7 @@ impl LocalBackend {
         let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
         let mut file = match create() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                self.make_parents(parent)?;
+                self.make_parents(parent, mode == PutMode::Exclusive)?;
                 create()?
             }
             other => other?,
@@ -147,6 +158,10 @@ fn failed(operation: &'static str, key: &str, source: io::Error) -> StorageError
 impl Backend for LocalBackend {
     fn url(&self) -> &str {
         &self.url
+    }
+
+    fn local_path(&self) -> Option<&Path> {
+        Some(&self.root)
     }
 
     fn get(&self, key: &str, max: u64) -> Result<Vec<u8>, StorageError> {

@@ -35,6 +35,11 @@ pub trait Backend: Send + Sync {
     /// Where this is, for messages and for remembering the repository's identity.
     fn url(&self) -> &str;
 
+    /// The folder that holds the objects, where they are files.
+    fn local_path(&self) -> Option<&std::path::Path> {
+        None
+    }
+
     /// A whole object, which must not be larger than `max` bytes.
     fn get(&self, key: &str, max: u64) -> Result<Vec<u8>, StorageError>;
 
