@@ -93,6 +93,7 @@ impl Repository {
             max_pack_size: options.pack_sizes.1,
         };
         config.check().map_err(|e| VykarError::Usage(e.to_string()))?;
+        backend.prepare()?;
         let mut master = None;
         if config.encryption != Encryption::None {
             let secret = passphrase().map_err(|reason| VykarError::NoPassphrase { reason })?;

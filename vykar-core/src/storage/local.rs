@@ -46,28 +46,21 @@ impl LocalBackend {
         File::open(self.path(key)?).map_err(|e| failed("read", key, e))
     }
 
-    /// Makes the directories above an object and syncs each one's parent. The repository's own folder
-    /// is made only with `root`: one that is gone in the middle of something (an unmounted disk) must
-    /// not appear anew on the disk below.
-    fn make_parents(&self, parent: &Path, root: bool) -> io::Result<()> {
-        if !root && !parent.starts_with(&self.root) {
-            return Err(io::Error::other("the repository's folder is gone"));
-        }
-        if !root && parent == self.root {
-            return match parent.is_dir() {
+    /// Makes the directories between the repository's folder and an object, and syncs each one's parent.
+    fn make_parents(&self, parent: &Path) -> io::Result<()> {
+        if parent == self.root || !parent.starts_with(&self.root) {
+            return match self.root.is_dir() {
                 true => Ok(()),
                 false => Err(io::Error::other("the repository's folder is gone")),
             };
         }
         match fs::create_dir(parent) {
-            Ok(()) => {
-                sync_dir(parent.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))
-            }
+            Ok(()) => sync_parent(parent),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => match parent.parent() {
                 Some(above) => {
-                    self.make_parents(above, root)?;
-                    self.make_parents(parent, root)
+                    self.make_parents(above)?;
+                    self.make_parents(parent)
                 }
                 None => Err(e),
             },
@@ -82,7 +75,7 @@ impl LocalBackend {
         let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
         let mut file = match create() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                self.make_parents(parent, mode == PutMode::Exclusive)?;
+                self.make_parents(parent)?;
                 create()?
             }
             other => other?,
@@ -141,6 +134,10 @@ impl LocalBackend {
     }
 }
 
+fn sync_parent(path: &Path) -> io::Result<()> {
+    sync_dir(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+}
+
 fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
@@ -162,6 +159,11 @@ impl Backend for LocalBackend {
 
     fn local_path(&self) -> Option<&Path> {
         Some(&self.root)
+    }
+
+    fn prepare(&self) -> Result<(), StorageError> {
+        let made = fs::create_dir_all(&self.root).and_then(|()| sync_parent(&self.root));
+        made.map_err(|source| StorageError::Io { operation: "make", key: self.url.clone(), source })
     }
 
     fn get(&self, key: &str, max: u64) -> Result<Vec<u8>, StorageError> {

@@ -40,6 +40,12 @@ pub trait Backend: Send + Sync {
         None
     }
 
+    /// Makes the place where a new repository is to be, with all folders above it. Nothing else makes
+    /// it: one that is gone in the middle of something (an unmounted disk) must not appear anew.
+    fn prepare(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     /// A whole object, which must not be larger than `max` bytes.
     fn get(&self, key: &str, max: u64) -> Result<Vec<u8>, StorageError>;
 
@@ -138,6 +144,20 @@ mod tests {
     fn local_keeps_the_contract() {
         let dir = tempfile::tempdir().unwrap();
         contract(&LocalBackend::new(dir.path()));
+    }
+
+    #[test]
+    fn the_folder_itself_is_made_only_for_a_new_repository() {
+        let dir = tempfile::tempdir().unwrap();
+        let b = LocalBackend::new(dir.path().join("above/repo"));
+        let error = b.put("packs/ab/x", b"", PutMode::Exclusive).unwrap_err();
+        assert!(error.to_string().contains("folder is gone"), "{error}");
+        assert!(!dir.path().join("above").exists());
+        b.prepare().unwrap();
+        b.put("packs/ab/x", b"", PutMode::Exclusive).unwrap();
+        std::fs::remove_dir_all(dir.path().join("above/repo")).unwrap();
+        assert!(b.put("packs/ab/x", b"", PutMode::Replace).is_err());
+        assert!(!dir.path().join("above/repo").exists());
     }
 
     #[test]
