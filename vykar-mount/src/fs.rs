@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use vykar_core::VykarError;
 use vykar_core::repository::Repository;
 
+use crate::ahead::{Ahead, Store};
 use crate::cache::{Cache, Weight};
 use crate::data::{Data, Shared};
 use crate::errno::FsError;
@@ -120,6 +121,7 @@ pub struct Fs {
     zeros: Zeros,
     trees: Cache<u32, Arc<Tree>, FsError>,
     prefetcher: Prefetcher,
+    ahead: Ahead,
     /// What an open folder shows stays the same until it is closed, or a listing in several steps
     /// would miss entries.
     open: Mutex<HashMap<u64, Arc<Layout>>>,
@@ -150,7 +152,9 @@ impl Fs {
         let snapshots = Snapshots::load(repository.clone(), options.zone, options.owner, log.clone())?;
         let data = Arc::new(Data::new(repository.clone(), options.cache_size));
         let prefetcher = Prefetcher::new(data.clone(), options.prefetch_threads, options.cache_size / 4);
+        let ahead = Ahead::new(data.clone(), options.prefetch_threads);
         Ok(Fs {
+            ahead,
             zeros: Zeros::new(repository.keys().clone()),
             repository,
             snapshots,
@@ -338,6 +342,9 @@ impl Fs {
         }
         let pieces = place.tree.pieces(node);
         self.prefetcher.note(ino, pieces, offset, end);
+        if offset == 0 {
+            self.ahead.note(snapshot, &place.tree, node);
+        }
         let first = pieces.partition_point(|p| p.end <= offset);
         let mut start = first.checked_sub(1).and_then(|at| pieces.get(at)).map_or(0, |p| p.end);
         let mut gathered = Vec::new();
@@ -437,6 +444,11 @@ impl Fs {
             sizes.chunks.iter().map(|entry| u64::from(entry.stored_size)).sum::<u64>()
         });
         FsStat { blocks: stored.div_ceil(BLOCK.into()), files: self.snapshots.files() }
+    }
+
+    /// Where files that are decoded ahead go.
+    pub(crate) fn set_store(&self, store: Store) {
+        self.ahead.set_store(store);
     }
 
     /// Lets the next call look for new snapshots.

@@ -4,6 +4,7 @@
 //! never prints, never reads the environment and handles no signals; what is worth a line goes to a
 //! [`log::Log`].
 
+mod ahead;
 mod cache;
 mod data;
 pub mod errno;

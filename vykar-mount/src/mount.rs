@@ -119,9 +119,14 @@ impl Mount {
             Ok(None) => return Err(MountError::NotMounted { path }),
             Err(source) => return Err(abandon(&path, source)),
         };
-        let adapter = Adapter::new(fs, options.allow_other);
+        let adapter = Adapter::new(fs.clone(), options.allow_other || mountpoint::overrides_permissions());
         let session = Session::from_fd(adapter, fd, SessionACL::All, options.config())
             .and_then(|session| {
+                let notifier = session.notifier();
+                fs.set_store(Box::new(move |ino, offset, data| {
+                    // Not known to the kernel, or unmounted by now: then it is not needed.
+                    let _ = notifier.store(fuser::INodeNo(ino), offset, data);
+                }));
                 let thread = std::thread::Builder::new().name("vykar-mount".into());
                 thread.spawn(move || session.run())
             })

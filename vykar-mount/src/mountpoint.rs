@@ -167,6 +167,14 @@ fn unescape(text: &[u8]) -> Vec<u8> {
     out
 }
 
+/// True for real root, whom permissions do not stop: the kernel may then check them, and keep the answers
+/// about access control lists. In a user namespace they would stop root at files of owners it lacks.
+pub(crate) fn overrides_permissions() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let whole = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    whole && rustix::process::geteuid().is_root()
+}
+
 /// What is on top at a path, if anything is mounted there.
 pub(crate) fn mounted_at(path: &Path) -> io::Result<Option<MountEntry>> {
     let table = fs::read("/proc/self/mountinfo")?;

@@ -397,3 +397,102 @@ proptest! {
         prop_assert_eq!(m.log(), [""; 0]);
     }
 }
+
+/// What was stored into a kernel's page cache, by inode.
+type Pages = Arc<Mutex<BTreeMap<u64, Vec<u8>>>>;
+
+/// A snapshot of `n` small files in folders of ten, and what is stored ahead of its readers.
+fn walked(n: usize) -> (Mounted, Vec<String>, Pages) {
+    let mut repo = Repo::new();
+    let mut items: Vec<_> = (0..n.div_ceil(10)).map(|d| dir_owned(format!("d{d:03}"))).collect();
+    let mut paths = Vec::new();
+    for n in 0..n {
+        let path = format!("d{:03}/f{n:04}", n / 10);
+        items.push(repo.file(&path, &[format!("content of {n}").as_bytes()]));
+        paths.push(format!("ids/one/{path}"));
+    }
+    repo.snapshot(0x11, meta("one", "web", "docs", "2026-01-02T03:04:05Z"), &items);
+    let mounted = repo.mount();
+    let pages = Pages::default();
+    let to = pages.clone();
+    mounted.fs.set_store(Box::new(move |ino, offset, data| {
+        assert_eq!(offset, 0, "files of one chunk");
+        to.lock().insert(ino, data.to_vec());
+    }));
+    (mounted, paths, pages)
+}
+
+fn dir_owned(path: String) -> Item<'static> {
+    Item { mode: 0o700, ..Item::new(path, ItemType::Directory) }
+}
+
+fn settle(pages: &Pages) -> usize {
+    let mut before = usize::MAX;
+    loop {
+        let now = pages.lock().len();
+        if now == before {
+            return now;
+        }
+        before = now;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_walk_is_recognised_and_most_files_are_stored_before_they_are_asked_for() {
+    let (m, paths, pages) = walked(1000);
+    let mut asked = 0;
+    for (n, path) in paths.iter().enumerate() {
+        let ino = m.ino(path);
+        let expected = format!("content of {n}");
+        // Like the kernel: what is in the page cache is not asked for.
+        settle_if(&pages, n);
+        match pages.lock().get(&ino) {
+            Some(data) => assert_eq!(data, expected.as_bytes()),
+            None => asked += 1,
+        }
+        if !pages.lock().contains_key(&ino) {
+            assert_eq!(m.fs.read(ino, 0, 100).unwrap(), expected.as_bytes());
+        }
+    }
+    assert!(asked < 200, "{asked} of 1000 were asked for");
+    assert_eq!(m.log(), [""; 0]);
+}
+
+/// Waits for the threads now and then: this reader is faster than a process that opens files.
+fn settle_if(pages: &Pages, n: usize) {
+    if n.is_multiple_of(20) {
+        settle(pages);
+    }
+}
+
+#[test]
+fn files_read_here_and_there_are_no_walk() {
+    let (m, paths, pages) = walked(1000);
+    for n in [5, 900, 3, 700, 100, 500, 2, 999] {
+        m.fs.read(m.ino(&paths[n]), 0, 100).unwrap();
+    }
+    assert_eq!(settle(&pages), 0);
+}
+
+#[test]
+fn only_what_was_decoded_right_is_stored() {
+    let mut repo = Repo::new();
+    let items: Vec<_> =
+        (0..100).map(|n| repo.file(&format!("f{n:03}"), &[format!("content of {n}").as_bytes()])).collect();
+    let _undo = repo.damage(&items[20].chunks[0].id);
+    repo.snapshot(0x11, meta("one", "web", "docs", "2026-01-02T03:04:05Z"), &items);
+    let m = repo.mount();
+    let pages = Pages::default();
+    let to = pages.clone();
+    m.fs.set_store(Box::new(move |ino, _, data| drop(to.lock().insert(ino, data.to_vec()))));
+    for n in 0..6 {
+        m.fs.read(m.ino(&format!("ids/one/f{n:03}")), 0, 100).unwrap();
+        settle(&pages);
+    }
+    assert!(settle(&pages) > 15);
+    let bad = m.ino("ids/one/f020");
+    assert!(!pages.lock().contains_key(&bad));
+    assert!(matches!(m.fs.read(bad, 0, 100), Err(FsError::Io)));
+    assert!(m.log()[0].contains("f020"));
+}
