@@ -9,10 +9,18 @@ use std::sync::atomic::AtomicUsize;
 
 use parking_lot::Mutex;
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use super::*;
+use crate::codec::Chunker;
 use crate::error::StorageError;
-use crate::format::{ChunkRef, Encryption, ItemType, Snapshot};
+use crate::format::{ChunkRef, Encryption, Item, ItemType, Snapshot};
 use crate::id::ChunkId;
+use crate::repository::items::{Found, for_each_item};
+use crate::repository::now_rfc3339;
 use crate::repository::{InitOptions, OpenOptions};
 use crate::storage::{Backend, MemoryBackend, ObjectInfo, PutMode};
 

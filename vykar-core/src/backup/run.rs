@@ -1,0 +1,374 @@
+//! One backup from the open repository to the published snapshot.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded, select, unbounded};
+
+use super::commit::Commit;
+use super::context::{Context, Parts};
+use super::filecache::{self, FileCache, FileCacheWriter, Record};
+use super::store::{ChunkStore, References, Sealer};
+use super::walk::Walk;
+use super::worker::{Queues, Worker};
+use super::writer::{self, ItemWriter, Written};
+use super::{BackupOptions, BackupSummary, Sources, emit};
+use crate::codec::Chunker;
+use crate::error::{Result, VykarError};
+use crate::event::{Event, Events};
+use crate::format::wire::Reader;
+use crate::format::{Item, SnapshotMeta, SnapshotStats, snapshot};
+use crate::platform::process;
+use crate::repository::items::{Found, for_each_item};
+use crate::repository::pack_writer::{PackUploader, PackWriter, WrittenPack};
+use crate::repository::{LockOptions, Manifest, Repository, Session, now_rfc3339};
+
+/// Files waiting for a worker.
+const JOB_QUEUE: usize = 256;
+/// Pieces waiting for the item writer.
+const ITEM_QUEUE: usize = 1024;
+/// How often [`Event::Progress`] is sent.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+/// Most threads that read, and as many that list.
+const MAX_THREADS: usize = 256;
+
+/// A backup under way.
+pub struct Run<'r> {
+    repository: &'r Repository,
+    options: &'r BackupOptions,
+    sources: &'r Sources,
+    references: References,
+    label: String,
+    hostname: String,
+    began: String,
+    threads: usize,
+    cache_path: Option<PathBuf>,
+}
+
+/// What was stored and is not published yet.
+pub struct Stored {
+    written: Written,
+    packs: Vec<WrittenPack>,
+    root: Option<Vec<u8>>,
+    errors: u64,
+    changed_files: u64,
+    added: u64,
+    added_stored: u64,
+}
+
+impl<'r> Run<'r> {
+    pub fn prepare(
+        repository: &'r Repository,
+        options: &'r BackupOptions,
+        sources: &'r Sources,
+    ) -> Result<Self> {
+        let base = Arc::new(repository.read_index()?);
+        let label = options.label.clone().unwrap_or_else(|| sources.default_label());
+        let hostname = options.hostname.clone().unwrap_or_else(process::short_hostname);
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        }
+        .min(MAX_THREADS);
+        let mut run = Run {
+            repository,
+            options,
+            sources,
+            references: References::new(base),
+            label,
+            hostname,
+            began: now_rfc3339(),
+            threads,
+            cache_path: None,
+        };
+        run.cache_path = run.file_cache_path()?;
+        Ok(run)
+    }
+
+    fn source_paths(&self) -> Vec<String> {
+        self.sources.paths.iter().map(|p| p.to_string_lossy().into_owned()).collect()
+    }
+
+    /// One file cache for each host, label and set of sources.
+    fn file_cache_path(&self) -> Result<Option<PathBuf>> {
+        let Some(dir) = self.repository.cache_dir() else { return Ok(None) };
+        let mut key = Vec::new();
+        key.push(u8::from(self.options.xattrs));
+        for part in [&self.hostname, &self.label].into_iter().chain(&self.source_paths()) {
+            key.extend((part.len() as u64).to_le_bytes());
+            key.extend(part.as_bytes());
+        }
+        let name = self.repository.keys().hasher().local(b"vykarfcn", &[&key])?;
+        Ok(Some(dir.join(format!("files-{}", crate::ChunkId(name).short()))))
+    }
+
+    /// The cache of the last run, or one made from the previous snapshot of these sources.
+    fn open_cache(&self) -> FileCache {
+        let hasher = self.repository.keys().hasher();
+        let Some(path) = &self.cache_path else { return FileCache::empty(hasher.clone()) };
+        let id = self.repository.config().id;
+        let open = || FileCache::open(path, &id, hasher);
+        open()
+            .or_else(|| {
+                self.rebuild_cache(path).ok()?;
+                open()
+            })
+            .unwrap_or_else(|| FileCache::empty(hasher.clone()))
+    }
+
+    fn rebuild_cache(&self, path: &Path) -> Result<()> {
+        let manifest = Manifest::load(self.repository)?;
+        let paths = self.source_paths();
+        let same = |s: &&crate::format::Snapshot| {
+            s.meta.hostname == self.hostname && s.label() == self.label && s.meta.source_paths == paths
+        };
+        let Some(previous) = manifest.snapshots.iter().rev().find(same) else { return Ok(()) };
+        let began = i64::try_from(previous.time.as_nanosecond()).unwrap_or(0);
+        let hasher = self.repository.keys().hasher();
+        let failed = |e| VykarError::path(path, e);
+        let mut cache = FileCacheWriter::create(path, self.repository.config().id, hasher).map_err(failed)?;
+        let reader = self.repository.chunk_reader()?;
+        for_each_item(&reader, previous, &mut |found| {
+            if let Found::Item(item) = found
+                && let Some(record) = record_of(&item, hasher, began)?
+            {
+                cache.add(&record).map_err(failed)?;
+            }
+            Ok(true)
+        })?;
+        cache.finish().map_err(failed)
+    }
+
+    /// Directories that are never stored: the repository, and its local cache, which this very
+    /// backup writes.
+    fn excluded(&self) -> Vec<(u64, u64, &'static str)> {
+        let place = |path: &Path, what| std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino(), what));
+        let repository = self.repository.backend().local_path();
+        let repository = repository.and_then(|path| place(path, "the repository itself"));
+        let cache = self.repository.cache_dir().and_then(|dir| {
+            // Before it is looked for: this backup may be the first to make it.
+            let _ = std::fs::create_dir_all(&dir);
+            place(&dir, "the local cache of the repository")
+        });
+        repository.into_iter().chain(cache).collect()
+    }
+
+    /// Walks, reads and stores everything; all packs are durable when this returns.
+    pub fn store(&self, session: &Arc<Session>, events: &mut Events<'_>) -> Result<Stored> {
+        let (sender, receiver) = unbounded();
+        let context = Context::new(Parts {
+            keys: self.repository.keys(),
+            references: &self.references,
+            cache: self.open_cache(),
+            read_xattrs: self.options.xattrs,
+            base: self.sources.base(),
+            excluded: self.excluded(),
+            events: sender,
+            cancel: self.options.cancel.clone(),
+        });
+        let (packs, uploader) = PackWriter::start(
+            self.repository.backend().clone(),
+            self.repository.config(),
+            self.references.base.chunks.packs().len(),
+            session.clone(),
+        )?;
+        let store = ChunkStore::new(self.repository.keys(), &self.references, packs);
+        let written = self.run_threads(&context, &store, &receiver, events);
+        let added = store.added_plain.load(Ordering::Relaxed);
+        let added_stored = store.added_stored.load(Ordering::Relaxed);
+        let packs = finish_packs(written.is_ok() && !context.is_aborted(), store, uploader);
+        if let Some(error) = context.take_failure() {
+            return Err(error);
+        }
+        Ok(Stored {
+            written: written?,
+            packs: packs?,
+            root: context.take_root(),
+            errors: context.errors.load(Ordering::Relaxed),
+            changed_files: context.changed_files.load(Ordering::Relaxed),
+            added,
+            added_stored,
+        })
+    }
+
+    fn run_threads(
+        &self,
+        context: &Context<'_>,
+        store: &ChunkStore<'_>,
+        received: &Receiver<Event>,
+        events: &mut Events<'_>,
+    ) -> Result<Written> {
+        let pieces = self.sources.pieces(context)?;
+        let (job_sender, jobs) = bounded(JOB_QUEUE);
+        let (next_sender, next) = bounded(ITEM_QUEUE);
+        let (queues, ask) = Queues::new(jobs, self.threads);
+        let (finished, writing_ends) = bounded::<()>(0);
+        let chunker = self.repository.config().chunker;
+        let compression = self.options.compression;
+        let walk = Walk::new(context);
+        writer::offer(&walk, &pieces);
+        let new_cache = self.cache_path.as_deref().and_then(|path| {
+            FileCacheWriter::create(path, self.repository.config().id, context.hasher()).ok()
+        });
+        let item_writer = ItemWriter::new(context, store, Sealer::new(compression)?, new_cache);
+        std::thread::scope(|scope| {
+            let (walk, queues) = (&walk, &queues);
+            let named = |name: &str| std::thread::Builder::new().name(format!("vykar-{name}"));
+            let writing = named("items").spawn_scoped(scope, move || {
+                let written = context.ok(item_writer.run(next));
+                drop(finished);
+                written
+            });
+            let mut started = writing.as_ref().map(drop).map_err(std::io::Error::kind);
+            for number in 0..self.threads {
+                let cutter = (Chunker::new(chunker), chunker.max as usize);
+                let ask = ask.clone();
+                let work = move || match Worker::new(context, store, queues, cutter, compression) {
+                    Ok(mut worker) => worker.run(ask),
+                    Err(e) => {
+                        context.abort(e);
+                        // Jobs must not wait for workers that never were.
+                        queues.jobs.iter().for_each(drop);
+                    }
+                };
+                let worker = named("read").spawn_scoped(scope, work).map_err(|e| e.kind());
+                // Fewer do as well, as long as there is one. Without listing threads the emitter
+                // lists by itself.
+                if number == 0 {
+                    started = started.and(worker.map(drop));
+                }
+                let _ = named("list").spawn_scoped(scope, move || walk.list_ahead());
+            }
+            drop(ask);
+            if started.is_ok() {
+                let emitting = named("walk").spawn_scoped(scope, move || {
+                    writer::emit(context, walk, pieces, &job_sender, &next_sender);
+                    walk.close();
+                });
+                started = emitting.map(drop).map_err(|e| e.kind());
+            } else {
+                drop((job_sender, next_sender));
+            }
+            if let Err(kind) = started {
+                // What was started ends: its queues have.
+                context.abort(VykarError::path("thread", std::io::Error::from(kind)));
+                walk.close();
+            }
+            pass_on_until(context, received, events, &writing_ends);
+            match writing.map(std::thread::ScopedJoinHandle::join) {
+                Ok(Ok(Some(written))) => Ok(written),
+                // The reason is in the context.
+                _ => Err(VykarError::Interrupted),
+            }
+        })
+    }
+
+    pub fn publish(&self, session: &Session, lock: &LockOptions, stored: Stored) -> Result<BackupSummary> {
+        let Stored { written, packs, root, errors, changed_files, added, added_stored } = stored;
+        let counts = written.counts;
+        let root = root.as_deref().and_then(|bytes| Item::decode(&mut Reader::new(bytes)).ok()?.ok());
+        let meta = SnapshotMeta {
+            name: String::new(),
+            hostname: self.hostname.clone(),
+            username: process::user_name(),
+            time: self.began.clone(),
+            time_end: now_rfc3339(),
+            chunker: self.repository.config().chunker,
+            comment: self.options.comment.clone(),
+            item_ptrs: written.pointers,
+            stats: SnapshotStats {
+                nfiles: counts.files,
+                original_size: counts.bytes,
+                compressed_size: counts.stored_bytes,
+                deduplicated_size: added_stored,
+                errors,
+            },
+            source_label: self.label.clone(),
+            source_paths: self.source_paths(),
+            label: String::new(),
+            ext: snapshot::encode_ext(root.as_ref())?,
+            format_version: snapshot::FORMAT_VERSION,
+        };
+        let commit = Commit {
+            repository: self.repository,
+            session,
+            references: &self.references,
+            packs: &packs,
+            lock,
+        };
+        let (id, meta) = commit.publish(&meta)?;
+        if let Some(cache) = written.cache {
+            // Without it the next backup reads more, that is all.
+            let _ = cache.finish();
+        }
+        Ok(BackupSummary {
+            id,
+            meta,
+            new: counts.new,
+            changed: counts.changed,
+            unchanged: counts.unchanged,
+            directories: counts.directories,
+            symlinks: counts.symlinks,
+            added,
+            added_stored,
+            changed_while_read: changed_files,
+        })
+    }
+}
+
+fn finish_packs(complete: bool, store: ChunkStore<'_>, uploader: PackUploader) -> Result<Vec<WrittenPack>> {
+    let closed = match complete {
+        true => store.close(),
+        false => {
+            drop(store);
+            Ok(())
+        }
+    };
+    let packs = uploader.finish();
+    closed?;
+    packs
+}
+
+/// What a snapshot's item says about a file, as a record of the file cache.
+fn record_of(item: &Item<'_>, hasher: &crate::crypto::ChunkHasher, began: i64) -> Result<Option<Record>> {
+    let (crate::format::ItemType::RegularFile, Some(ctime)) = (item.kind, item.ctime) else {
+        return Ok(None);
+    };
+    Ok(Some(Record {
+        path: filecache::path_hash(hasher, item.path_bytes())?,
+        size: item.size,
+        mtime: item.mtime,
+        ctime,
+        inode: None,
+        // The snapshot may lack what could not be read then.
+        has_xattrs: true,
+        chunks: item.chunks.clone(),
+        settled: filecache::is_settled(ctime, began),
+    }))
+}
+
+/// Passes events on to the caller, and progress now and then, until `end` disconnects.
+fn pass_on_until(
+    context: &Context<'_>,
+    received: &Receiver<Event>,
+    events: &mut Events<'_>,
+    end: &Receiver<()>,
+) {
+    let ticks = crossbeam_channel::tick(PROGRESS_EVERY);
+    loop {
+        select! {
+            recv(received) -> event => {
+                if let Ok(event) = event {
+                    emit(events, event);
+                }
+            },
+            recv(ticks) -> _ => emit(events, context.progress_event()),
+            recv(end) -> _ => break,
+        }
+    }
+    received.try_iter().for_each(|event| emit(events, event));
+    emit(events, context.progress_event());
+}
