@@ -75,6 +75,8 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     wishes: VecDeque<Wish>,
+    /// Threads that have taken one and not come back.
+    working: usize,
     closed: bool,
 }
 
@@ -139,6 +141,13 @@ impl Ahead {
         let _ = self.shared.store.set(store);
     }
 
+    /// True when all that was wished for is done.
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        let queue = self.shared.queue.lock();
+        queue.wishes.is_empty() && queue.working == 0
+    }
+
     /// A file is being read from its begin.
     pub(crate) fn note(&self, snapshot: u32, tree: &Arc<Tree>, node: NodeId) {
         if self.threads.is_empty() || self.shared.store.get().is_none() {
@@ -201,19 +210,20 @@ impl Shared {
     }
 
     fn work(&self) {
+        let mut queue = self.queue.lock();
         loop {
-            let mut queue = self.queue.lock();
-            let wish = loop {
-                if queue.closed {
-                    return;
-                }
-                match queue.wishes.pop_front() {
-                    Some(wish) => break wish,
-                    None => self.filled.wait(&mut queue),
-                }
+            if queue.closed {
+                return;
+            }
+            let Some(wish) = queue.wishes.pop_front() else {
+                self.filled.wait(&mut queue);
+                continue;
             };
+            queue.working += 1;
             drop(queue);
             self.fulfil(&wish);
+            queue = self.queue.lock();
+            queue.working -= 1;
         }
     }
 

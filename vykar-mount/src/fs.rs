@@ -451,6 +451,12 @@ impl Fs {
         self.ahead.set_store(store);
     }
 
+    /// True when nothing is being decoded ahead of a walk.
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.ahead.is_idle()
+    }
+
     /// Lets the next call look for new snapshots.
     #[cfg(test)]
     pub(crate) fn expire(&self) {

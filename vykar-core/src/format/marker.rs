@@ -67,5 +67,8 @@ mod tests {
         let lock: LockMarker = serde_json::from_str(text).unwrap();
         assert_eq!((lock.pid, &lock.boot_id), (7, &None));
         assert_eq!(serde_json::to_string(&lock).unwrap(), text);
+        let text = r#"{"hostname":"h","pid":7,"registered_at":"2026-01-01T00:00:00Z","last_refresh":"2026-01-01T00:05:00Z"}"#;
+        let session: SessionMarker = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&session).unwrap(), text);
     }
 }
