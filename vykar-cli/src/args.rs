@@ -21,16 +21,23 @@ pub struct Args {
 #[derive(Debug, clap::Args)]
 pub struct Global {
     /// The repository: a folder
-    #[arg(short = 'R', long = "repo", value_name = "REPO", env = "VYKAR_REPO", global = true)]
+    #[arg(
+        short = 'R',
+        long = "repo",
+        value_name = "REPO",
+        env = "VYKAR_REPO",
+        hide_env_values = true,
+        global = true
+    )]
     pub repo: Option<PathBuf>,
     /// A command that prints the passphrase (run by sh -c)
-    #[arg(long, value_name = "COMMAND", env = "VYKAR_PASSCOMMAND", global = true)]
+    #[arg(long, value_name = "COMMAND", env = "VYKAR_PASSCOMMAND", hide_env_values = true, global = true)]
     pub passcommand: Option<String>,
     /// Accept that another repository is at this place than last time
     #[arg(long, global = true)]
     pub trust_repo: bool,
     /// Where local caches are kept [default: ~/.cache/vykar]
-    #[arg(long, value_name = "DIR", env = "VYKAR_CACHE_DIR", global = true)]
+    #[arg(long, value_name = "DIR", env = "VYKAR_CACHE_DIR", hide_env_values = true, global = true)]
     pub cache_dir: Option<PathBuf>,
     /// Threads to use; 0 for one per processor
     #[arg(long, value_name = "N", default_value_t = 0, global = true)]

@@ -111,6 +111,9 @@ impl From<VykarError> for CliError {
                 (Exit::Locked, Some("try again when the other program is done"))
             }
             V::Interrupted => (Exit::Interrupted, None),
+            V::Path { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                (Exit::Failure, Some("check the path; nothing was stored or restored"))
+            }
             _ => (Exit::Failure, None),
         };
         CliError { message: e.to_string(), hint: hint.map(str::to_owned), exit }

@@ -22,6 +22,10 @@ impl From<MountError> for CliError {
     fn from(e: MountError) -> Self {
         match e {
             MountError::Repository(e) => e.into(),
+            e @ (MountError::Mountpoint { .. } | MountError::NotADirectory { .. }) => {
+                CliError::new(Exit::Failure, e.to_string())
+                    .hint("give an empty folder that exists (mkdir makes one)")
+            }
             other => CliError::new(Exit::Failure, other.to_string()),
         }
     }
