@@ -9,7 +9,7 @@ use super::print;
 use crate::args::Global;
 use crate::background::{self, Ready, Side};
 use crate::exit::{CliError, CliResult, Exit};
-use crate::{context, render};
+use crate::{context, platform, render};
 
 pub struct Request {
     pub mountpoint: PathBuf,
@@ -45,6 +45,7 @@ pub fn run(global: &Global, request: &Request) -> CliResult {
 }
 
 fn serve(global: &Global, request: &Request, ready: Option<Ready>) -> CliResult {
+    platform::return_freed_memory();
     let repository = Arc::new(context::open(global)?);
     let mut options = MountOptions::new(&request.mountpoint);
     options.repository_path = Some(context::repository_path(global)?);
