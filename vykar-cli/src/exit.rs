@@ -86,7 +86,6 @@ impl From<VykarError> for CliError {
             V::NotEmpty { .. } => {
                 (Exit::Failure, Some("give an empty folder, or one that does not exist yet"))
             }
-            V::UnsupportedVersion { .. } => (Exit::Failure, Some("use a newer version of this program")),
             V::WrongPassphrase { .. } => {
                 (Exit::Passphrase, Some("if it is certainly right, keys/repokey may be damaged"))
             }

@@ -115,7 +115,6 @@ fn event_line(event: &Event) -> Option<String> {
         Event::RestoreFailed { path: p, reason } => format!("{}: not restored: {reason}", path(p)),
         Event::RestoreIncomplete { path: p, reason } => format!("{}: restored, but {reason}", path(p)),
         Event::SnapshotUnreadable { snapshot, reason } => format!("snapshot {}: {reason}", snapshot.short()),
-        Event::ChunkUnreadable { chunk, reason } => format!("chunk {}: {reason}", chunk.short()),
         Event::Note(text) => text.clone(),
         _ => return None,
     })

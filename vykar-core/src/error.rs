@@ -79,18 +79,6 @@ pub enum CryptoError {
     /// The passphrase does not unwrap the key.
     #[error("wrong passphrase")]
     WrongPassphrase,
-    /// Key derivation parameters outside the accepted bounds.
-    #[error("key derivation: {what} is {found}, accepted is {min}..={max}")]
-    KdfBounds {
-        /// The parameter.
-        what: &'static str,
-        /// What was found.
-        found: u64,
-        /// Smallest accepted value.
-        min: u64,
-        /// Largest accepted value.
-        max: u64,
-    },
     /// The library or the system's random source failed.
     #[error("{what} failed: {reason}")]
     Internal {
@@ -211,14 +199,6 @@ pub enum VykarError {
     NotEmpty {
         /// Where.
         url: String,
-    },
-    /// The repository's layout version is not known.
-    #[error("{url}: repository layout version {version}, this program reads version 2")]
-    UnsupportedVersion {
-        /// Where.
-        url: String,
-        /// The version found.
-        version: u64,
     },
     /// Something about the arguments.
     #[error("{0}")]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::id::{ChunkId, SnapshotId};
+use crate::id::SnapshotId;
 
 /// A thing worth telling while an operation runs. Operations never print; a caller renders these.
 #[derive(Debug, Clone)]
@@ -75,13 +75,6 @@ pub enum Event {
     SnapshotUnreadable {
         /// The snapshot.
         snapshot: SnapshotId,
-        /// What happened.
-        reason: String,
-    },
-    /// A chunk that cannot be read.
-    ChunkUnreadable {
-        /// The chunk.
-        chunk: ChunkId,
         /// What happened.
         reason: String,
     },

@@ -19,11 +19,6 @@ impl Chunker {
         Chunker { params }
     }
 
-    /// Smallest chunk in bytes: anything up to this is one chunk.
-    pub fn min(&self) -> usize {
-        self.params.min as usize
-    }
-
     /// Lengths of the chunks of a whole segment, in order; they sum to its length.
     pub fn cut<'d>(&self, data: &'d [u8]) -> impl Iterator<Item = &'d [u8]> + use<'d> {
         let ChunkerParams { min, avg, max } = self.params;
