@@ -19,7 +19,7 @@ use crate::tree::Meta;
 use crate::{tree, xattr};
 
 /// The repository is listed again when somebody looks and this has passed.
-pub(crate) const REFRESH: Duration = Duration::from_secs(5);
+pub(crate) const REFRESH: Duration = Duration::from_secs(3);
 
 /// A snapshot as far as it is known without its items.
 #[derive(Debug)]
