@@ -3,6 +3,15 @@
 //!
 //! A walk is recognised by its reads: files in the order of the tree. Files whose pages are there are
 //! never asked for, so now and then one is decoded but not stored: its read tells how far the walk is.
+//!
+//! The kernel takes pages only for files that it knows. A walk lists a directory before it reads the files
+//! in it, so the end of a listing is when those that were decoded by then are stored, before anything else.
+//!
+//! Only the threads of this module store: a page may be locked by a reader who waits for an answer, so a
+//! thread that gives answers must not wait for it.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -28,6 +37,8 @@ const LAST_WINDOW: u32 = 512;
 const WINDOW_BYTES: u64 = 8 << 20;
 /// Every so many files, one is left to be asked for.
 const SIGNAL_EVERY: u32 = 32;
+/// Files passed without a read, by listings alone, before a walk is taken for one that does not read.
+const MAX_SILENT: u32 = 8 * SIGNAL_EVERY;
 /// Files that may be skipped without ending a walk, beyond those decoded ahead.
 const SLACK: u32 = 64;
 /// Steps through the tree that finding the next file may take: folders without files are passed.
@@ -35,7 +46,7 @@ const MAX_STEPS: u32 = 4096;
 /// Walks that are remembered.
 const WALKS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
 
-/// Puts bytes of a file, from an offset on, into the kernel's page cache.
+/// Puts bytes of a file, from an offset on, into the kernel's page cache, if the kernel knows the file.
 pub(crate) type Store = Box<dyn Fn(u64, u64, &[u8]) + Send + Sync>;
 
 /// A file to be decoded, and whether it is to be stored.
@@ -48,7 +59,7 @@ struct Wish {
 
 #[derive(Clone, Copy)]
 struct Walk {
-    /// The file read last.
+    /// The file read last, or the directory listed last.
     last: NodeId,
     /// The last one that was wished for.
     reached: NodeId,
@@ -56,6 +67,8 @@ struct Walk {
     window: u32,
     /// Files between `last` and `reached`.
     ahead: u32,
+    /// Files passed since the last read.
+    silent: u32,
 }
 
 /// Threads that work ahead of walks; they end when this is dropped.
@@ -150,36 +163,84 @@ impl Ahead {
 
     /// A file is being read from its begin.
     pub(crate) fn note(&self, snapshot: u32, tree: &Arc<Tree>, node: NodeId) {
-        if self.threads.is_empty() || self.shared.store.get().is_none() {
+        if !self.is_used() {
             return;
         }
         let mut walks = self.walks.lock();
-        let fresh = Walk { last: node, reached: node, streak: 0, window: FIRST_WINDOW, ahead: 0 };
         let Some(walk) = walks.get_mut(&snapshot) else {
-            walks.put(snapshot, fresh);
+            walks.put(snapshot, Walk::from(node));
             return;
         };
         if walk.last == node {
             return;
         }
         let Some(passed) = distance(tree, walk.last, node, walk.ahead + SLACK) else {
-            *walk = fresh;
+            *walk = Walk::from(node);
             return;
         };
-        walk.last = node;
+        walk.pass(node, passed);
+        walk.silent = 0;
         walk.streak += 1;
-        if passed > walk.ahead {
-            (walk.reached, walk.ahead) = (node, 0);
-        } else {
-            walk.ahead -= passed;
-            walk.window = (walk.window * 2).min(LAST_WINDOW);
-        }
         if walk.streak >= STREAK {
             let wishes = wishes(walk, snapshot, tree);
             drop(walks);
             self.shared.push(wishes);
         }
     }
+
+    /// A directory was listed to its end: the kernel knows the files in it now.
+    pub(crate) fn listed(&self, snapshot: u32, tree: &Arc<Tree>, dir: NodeId) {
+        if !self.is_used() {
+            return;
+        }
+        let mut walks = self.walks.lock();
+        let Some(walk) = walks.get_mut(&snapshot).filter(|walk| walk.streak >= STREAK) else { return };
+        let Some(first) = next_file(tree, dir) else { return };
+        // Somebody else's listing has no place in the walk.
+        let Some(passed) = distance(tree, walk.last, first, walk.ahead + SLACK) else { return };
+        walk.pass(dir, passed - 1);
+        walk.silent += passed - 1;
+        if walk.silent > MAX_SILENT {
+            *walk = Walk::from(dir);
+            return;
+        }
+        let known = known(walk, snapshot, tree, dir);
+        let next = wishes(walk, snapshot, tree);
+        drop(walks);
+        self.shared.push(next);
+        self.shared.push_first(known);
+    }
+
+    fn is_used(&self) -> bool {
+        !self.threads.is_empty() && self.shared.store.get().is_some()
+    }
+}
+
+impl Walk {
+    fn from(node: NodeId) -> Self {
+        Walk { last: node, reached: node, streak: 0, window: FIRST_WINDOW, ahead: 0, silent: 0 }
+    }
+
+    /// Goes on to a node that has `passed` files before it.
+    fn pass(&mut self, node: NodeId, passed: u32) {
+        self.last = node;
+        if passed > self.ahead {
+            (self.reached, self.ahead) = (node, 0);
+        } else {
+            self.ahead -= passed;
+            self.window = (self.window * 2).min(LAST_WINDOW);
+        }
+    }
+}
+
+/// True for a file that is stored: not too large, and not left as a signal.
+fn is_stored(walk: &Walk, tree: &Tree, node: NodeId) -> bool {
+    let signal = node.is_multiple_of(SIGNAL_EVERY.min(walk.window / 2));
+    !signal && size(tree, node) <= LARGEST
+}
+
+fn size(tree: &Tree, node: NodeId) -> u64 {
+    tree.meta(node).map_or(0, |meta| meta.size)
 }
 
 /// Extends a walk's window.
@@ -188,16 +249,29 @@ fn wishes(walk: &mut Walk, snapshot: u32, tree: &Arc<Tree>) -> Vec<Wish> {
     while walk.ahead < walk.window && bytes < WINDOW_BYTES {
         let Some(node) = next_file(tree, walk.reached) else { break };
         (walk.reached, walk.ahead) = (node, walk.ahead + 1);
-        let size = tree.meta(node).map_or(0, |meta| meta.size);
+        let size = size(tree, node);
         if size > LARGEST {
             // Its own read is a signal as well.
             continue;
         }
         bytes += size;
-        let store = !walk.ahead.is_multiple_of(SIGNAL_EVERY.min(walk.window / 2));
-        wishes.push(Wish { tree: tree.clone(), snapshot, node, store });
+        wishes.push(Wish { tree: tree.clone(), snapshot, node, store: is_stored(walk, tree, node) });
     }
     wishes
+}
+
+/// What has been decoded, or is about to be, of the files in a directory that the kernel has just learned of.
+fn known(walk: &Walk, snapshot: u32, tree: &Arc<Tree>, dir: NodeId) -> Vec<Wish> {
+    let mut at = dir;
+    let mut found = Vec::new();
+    for _ in 0..walk.ahead {
+        let Some(node) = next_file(tree, at) else { break };
+        at = node;
+        if tree.parent(node) == dir && is_stored(walk, tree, node) {
+            found.push(Wish { tree: tree.clone(), snapshot, node, store: true });
+        }
+    }
+    found
 }
 
 impl Shared {
@@ -206,6 +280,16 @@ impl Shared {
             return;
         }
         self.queue.lock().wishes.extend(wishes);
+        self.filled.notify_all();
+    }
+
+    fn push_first(&self, wishes: Vec<Wish>) {
+        if wishes.is_empty() {
+            return;
+        }
+        let mut queue = self.queue.lock();
+        wishes.into_iter().rev().for_each(|wish| queue.wishes.push_front(wish));
+        drop(queue);
         self.filled.notify_all();
     }
 

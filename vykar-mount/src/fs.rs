@@ -3,14 +3,11 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::tz::TimeZone;
-use parking_lot::Mutex;
 use vykar_core::VykarError;
 use vykar_core::repository::Repository;
 
@@ -20,7 +17,7 @@ use crate::data::{Data, Shared};
 use crate::errno::FsError;
 use crate::holes::Zeros;
 use crate::inode::{Inode, View};
-use crate::layout::{Folder, Layout, Target};
+use crate::layout::{Folder, Layout, Position, Target};
 use crate::loader::Loader;
 use crate::log::{Limiter, Log, LogLine};
 use crate::names::fnv1a;
@@ -122,10 +119,6 @@ pub struct Fs {
     trees: Cache<u32, Arc<Tree>, FsError>,
     prefetcher: Prefetcher,
     ahead: Ahead,
-    /// What an open folder shows stays the same until it is closed, or a listing in several steps
-    /// would miss entries.
-    open: Mutex<HashMap<u64, Arc<Layout>>>,
-    next_open: AtomicU64,
     log: Log,
     limiter: Limiter,
 }
@@ -161,8 +154,6 @@ impl Fs {
             data,
             trees: Cache::keeping_one(options.tree_cache_size),
             prefetcher,
-            open: Mutex::default(),
-            next_open: AtomicU64::new(1),
             log,
             limiter: Limiter::default(),
         })
@@ -245,50 +236,33 @@ impl Fs {
         }
     }
 
-    /// Opens a directory: a handle for [`Fs::readdir`] and [`Fs::releasedir`], and whether the kernel
-    /// may keep the listing for good.
-    pub fn opendir(&self, ino: u64) -> Result<(u64, bool)> {
-        match self.decode(ino)? {
-            Inode::Node { .. } => Ok((0, true)),
-            Inode::Layout(number) => {
-                let layout = self.snapshots.layout();
-                self.folder(&layout, number)?;
-                let handle = self.next_open.fetch_add(1, Ordering::Relaxed);
-                self.open.lock().insert(handle, layout);
-                Ok((handle, false))
-            }
-        }
-    }
-
-    /// Closes a directory.
-    pub fn releasedir(&self, handle: u64) {
-        self.open.lock().remove(&handle);
+    /// True for a folder above the snapshots, whose entries come and go.
+    pub fn changes(ino: u64) -> bool {
+        matches!(Inode::decode(ino), Some(Inode::Layout(_)))
     }
 
     /// Lists a directory from position `offset`, 0 for its begin. `emit` gets each entry and the position
-    /// behind it, and returns true when it has no room for it.
-    pub fn readdir(
-        &self,
-        ino: u64,
-        handle: u64,
-        offset: u64,
-        emit: &mut dyn FnMut(Child<'_>, u64) -> bool,
-    ) -> Result<()> {
+    /// behind it, and returns true when it has no room for it. A listing in several steps shows a folder
+    /// as it was at its begin.
+    pub fn readdir(&self, ino: u64, offset: u64, emit: &mut dyn FnMut(Child<'_>, u64) -> bool) -> Result<()> {
         match self.decode(ino)? {
             Inode::Layout(number) => {
-                let open = self.open.lock().get(&handle).cloned();
-                let layout = open.unwrap_or_else(|| self.snapshots.layout());
+                let position = Position::decode(offset);
+                let layout = match position.at {
+                    0 => self.snapshots.layout(),
+                    _ => self.snapshots.earlier_layout(position.generation),
+                };
                 let folder = self.folder(&layout, number)?;
-                let mut put = |name: &[u8], attr, next| emit(Child { name, attr, ttl: MOMENT }, next);
                 let dots = [self.folder_attr(number, folder)].into_iter().cycle();
                 let names = [&b"."[..], b".."].into_iter().zip(dots).map(|(name, attr)| (name, Ok(attr)));
                 let entries = folder.entries.iter();
                 let entries = entries.map(|(name, to)| (&**name, self.target_attr(&layout, folder, *to)));
-                let from = usize::try_from(offset).unwrap_or(usize::MAX);
-                for (at, (name, attr)) in names.chain(entries).enumerate().skip(from) {
+                let from = position.at as usize;
+                for (at, (name, attr)) in (1..).zip(names.chain(entries)).skip(from) {
                     // A snapshot that vanished this moment has no attributes.
                     let Ok(attr) = attr else { continue };
-                    if put(name, attr, at as u64 + 1) {
+                    let next = Position { generation: layout.generation, at }.encode();
+                    if emit(Child { name, attr, ttl: MOMENT }, next) {
                         break;
                     }
                 }
@@ -306,6 +280,9 @@ impl Fs {
 
     fn list(&self, place: &Place, offset: u64, emit: &mut dyn FnMut(Child<'_>, u64) -> bool) -> Result<()> {
         let children = place.tree.children(place.node);
+        if offset >= children.len() as u64 + 2 {
+            self.ahead.listed(place.info.listed.number, &place.tree, place.node);
+        }
         for at in offset..children.len() as u64 + 2 {
             let (name, attr) = match at {
                 0 => (&b"."[..], self.node_attr(place, place.node)),

@@ -24,8 +24,9 @@ const GENERATION: Generation = Generation(0);
 const MAX_BACKGROUND: u16 = 64;
 
 /// What the kernel is asked for where it knows it.
-const WANTED: [InitFlags; 7] = [
+const WANTED: [InitFlags; 8] = [
     InitFlags::FUSE_ASYNC_READ,
+    InitFlags::FUSE_AUTO_INVAL_DATA,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_CACHE_SYMLINKS,
@@ -41,11 +42,12 @@ pub(crate) struct Adapter {
     /// group bits are their mask, which allows too much.
     checked: bool,
     no_open: bool,
+    no_opendir: bool,
 }
 
 impl Adapter {
     pub(crate) fn new(fs: Arc<Fs>, checked: bool) -> Self {
-        Adapter { fs, checked, no_open: false }
+        Adapter { fs, checked, no_open: false, no_opendir: false }
     }
 }
 
@@ -132,7 +134,11 @@ impl Filesystem for Adapter {
             let _ = config.add_capabilities(InitFlags::FUSE_POSIX_ACL);
         }
         let _ = config.set_max_background(MAX_BACKGROUND);
-        self.no_open = config.capabilities().contains(InitFlags::FUSE_NO_OPEN_SUPPORT);
+        let known = config.capabilities();
+        self.no_open = known.contains(InitFlags::FUSE_NO_OPEN_SUPPORT);
+        // Folders that change are then cached as well, so the kernel must compare their times.
+        let compared = InitFlags::FUSE_NO_OPENDIR_SUPPORT | InitFlags::FUSE_AUTO_INVAL_DATA;
+        self.no_opendir = known.contains(compared);
         Ok(())
     }
 
@@ -200,19 +206,18 @@ impl Filesystem for Adapter {
         reply.error(Errno::ENOSYS);
     }
 
-    /// Never `ENOSYS`: the kernel would then keep the folders above the snapshots as well.
+    /// Not implemented on purpose where the kernel knows that: it sends no more of them then, nor their
+    /// releases. It keeps the listing of every directory, and reads it again when its time has changed.
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.fs.opendir(ino.0) {
-            Ok((handle, keep)) => {
-                let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
-                reply.opened(FileHandle(handle), if keep { flags } else { FopenFlags::empty() });
-            }
-            Err(e) => reply.error(e.into()),
+        if self.no_opendir {
+            return reply.error(Errno::ENOSYS);
         }
+        let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
+        reply.opened(FileHandle(0), if Fs::changes(ino.0) { FopenFlags::empty() } else { keep });
     }
 
-    fn readdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let done = self.fs.readdir(ino.0, fh.0, offset, &mut |child, next| {
+    fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let done = self.fs.readdir(ino.0, offset, &mut |child, next| {
             let kind = file_type(child.attr.meta.kind());
             reply.add(INodeNo(child.attr.ino), next, kind, OsStr::from_bytes(child.name))
         });
@@ -226,11 +231,11 @@ impl Filesystem for Adapter {
         &self,
         _req: &Request,
         ino: INodeNo,
-        fh: FileHandle,
+        _fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let done = self.fs.readdir(ino.0, fh.0, offset, &mut |child, next| {
+        let done = self.fs.readdir(ino.0, offset, &mut |child, next| {
             let (number, name) = (INodeNo(child.attr.ino), OsStr::from_bytes(child.name));
             reply.add(number, next, name, &child.ttl, &file_attr(&child.attr), GENERATION)
         });
@@ -244,11 +249,10 @@ impl Filesystem for Adapter {
         &self,
         _req: &Request,
         _ino: INodeNo,
-        fh: FileHandle,
+        _fh: FileHandle,
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.fs.releasedir(fh.0);
         reply.ok();
     }
 

@@ -65,7 +65,8 @@ pub struct Folder {
     pub parent: u32,
     /// Which view its snapshots belong to; of no meaning where it has none.
     pub view: View,
-    /// Begin of the newest snapshot in or below it, nanoseconds since the epoch.
+    /// Begin of the newest snapshot in or below it, or when its entries were seen to change, in nanoseconds
+    /// since the epoch.
     pub mtime: i64,
     /// Its entries, sorted by name.
     pub entries: Vec<(Box<[u8]>, Target)>,
@@ -137,15 +138,53 @@ impl Numbers {
     }
 }
 
+/// A place in the listing of a folder: which layout the listing began in, and how many entries are behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// [`Layout::generation`], 31 bits.
+    pub generation: u32,
+    /// Entries.
+    pub at: u32,
+}
+
+impl Position {
+    /// The number for a directory's offset; never negative as a signed one.
+    pub fn encode(self) -> u64 {
+        u64::from(self.generation & Layout::LAST_GENERATION) << 32 | u64::from(self.at)
+    }
+
+    /// Takes an offset apart.
+    pub fn decode(offset: u64) -> Self {
+        Position { generation: (offset >> 32) as u32 & Layout::LAST_GENERATION, at: offset as u32 }
+    }
+}
+
 /// All folders.
 #[derive(Debug)]
 pub struct Layout {
+    /// Number of this layout among those of a mount.
+    pub generation: u32,
     folders: HashMap<u32, Folder>,
     /// Where the root of a snapshot is in a view.
     homes: HashMap<(u32, View), u32>,
 }
 
 impl Layout {
+    /// The largest [`Layout::generation`]; 0 follows.
+    pub const LAST_GENERATION: u32 = i32::MAX as u32;
+
+    /// Makes this the layout after `before`. A folder whose entries changed gets the time `now`, in
+    /// nanoseconds since the epoch, or a later one: the kernel takes a listing for unchanged as long as its
+    /// folder's time is.
+    pub fn follow(&mut self, before: &Layout, now: i64) {
+        self.generation = before.generation.wrapping_add(1) & Self::LAST_GENERATION;
+        for (number, folder) in &mut self.folders {
+            let Some(old) = before.folders.get(number) else { continue };
+            let same = old.entries == folder.entries;
+            folder.mtime = if same { old.mtime } else { now.max(old.mtime.saturating_add(1)) };
+        }
+    }
+
     /// The folder with this inode number.
     pub fn folder(&self, number: u32) -> Option<&Folder> {
         self.folders.get(&number)
@@ -161,7 +200,7 @@ impl Layout {
     pub fn build(snapshots: &[Listed], zone: &TimeZone, empty_mtime: i64, numbers: &mut Numbers) -> Self {
         let newest = snapshots.last().map_or(empty_mtime, |s| nanos(s.time));
         let mut root = Folder::new(ROOT, View::Ids, newest);
-        let mut layout = Layout { folders: HashMap::new(), homes: HashMap::new() };
+        let mut layout = Layout { generation: 0, folders: HashMap::new(), homes: HashMap::new() };
         for (name, number) in [("hosts", HOSTS), ("ids", IDS), ("labels", LABELS), ("snapshots", TIMES)] {
             root.add(name, Target::Folder(number));
         }
@@ -346,6 +385,32 @@ mod tests {
         assert_eq!(numbers.latest(old_latest), Some((TIMES, "2026-11-22T06-32-36-2")));
         let again = Layout::build(&sample(), &TimeZone::UTC, 0, &mut Numbers::default());
         assert_eq!(sub(&again, HOSTS, "web"), sub(&after, HOSTS, "web"));
+    }
+
+    #[test]
+    fn the_time_of_a_folder_changes_when_its_entries_do() {
+        let mut numbers = Numbers::default();
+        let before = Layout::build(&sample()[..2], &TimeZone::UTC, 0, &mut numbers);
+        let mut after = Layout::build(&sample()[..1], &TimeZone::UTC, 0, &mut numbers);
+        after.follow(&before, 77);
+        let time = |layout: &Layout, folder| layout.folder(folder).unwrap().mtime;
+        assert_eq!(time(&after, TIMES), time(&before, TIMES) + 1, "a clock that runs behind");
+        assert_eq!(time(&after, ROOT), time(&before, ROOT));
+        let web = sub(&before, HOSTS, "web");
+        assert_eq!(time(&after, web), time(&before, web));
+        let now = i64::MAX - 1;
+        let mut last = Layout::build(&sample(), &TimeZone::UTC, 0, &mut numbers);
+        last.follow(&after, now);
+        assert_eq!((time(&last, TIMES), time(&last, web), last.generation), (now, now, 2));
+    }
+
+    #[test]
+    fn positions_round_trip() {
+        for (generation, at) in [(0, 0), (1, 2), (Layout::LAST_GENERATION, u32::MAX)] {
+            let position = Position { generation, at };
+            assert_eq!(Position::decode(position.encode()), position);
+            assert!(i64::try_from(position.encode()).is_ok());
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The snapshots that are shown, and how they come and go.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -21,6 +21,9 @@ use crate::{tree, xattr};
 /// The repository is listed again when somebody looks and this has passed.
 pub(crate) const REFRESH: Duration = Duration::from_secs(3);
 
+/// Earlier layouts that are kept for listings that began in them.
+const EARLIER: usize = 16;
+
 /// A snapshot as far as it is known without its items.
 #[derive(Debug)]
 pub(crate) struct Info {
@@ -37,6 +40,12 @@ pub(crate) struct Info {
     pub(crate) nlink: OnceLock<u32>,
     /// The shape of the tree when it was first loaded.
     pub(crate) shape: OnceLock<[usize; 3]>,
+}
+
+/// Nanoseconds since the epoch.
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// For directories that have no item.
@@ -94,6 +103,8 @@ pub(crate) struct Snapshots {
     /// Every snapshot that was ever shown: the kernel may still hold inodes of one that is gone.
     by_number: RwLock<HashMap<u32, Arc<Info>>>,
     layout: RwLock<Arc<Layout>>,
+    /// Those before it, the newest last.
+    earlier: Mutex<VecDeque<Arc<Layout>>>,
     numbers: RwLock<Numbers>,
     state: Mutex<State>,
 }
@@ -115,8 +126,7 @@ impl Snapshots {
         owner: (u32, u32),
         log: Log,
     ) -> Result<Self, VykarError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mounted = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
+        let mounted = now();
         let mut numbers = Numbers::default();
         let layout = Arc::new(Layout::build(&[], &zone, mounted, &mut numbers));
         let snapshots = Snapshots {
@@ -128,6 +138,7 @@ impl Snapshots {
             mounted,
             by_number: RwLock::default(),
             layout: RwLock::new(layout),
+            earlier: Mutex::default(),
             numbers: RwLock::new(numbers),
             state: Mutex::new(State {
                 by_id: HashMap::new(),
@@ -152,6 +163,16 @@ impl Snapshots {
             self.say(lines.unwrap_or_else(|e| vec![LogLine::RefreshFailed { reason: e.to_string() }]));
         }
         self.layout.read().clone()
+    }
+
+    /// The folders as they were in a generation, or as they are where that is long gone.
+    pub(crate) fn earlier_layout(&self, generation: u32) -> Arc<Layout> {
+        let current = self.layout.read().clone();
+        if current.generation == generation {
+            return current;
+        }
+        let earlier = self.earlier.lock();
+        earlier.iter().find(|layout| layout.generation == generation).cloned().unwrap_or(current)
     }
 
     fn say(&self, lines: Vec<LogLine>) {
@@ -249,7 +270,19 @@ impl Snapshots {
         let shown = state.shown.iter().filter_map(|id| state.by_id.get(id));
         let mut listed: Vec<Listed> = shown.map(|info| info.listed.clone()).collect();
         listed.sort_by_key(|s| (s.time, s.id));
-        let layout = Layout::build(&listed, &self.zone, self.mounted, &mut self.numbers.write());
+        let mut layout = Layout::build(&listed, &self.zone, self.mounted, &mut self.numbers.write());
+        let before = self.layout.read().clone();
+        if before.generation == 0 {
+            // The empty layout of the beginning was never shown.
+            layout.generation = 1;
+        } else {
+            layout.follow(&before, now());
+            let mut earlier = self.earlier.lock();
+            earlier.push_back(before);
+            if earlier.len() > EARLIER {
+                earlier.pop_front();
+            }
+        }
         *self.layout.write() = Arc::new(layout);
     }
 }

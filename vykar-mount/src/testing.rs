@@ -227,15 +227,13 @@ impl Mounted {
     /// Names in a directory, without the dots.
     pub fn list(&self, path: &str) -> Vec<String> {
         let ino = self.ino(path);
-        let (handle, _) = self.fs.opendir(ino).unwrap();
         let mut names = Vec::new();
         let mut emit = |child: crate::fs::Child<'_>, _| {
             names.push(String::from_utf8(child.name.to_vec()).unwrap());
             false
         };
-        self.fs.readdir(ino, handle, 2, &mut emit).unwrap();
-        self.fs.releasedir(handle);
-        names
+        self.fs.readdir(ino, 0, &mut emit).unwrap();
+        names.split_off(2)
     }
 
     pub fn log(&self) -> Vec<String> {

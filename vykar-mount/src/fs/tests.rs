@@ -77,7 +77,6 @@ fn nothing_is_loaded_before_somebody_looks_inside() {
     assert_eq!(attr(&m, "ids/one").meta.mode, 0o40750);
     assert_eq!((attr(&m, "ids/one").nlink, attr(&m, "ids/one").meta.uid), (1, 5));
     assert_eq!(m.fs.listxattr(m.ino("ids/one")).unwrap(), b"");
-    m.fs.opendir(m.ino("ids/one")).unwrap();
     assert_eq!(reads(), 0);
     m.list("ids/one");
     assert!(reads() > 0);
@@ -90,8 +89,18 @@ fn snapshots_come_and_go_and_latest_follows() {
     let (old_root, old_file) = (m.ino("ids/two"), m.ino("ids/two/d/f"));
     let latest = m.ino("snapshots/latest");
     let open = m.ino("ids");
-    let (handle, cached) = m.fs.opendir(open).unwrap();
-    assert!(!cached);
+    assert!(Fs::changes(open) && !Fs::changes(old_root));
+    let (mut names, mut offset) = (Vec::new(), 0);
+    m.fs.readdir(open, 0, &mut |c, next| {
+        let full = names.len() == 3;
+        if !full {
+            names.push(c.name.to_vec());
+            offset = next;
+        }
+        full
+    })
+    .unwrap();
+    let time = m.fs.getattr(open).unwrap().0.meta.mtime;
     repo.snapshot(0x33, meta("three", "new", "", "2026-01-04T00:00:00Z"), &[dir("d")]);
     assert_eq!(m.list("ids"), ["one", "two"], "not yet");
     m.fs.expire();
@@ -100,13 +109,13 @@ fn snapshots_come_and_go_and_latest_follows() {
     assert_eq!(m.fs.readlink(m.ino("snapshots/latest")).unwrap(), b"2026-01-04T00-00-00");
     assert_ne!(m.ino("snapshots/latest"), latest, "the kernel never asks twice where a symlink points");
     assert_eq!(m.ino("ids/two"), old_root);
-    let mut names = Vec::new();
-    m.fs.readdir(open, handle, 2, &mut |c, _| {
+    m.fs.readdir(open, offset, &mut |c, _| {
         names.push(c.name.to_vec());
         false
     })
     .unwrap();
-    assert_eq!(names, [b"one", b"two"], "an open folder stays as it was");
+    assert_eq!(names[2..], [b"one", b"two"], "a listing goes on in the folder as it was");
+    assert!(m.fs.getattr(open).unwrap().0.meta.mtime > time, "by which the kernel knows of it");
     repo.backend.delete(&snapshot_key(&vykar_core::SnapshotId([0x22; 32]))).unwrap();
     m.fs.expire();
     assert_eq!((m.list("ids"), m.find("ids/two")), (vec!["one".to_owned(), "three".into()], None));
@@ -256,7 +265,7 @@ fn calls_on_the_wrong_kind_of_file_fail_as_they_should() {
     assert_eq!(m.fs.lookup(d, &[b'n'; 256]), Err(FsError::NameTooLong));
     assert_eq!(m.fs.lookup(d, b"nope"), Ok(Entry::Absent(FOREVER)));
     assert_eq!(m.fs.lookup(ROOT, b"nope"), Err(FsError::NotFound));
-    assert_eq!(m.fs.readdir(f, 0, 0, &mut |_, _| false), Err(FsError::NotADirectory));
+    assert_eq!(m.fs.readdir(f, 0, &mut |_, _| false), Err(FsError::NotADirectory));
     for nonsense in [0, 7, u64::MAX, 1 << 62, f | 0x3fff_0000] {
         assert_eq!(m.fs.getattr(nonsense).map(|(a, _)| a.ino), Err(FsError::Stale), "{nonsense:x}");
     }
@@ -273,7 +282,7 @@ fn a_listing_goes_on_where_it_stopped() {
         loop {
             let mut room = 3;
             let before = seen.len();
-            m.fs.readdir(m.ino(path), 0, offset, &mut |child, next| {
+            m.fs.readdir(m.ino(path), offset, &mut |child, next| {
                 if room == 0 {
                     return true;
                 }
@@ -344,7 +353,7 @@ fn any_tree() -> impl Strategy<Value = BTreeMap<String, Kind>> {
 fn walk(m: &Mounted, path: &str, found: &mut BTreeMap<String, Attr>) {
     let ino = m.ino(path);
     let mut children = Vec::new();
-    m.fs.readdir(ino, 0, 2, &mut |child, _| {
+    m.fs.readdir(ino, 2, &mut |child, _| {
         children.push((String::from_utf8(child.name.to_vec()).unwrap(), child.attr));
         false
     })
@@ -396,92 +405,4 @@ proptest! {
         }
         prop_assert_eq!(m.log(), [""; 0]);
     }
-}
-
-/// What was stored into a kernel's page cache, by inode.
-type Pages = Arc<Mutex<BTreeMap<u64, Vec<u8>>>>;
-
-/// A snapshot of `n` small files in folders of ten, and what is stored ahead of its readers.
-fn walked(n: usize) -> (Mounted, Vec<String>, Pages) {
-    let mut repo = Repo::new();
-    let mut items: Vec<_> = (0..n.div_ceil(10)).map(|d| dir_owned(format!("d{d:03}"))).collect();
-    let mut paths = Vec::new();
-    for n in 0..n {
-        let path = format!("d{:03}/f{n:04}", n / 10);
-        items.push(repo.file(&path, &[format!("content of {n}").as_bytes()]));
-        paths.push(format!("ids/one/{path}"));
-    }
-    repo.snapshot(0x11, meta("one", "web", "docs", "2026-01-02T03:04:05Z"), &items);
-    let mounted = repo.mount();
-    let pages = Pages::default();
-    let to = pages.clone();
-    mounted.fs.set_store(Box::new(move |ino, offset, data| {
-        assert_eq!(offset, 0, "files of one chunk");
-        to.lock().insert(ino, data.to_vec());
-    }));
-    (mounted, paths, pages)
-}
-
-fn dir_owned(path: String) -> Item<'static> {
-    Item { mode: 0o700, ..Item::new(path, ItemType::Directory) }
-}
-
-/// Waits until nothing more is stored, and counts what was.
-fn settle(m: &Mounted, pages: &Pages) -> usize {
-    while !m.fs.is_idle() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    pages.lock().len()
-}
-
-#[test]
-fn a_walk_is_recognised_and_most_files_are_stored_before_they_are_asked_for() {
-    let (m, paths, pages) = walked(1000);
-    let mut asked = 0;
-    for (n, path) in paths.iter().enumerate() {
-        let ino = m.ino(path);
-        let expected = format!("content of {n}");
-        // Like the kernel: what is in the page cache is not asked for.
-        settle(&m, &pages);
-        match pages.lock().get(&ino) {
-            Some(data) => assert_eq!(data, expected.as_bytes()),
-            None => asked += 1,
-        }
-        if !pages.lock().contains_key(&ino) {
-            assert_eq!(m.fs.read(ino, 0, 100).unwrap(), expected.as_bytes());
-        }
-    }
-    assert!(asked < 60, "{asked} of 1000 were asked for");
-    assert_eq!(m.log(), [""; 0]);
-}
-
-#[test]
-fn files_read_here_and_there_are_no_walk() {
-    let (m, paths, pages) = walked(1000);
-    for n in [5, 900, 3, 700, 100, 500, 2, 999] {
-        m.fs.read(m.ino(&paths[n]), 0, 100).unwrap();
-    }
-    assert_eq!(settle(&m, &pages), 0);
-}
-
-#[test]
-fn only_what_was_decoded_right_is_stored() {
-    let mut repo = Repo::new();
-    let items: Vec<_> =
-        (0..100).map(|n| repo.file(&format!("f{n:03}"), &[format!("content of {n}").as_bytes()])).collect();
-    let _undo = repo.damage(&items[20].chunks[0].id);
-    repo.snapshot(0x11, meta("one", "web", "docs", "2026-01-02T03:04:05Z"), &items);
-    let m = repo.mount();
-    let pages = Pages::default();
-    let to = pages.clone();
-    m.fs.set_store(Box::new(move |ino, _, data| drop(to.lock().insert(ino, data.to_vec()))));
-    for n in 0..6 {
-        m.fs.read(m.ino(&format!("ids/one/f{n:03}")), 0, 100).unwrap();
-        settle(&m, &pages);
-    }
-    assert!(settle(&m, &pages) > 15);
-    let bad = m.ino("ids/one/f020");
-    assert!(!pages.lock().contains_key(&bad));
-    assert!(matches!(m.fs.read(bad, 0, 100), Err(FsError::Io)));
-    assert!(m.log()[0].contains("f020"));
 }
