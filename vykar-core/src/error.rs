@@ -56,6 +56,29 @@ pub enum FormatError {
     },
 }
 
+/// Why an index could not be decoded while it was decompressed.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// It does not follow the format.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// It does not decompress.
+    #[error(transparent)]
+    Read(io::Error),
+}
+
+impl From<IndexError> for ObjectError {
+    fn from(error: IndexError) -> ObjectError {
+        match error {
+            IndexError::Format(e) => e.into(),
+            IndexError::Read(e) => match e.downcast::<CodecError>() {
+                Ok(e) => e.into(),
+                Err(e) => CodecError::Corrupt { codec: "zstd", reason: e.to_string() }.into(),
+            },
+        }
+    }
+}
+
 /// Sealing, opening and key derivation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CryptoError {

@@ -113,7 +113,7 @@ fn next_file(tree: &Tree, from: NodeId) -> Option<NodeId> {
         } else {
             below.start
         };
-        if !tree.pieces(at).is_empty() {
+        if !tree.content(at).is_empty() {
             return Some(at);
         }
     }
@@ -314,14 +314,13 @@ impl Shared {
     fn fulfil(&self, wish: &Wish) {
         let node = wish.tree.inode(wish.node);
         let ino = Inode::Node { snapshot: wish.snapshot, view: View::Ids, node }.encode();
-        let mut start = 0;
-        for piece in wish.tree.pieces(wish.node) {
+        let content = wish.tree.content(wish.node);
+        for (at, size) in content.chunks() {
             // A failure is reported when somebody reads it.
-            let Ok(data) = self.data.chunk(&piece.id, piece.end.saturating_sub(start)) else { return };
+            let Ok(data) = self.data.chunk(&content.id(at), size) else { return };
             if let Some(store) = self.store.get().filter(|_| wish.store) {
-                store(ino, start, &data);
+                store(ino, content.range(at).start, &data);
             }
-            start = piece.end;
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use lru::LruCache;
 use parking_lot::{Condvar, Mutex};
+use vykar_core::repository::buffers;
 
 /// Bytes that a value counts besides its own: keys, links of the list.
 const OVERHEAD: u64 = 128;
@@ -22,7 +23,8 @@ pub trait Weight {
 
 impl Weight for bytes::Bytes {
     fn weight(&self) -> u64 {
-        self.len() as u64
+        // With what rounding adds to its buffer.
+        buffers::footprint(self.len()) as u64
     }
 }
 

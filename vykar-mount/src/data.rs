@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use vykar_core::error::ObjectError;
 use vykar_core::format::{ChunkerParams, IndexBlob};
-use vykar_core::repository::{ChunkReader, INDEX_GENERATION, Repository};
+use vykar_core::repository::{BufferPool, ChunkReader, INDEX_GENERATION, Repository};
 use vykar_core::{ChunkId, VykarError};
 
 use crate::cache::Cache;
@@ -31,6 +31,7 @@ pub(crate) struct Data {
     /// Made when it is first needed: a mount that only lists snapshots reads no index.
     reader: Mutex<Option<Arc<ChunkReader>>>,
     cache: Cache<ChunkId, Bytes, Shared>,
+    buffers: BufferPool,
     refreshed: Mutex<Option<Instant>>,
     bad: Mutex<HashMap<ChunkId, (Instant, Shared)>>,
 }
@@ -42,6 +43,7 @@ impl Data {
             repository,
             reader: Mutex::new(None),
             cache: Cache::new(cache_size, ChunkerParams::MAX.into()),
+            buffers: BufferPool::default(),
             refreshed: Mutex::new(None),
             bad: Mutex::new(HashMap::new()),
         }
@@ -52,9 +54,21 @@ impl Data {
         if let Some(reader) = &*reader {
             return Ok(reader.clone());
         }
-        let made = Arc::new(self.repository.chunk_reader()?);
+        let index = self.repository.read_index_copy()?;
+        let (backend, keys) = (self.repository.backend().clone(), self.repository.keys().clone());
+        let made = Arc::new(ChunkReader::with_buffers(backend, keys, index, self.buffers.clone()));
         *reader = Some(made.clone());
         Ok(made)
+    }
+
+    /// An empty buffer with room for `len` bytes, for [`Data::freeze`].
+    pub(crate) fn buffer(&self, len: usize) -> Vec<u8> {
+        self.buffers.take(len)
+    }
+
+    /// What is in a buffer, to be read and given back.
+    pub(crate) fn freeze(&self, buffer: Vec<u8>) -> Bytes {
+        self.buffers.freeze(buffer, 0)
     }
 
     /// True when a chunk is cached, or being read, or known to be bad.
@@ -97,13 +111,15 @@ impl Data {
         }
         let hint = self.repository.backend().get(INDEX_GENERATION, 8).ok();
         let same = hint.is_some_and(|hint| hint == seen.generation.to_le_bytes());
-        let wait = if same { REFRESH_SAME } else { REFRESH_CHANGED };
+        let copy = seen.chunks.is_copy();
+        let wait = if same && !copy { REFRESH_SAME } else { REFRESH_CHANGED };
         if refreshed.is_some_and(|when| when.elapsed() < wait) {
             return false;
         }
         let done = reader.refresh(&self.repository);
         *refreshed = Some(Instant::now());
-        if done.is_err() || reader.index().generation == seen.generation {
+        // A copy may be damaged, so the index itself is another one even in the same generation.
+        if done.is_err() || (reader.index().generation == seen.generation && !copy) {
             return false;
         }
         self.bad.lock().clear();

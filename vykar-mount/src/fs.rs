@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::tz::TimeZone;
-use vykar_core::VykarError;
 use vykar_core::repository::Repository;
+use vykar_core::{ChunkId, VykarError};
 
 use crate::ahead::{Ahead, Store};
 use crate::cache::{Cache, Weight};
@@ -23,7 +23,7 @@ use crate::log::{Limiter, Log, LogLine};
 use crate::names::fnv1a;
 use crate::prefetch::Prefetcher;
 use crate::snapshots::{Info, Snapshots};
-use crate::tree::{Meta, NAME_MAX, NodeId, Piece, Tree};
+use crate::tree::{Meta, NAME_MAX, NodeId, Tree};
 use crate::xattr::Xattrs;
 
 /// How long the kernel may keep what is inside a snapshot: nothing there ever changes.
@@ -317,44 +317,42 @@ impl Fs {
         if offset >= end {
             return Ok(Bytes::new());
         }
-        let pieces = place.tree.pieces(node);
-        self.prefetcher.note(ino, pieces, offset, end);
+        let content = place.tree.content(node);
+        self.prefetcher.note(ino, content, offset, end);
         if offset == 0 {
             self.ahead.note(snapshot, &place.tree, node);
         }
-        let first = pieces.partition_point(|p| p.end <= offset);
-        let mut start = first.checked_sub(1).and_then(|at| pieces.get(at)).map_or(0, |p| p.end);
         let mut gathered = Vec::new();
-        for piece in &pieces[first..] {
-            let data = self.piece(&place, piece, piece.end.saturating_sub(start))?;
-            // piece() saw to it that the data is as long as the piece.
-            let from = offset.saturating_sub(start) as usize;
-            let to = (end.min(piece.end).saturating_sub(start)) as usize;
-            if gathered.is_empty() && end <= piece.end {
+        for at in content.find(offset)..content.len() {
+            let range = content.range(at);
+            // piece() sees to it that the data is as long as the range.
+            let data = self.piece(&place, content.id(at), range.end.saturating_sub(range.start))?;
+            let from = offset.saturating_sub(range.start) as usize;
+            let to = (end.min(range.end).saturating_sub(range.start)) as usize;
+            if gathered.is_empty() && end <= range.end {
                 return Ok(data.slice(from..to));
             }
             if gathered.is_empty() {
-                gathered.reserve((end - offset) as usize);
+                gathered = self.data.buffer((end - offset) as usize);
             }
             gathered.extend_from_slice(&data[from..to]);
-            if end <= piece.end {
+            if end <= range.end {
                 break;
             }
-            start = piece.end;
         }
-        Ok(Bytes::from(gathered))
+        Ok(self.data.freeze(gathered))
     }
 
-    fn piece(&self, place: &Place, piece: &Piece, size: u64) -> Result<Bytes> {
-        self.data.chunk(&piece.id, size).map_err(|error| {
-            self.log_read(place, piece, &error);
+    fn piece(&self, place: &Place, id: ChunkId, size: u64) -> Result<Bytes> {
+        self.data.chunk(&id, size).map_err(|error| {
+            self.log_read(place, id, &error);
             FsError::Io
         })
     }
 
-    fn log_read(&self, place: &Place, piece: &Piece, error: &Shared) {
+    fn log_read(&self, place: &Place, chunk: ChunkId, error: &Shared) {
         let path = place.tree.path(place.node);
-        let key = [place.info.listed.id.as_bytes(), piece.id.as_bytes(), &path[..]].concat();
+        let key = [place.info.listed.id.as_bytes(), chunk.as_bytes(), &path[..]].concat();
         if !self.limiter.allows(fnv1a(&key)) {
             return;
         }
@@ -364,7 +362,7 @@ impl Fs {
             other => (None, other.to_string()),
         };
         let snapshot = place.info.listed.name.clone();
-        (self.log)(LogLine::ReadFailed { snapshot, path, chunk: piece.id, pack, reason });
+        (self.log)(LogLine::ReadFailed { snapshot, path, chunk, pack, reason });
     }
 
     /// The next data or hole of a file from `offset` on.
@@ -380,8 +378,8 @@ impl Fs {
             return Err(FsError::Invalid);
         }
         let offset = u64::try_from(offset).map_err(|_| FsError::BeyondEnd)?;
-        let (pieces, largest) = (place.tree.pieces(node), place.info.largest_chunk);
-        self.zeros.seek(pieces, largest, offset, whence == Seek::Hole).ok_or(FsError::BeyondEnd)
+        let (content, largest) = (place.tree.content(node), place.info.largest_chunk);
+        self.zeros.seek(content, largest, offset, whence == Seek::Hole).ok_or(FsError::BeyondEnd)
     }
 
     /// The value of an extended attribute.
@@ -497,7 +495,7 @@ impl Fs {
         };
         let view = if meta.is_dir() { place.view } else { View::Ids };
         let ino = Inode::Node { snapshot: info.listed.number, view, node }.encode();
-        let blocks = self.zeros.allocated(tree.pieces(node), info.largest_chunk).div_ceil(512);
+        let blocks = self.zeros.allocated(tree.content(node), info.largest_chunk).div_ceil(512);
         Attr { ino, meta, blocks, nlink: tree.nlink(node) }
     }
 

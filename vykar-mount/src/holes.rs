@@ -12,7 +12,7 @@ use vykar_core::ChunkId;
 use vykar_core::format::MAX_CHUNK_PLAINTEXT;
 use vykar_core::repository::Keys;
 
-use crate::tree::Piece;
+use crate::tree::Content;
 
 /// Most lengths whose zeros are remembered.
 const REMEMBERED: usize = 1024;
@@ -50,26 +50,25 @@ impl Zeros {
     /// anyone gains.
     pub(crate) fn ranges<'a>(
         &'a self,
-        pieces: &'a [Piece],
+        content: Content<'a>,
         largest: u32,
     ) -> impl Iterator<Item = (Range<u64>, bool)> + 'a {
-        let (largest, size) = (u64::from(largest), pieces.last().map_or(0, |p| p.end));
-        let (mut start, mut hole, mut any) = (0, false, false);
-        pieces.iter().map(move |piece| {
-            let range = start..piece.end;
-            let len = piece.end.saturating_sub(start);
-            let rest = len > 0 && len < largest && (hole || (any && piece.end == size));
-            hole = (len == largest || rest) && self.id(len) == Some(piece.id);
+        let (largest, size) = (u64::from(largest), content.size());
+        let (mut hole, mut any) = (false, false);
+        (0..content.len()).map(move |at| {
+            let range = content.range(at);
+            let len = range.end.saturating_sub(range.start);
+            let rest = len > 0 && len < largest && (hole || (any && range.end == size));
+            hole = (len == largest || rest) && self.id(len) == Some(content.id(at));
             any |= hole;
-            start = piece.end;
             (range, hole)
         })
     }
 
     /// Bytes of a file that are not holes.
-    pub(crate) fn allocated(&self, pieces: &[Piece], largest: u32) -> u64 {
+    pub(crate) fn allocated(&self, content: Content<'_>, largest: u32) -> u64 {
         // Pieces do not overlap, so this stays below the file's size.
-        self.ranges(pieces, largest)
+        self.ranges(content, largest)
             .filter(|(_, hole)| !hole)
             .map(|(r, _)| r.end.saturating_sub(r.start))
             .sum()
@@ -77,12 +76,12 @@ impl Zeros {
 
     /// The first byte at or behind `offset` that is in a hole (`hole`) or in none; the end of the file
     /// counts as a hole. `None` when there is no such byte.
-    pub(crate) fn seek(&self, pieces: &[Piece], largest: u32, offset: u64, hole: bool) -> Option<u64> {
-        let size = pieces.last().map_or(0, |p| p.end);
+    pub(crate) fn seek(&self, content: Content<'_>, largest: u32, offset: u64, hole: bool) -> Option<u64> {
+        let size = content.size();
         if offset >= size {
             return None;
         }
-        let mut ranges = self.ranges(pieces, largest);
+        let mut ranges = self.ranges(content, largest);
         let found = ranges.find(|(range, is_hole)| range.end > offset && *is_hole == hole);
         found.map(|(range, _)| range.start.max(offset)).or(hole.then_some(size))
     }
@@ -91,7 +90,9 @@ impl Zeros {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vykar_core::format::{ChunkerParams, Encryption, RepoConfig};
+    use crate::snapshots::made_up;
+    use crate::tree::{Builder, Tree};
+    use vykar_core::format::{ChunkRef, ChunkerParams, Encryption, Item, ItemType, RepoConfig};
 
     #[test]
     fn runs_of_zeros_are_holes() {
@@ -109,17 +110,33 @@ mod tests {
         let data = ChunkId([9; 32]);
         let ends =
             [(zero(10), 10), (data, 110), (zero(100), 210), (zero(100), 310), (zero(30), 340), (data, 350)];
-        let pieces = ends.map(|(id, end)| Piece { id, end });
-        let holes: Vec<_> = zeros.ranges(&pieces, 100).map(|(_, hole)| hole).collect();
+        let tree = file(&ends);
+        let pieces = tree.content(1);
+        let holes: Vec<_> = zeros.ranges(pieces, 100).map(|(_, hole)| hole).collect();
         assert_eq!(holes, [false, false, true, true, true, false]);
-        assert_eq!(zeros.allocated(&pieces, 100), 120);
-        let seek = |offset, hole| zeros.seek(&pieces, 100, offset, hole);
+        assert_eq!(zeros.allocated(pieces, 100), 120);
+        let seek = |offset, hole| zeros.seek(pieces, 100, offset, hole);
         assert_eq!([0, 109, 110, 339].map(|o| seek(o, false)), [Some(0), Some(109), Some(340), Some(340)]);
         assert_eq!([0, 110, 339, 340].map(|o| seek(o, true)), [Some(110), Some(110), Some(339), Some(350)]);
         assert_eq!((seek(350, true), seek(350, false)), (None, None));
-        let tail = [(zero(100), 100), (data, 150), (zero(70), 220)].map(|(id, end)| Piece { id, end });
-        assert_eq!(zeros.allocated(&tail, 100), 50);
-        let end = &pieces[..4];
-        assert_eq!((zeros.seek(end, 100, 300, false), zeros.seek(&[], 100, 0, true)), (None, None));
+        let tail = file(&[(zero(100), 100), (data, 150), (zero(70), 220)]);
+        assert_eq!(zeros.allocated(tail.content(1), 100), 50);
+        let (end, empty) = (file(&ends[..4]), file(&[]));
+        assert_eq!(zeros.seek(end.content(1), 100, 300, false), None);
+        assert_eq!(zeros.seek(empty.content(1), 100, 0, true), None);
+    }
+
+    /// A tree of one file whose chunks end at these places.
+    fn file(ends: &[(ChunkId, u64)]) -> Tree {
+        let mut start = 0;
+        let chunks = ends.iter().map(|(id, end)| {
+            let size = (end - std::mem::replace(&mut start, *end)) as u32;
+            ChunkRef { id: *id, size, stored_size: 0 }
+        });
+        let item = Item { chunks: chunks.collect(), ..Item::new("f", ItemType::RegularFile) };
+        let (root, mut report) = (made_up((0, 0), 0), |_: &[u8], _: &str| {});
+        let mut builder = Builder::new(root, root, Arc::default(), &mut report);
+        builder.add(&item).unwrap();
+        builder.finish().unwrap()
     }
 }

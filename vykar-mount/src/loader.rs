@@ -78,9 +78,10 @@ impl Loader<'_> {
         };
         let mut report = leave_out;
         let made_up = made_up(self.owner, crate::layout::nanos(snapshot.time));
-        let mut builder = Builder::new(info.root, made_up, &mut report);
-        let mut error = None;
         let reader = self.data.reader().map_err(|e| FsError::from(&e))?;
+        let mut builder = Builder::new(info.root, made_up, reader.index(), &mut report);
+        builder.expect(expected_items(snapshot));
+        let mut error = None;
         let read = for_each_item(&reader, snapshot, &mut |found| {
             match found {
                 Found::Item(item) => error = builder.add(&item).err(),
@@ -100,4 +101,15 @@ impl Loader<'_> {
         }
         Ok(Loaded { tree, lost, lines: lines.into_inner() })
     }
+}
+
+/// Items to make room for. The snapshot's counter leaves out directories and may say anything, so no more than
+/// its item stream can hold.
+fn expected_items(snapshot: &Snapshot) -> usize {
+    /// Chunks of item streams are about this large, in bytes, and an item is hardly shorter than this.
+    const CHUNK: usize = 128 << 10;
+    const ITEM: usize = 64;
+    let most = snapshot.meta.item_ptrs.len().saturating_mul(CHUNK / ITEM);
+    let files = usize::try_from(snapshot.meta.stats.nfiles).unwrap_or(usize::MAX);
+    files.saturating_add(files / 8).min(most)
 }

@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use vykar_core::ChunkId;
 
 use crate::data::Data;
-use crate::tree::Piece;
+use crate::tree::Content;
 
 /// The kernel's reads of one file arrive out of order by up to this many bytes.
 const NEAR: u64 = 8 << 20;
@@ -57,8 +57,8 @@ impl Prefetcher {
     }
 
     /// A file's bytes from `offset` to `end` are being read. Call before reading them.
-    pub(crate) fn note(&self, file: u64, pieces: &[Piece], offset: u64, end: u64) {
-        if self.threads.is_empty() || pieces.len() < 2 {
+    pub(crate) fn note(&self, file: u64, content: Content<'_>, offset: u64, end: u64) {
+        if self.threads.is_empty() || content.len() < 2 {
             return;
         }
         let reached = {
@@ -72,17 +72,16 @@ impl Prefetcher {
             }
             reached
         };
-        let at = pieces.partition_point(|p| p.end <= reached);
+        let first = content.find(reached) + 1;
         let limit = reached.saturating_add(self.max_ahead);
-        let mut start = pieces.get(at).map_or(reached, |p| p.end);
-        for piece in pieces.iter().skip(at + 1).take(self.threads.len()) {
-            if piece.end > limit {
+        for at in (first..content.len()).take(self.threads.len()) {
+            let range = content.range(at);
+            if range.end > limit {
                 break;
             }
-            let size = piece.end.saturating_sub(start);
-            start = piece.end;
-            if size > 0 && !self.shared.data.has(&piece.id) {
-                self.shared.push(piece.id, size);
+            let (id, size) = (content.id(at), range.end.saturating_sub(range.start));
+            if size > 0 && !self.shared.data.has(&id) {
+                self.shared.push(id, size);
             }
         }
     }

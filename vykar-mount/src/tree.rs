@@ -15,8 +15,10 @@ pub(crate) use build::meta_of;
 pub use build::{BuildError, Builder};
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use vykar_core::ChunkId;
+use vykar_core::format::IndexBlob;
 
 use crate::xattr::Xattrs;
 
@@ -59,19 +61,82 @@ impl Meta {
     }
 }
 
-/// A piece of a file's content.
+/// A piece of a file's content: 12 bytes instead of the 40 of an id and an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Piece {
-    /// The chunk.
-    pub id: ChunkId,
-    /// Where it ends in the file, in bytes; it begins where the one before ends.
-    pub end: u64,
+struct Piece {
+    /// Its chunk's slot in the tree's index; behind those, a number in `strangers`.
+    slot: u32,
+    /// Where it ends in the file, in bytes, as low and high half; it begins where the one before ends.
+    end: [u32; 2],
+}
+
+impl Piece {
+    fn new(slot: u32, end: u64) -> Self {
+        Piece { slot, end: [end as u32, (end >> 32) as u32] }
+    }
+
+    fn end(&self) -> u64 {
+        u64::from(self.end[1]) << 32 | u64::from(self.end[0])
+    }
+}
+
+/// The chunks of a file in order.
+#[derive(Debug, Clone, Copy)]
+pub struct Content<'t> {
+    tree: &'t Tree,
+    pieces: &'t [Piece],
+}
+
+impl Content<'_> {
+    /// How many chunks it has.
+    pub fn len(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// True for a file without content, and for anything that is no file.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.pieces.last().map_or(0, Piece::end)
+    }
+
+    /// The bytes of the file that chunk number `at` holds; empty behind the last.
+    pub fn range(&self, at: usize) -> Range<u64> {
+        let start = at.checked_sub(1).and_then(|before| self.pieces.get(before)).map_or(0, Piece::end);
+        start..self.pieces.get(at).map_or(start, Piece::end)
+    }
+
+    /// The number of the chunk that holds the byte at `offset`; [`Content::len`] behind the end.
+    pub fn find(&self, offset: u64) -> usize {
+        self.pieces.partition_point(|piece| piece.end() <= offset)
+    }
+
+    /// The id of chunk number `at`, which must be below [`Content::len`].
+    pub fn id(&self, at: usize) -> ChunkId {
+        let table = &self.tree.index.chunks;
+        match self.pieces.get(at).map(|piece| piece.slot as usize) {
+            Some(slot) if slot < table.len() => table.id(slot),
+            Some(slot) => self.tree.strangers.get(slot - table.len()).copied().unwrap_or(ChunkId([0; 32])),
+            None => ChunkId([0; 32]),
+        }
+    }
+
+    /// Number and length in bytes of each chunk.
+    pub fn chunks(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
+        (0..self.len()).map(|at| {
+            let range = self.range(at);
+            (at, range.end.saturating_sub(range.start))
+        })
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Node {
     meta: Meta,
-    has_xattrs: bool,
+    flags: u8,
     name_len: u8,
     name: u32,
     parent: NodeId,
@@ -88,7 +153,12 @@ impl Node {
     }
 }
 
-const _: () = assert!(size_of::<Node>() <= 72);
+const _: () = assert!(size_of::<Node>() <= 72 && size_of::<Piece>() == 12);
+
+/// It has an entry in the table of extended attributes.
+const HAS_XATTRS: u8 = 1;
+/// It has an entry in the builder's table of hard links.
+const IS_LINKED: u8 = 2;
 
 /// A snapshot's tree.
 #[derive(Debug)]
@@ -101,6 +171,10 @@ pub struct Tree {
     xattr_bytes: Vec<u8>,
     /// Further names of a file, and the node that stands for it; sorted.
     links: Vec<(NodeId, NodeId)>,
+    /// The index whose slots the pieces name. It may be out of date; ids do not change.
+    index: Arc<IndexBlob>,
+    /// Chunks that it does not know.
+    strangers: Vec<ChunkId>,
 }
 
 impl Tree {
@@ -117,7 +191,7 @@ impl Tree {
         self.nodes.len() <= 1
     }
 
-    /// Memory that it takes, in bytes.
+    /// Memory that it takes, in bytes, without the index that it shares.
     pub fn bytes(&self) -> usize {
         size_of::<Self>()
             + self.nodes.capacity() * size_of::<Node>()
@@ -126,6 +200,7 @@ impl Tree {
             + self.xattrs.capacity() * size_of::<(NodeId, u32, u32)>()
             + self.xattr_bytes.capacity()
             + self.links.capacity() * size_of::<(NodeId, NodeId)>()
+            + self.strangers.capacity() * size_of::<ChunkId>()
     }
 
     /// Numbers that differ between trees of different item streams, mostly: nodes, bytes of names and
@@ -183,12 +258,13 @@ impl Tree {
         }
     }
 
-    /// A regular file's content in order; empty for anything else.
-    pub fn pieces(&self, node: NodeId) -> &[Piece] {
-        match self.nodes.get(node as usize) {
+    /// A regular file's content; empty for anything else.
+    pub fn content(&self, node: NodeId) -> Content<'_> {
+        let pieces = match self.nodes.get(node as usize) {
             Some(n) if n.meta.kind() == libc::S_IFREG => self.pieces.get(n.range()).unwrap_or_default(),
             _ => &[],
-        }
+        };
+        Content { tree: self, pieces }
     }
 
     /// A symlink's target.
@@ -199,7 +275,7 @@ impl Tree {
 
     /// A node's extended attributes.
     pub fn xattrs(&self, node: NodeId) -> Xattrs<'_> {
-        if !self.nodes.get(node as usize).is_some_and(|n| n.has_xattrs) {
+        if !self.nodes.get(node as usize).is_some_and(|n| n.flags & HAS_XATTRS != 0) {
             return Xattrs::default();
         }
         let found = self.xattrs.binary_search_by_key(&node, |entry| entry.0).ok();

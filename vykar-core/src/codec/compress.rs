@@ -116,13 +116,33 @@ fn zstd_error(e: std::io::Error) -> CodecError {
 
 /// Expands a payload to at most `max` bytes; nothing larger is ever allocated.
 pub fn decompress(payload: &[u8], max: u64) -> Result<Vec<u8>, CodecError> {
+    let mut out = Vec::new();
+    match stored(payload) {
+        Some(body) if body.len() as u64 > max => return Err(CodecError::TooLarge { max }),
+        Some(body) => out.extend_from_slice(body),
+        None => decompress_into(payload, max, &mut |size| Vec::with_capacity(size), &mut out)?,
+    }
+    Ok(out)
+}
+
+/// The plaintext of a payload that is stored as it is; `None` for one that must be expanded.
+pub fn stored(payload: &[u8]) -> Option<&[u8]> {
+    payload.split_first().filter(|(codec, _)| **codec == STORED).map(|(_, body)| body)
+}
+
+/// Expands a payload that is not [`stored`] to at most `max` bytes, into a buffer that `room` gives: empty,
+/// with room for so many bytes. `out` is that buffer then, or another one where the size is not known ahead.
+pub fn decompress_into(
+    payload: &[u8],
+    max: u64,
+    room: &mut dyn FnMut(usize) -> Vec<u8>,
+    out: &mut Vec<u8>,
+) -> Result<(), CodecError> {
     let too_large = CodecError::TooLarge { max };
     let Some((codec, body)) = payload.split_first() else {
         return Err(CodecError::Corrupt { codec: "payload", reason: "empty".into() });
     };
     match *codec {
-        STORED if body.len() as u64 > max => Err(too_large),
-        STORED => Ok(body.to_vec()),
         LZ4 => {
             let corrupt = |reason: String| CodecError::Corrupt { codec: "lz4", reason };
             let Some((len, block)) = body.split_first_chunk::<4>() else {
@@ -133,19 +153,56 @@ pub fn decompress(payload: &[u8], max: u64) -> Result<Vec<u8>, CodecError> {
             if u64::from(len) > max || len as usize > block.len().saturating_mul(255) {
                 return Err(too_large);
             }
-            let mut out = vec![0; len as usize];
-            let n = lz4_flex::block::decompress_into(block, &mut out).map_err(|e| corrupt(e.to_string()))?;
+            *out = room(len as usize);
+            out.resize(len as usize, 0);
+            let n = lz4_flex::block::decompress_into(block, out).map_err(|e| corrupt(e.to_string()))?;
             if n != out.len() {
                 return Err(corrupt(format!("{n} bytes, announced {}", out.len())));
             }
-            Ok(out)
+            Ok(())
         }
-        ZSTD => decompress_zstd(body, max),
+        ZSTD => decompress_zstd(body, max, room, out),
         codec => Err(CodecError::UnknownCodec { codec }),
     }
 }
 
-fn decompress_zstd(frame: &[u8], max: u64) -> Result<Vec<u8>, CodecError> {
+/// Expands a payload as it is read, to at most `max` bytes. Errors of the reader are [`CodecError`]s, or what
+/// the codec says.
+pub fn decompress_stream(payload: &[u8], max: u64) -> Result<Box<dyn Read + '_>, CodecError> {
+    match payload.split_first() {
+        Some((&ZSTD, frame)) => {
+            let decoder = zstd::stream::read::Decoder::new(frame).map_err(zstd_error)?.single_frame();
+            Ok(Box::new(Bounded { inner: decoder, left: max, max }))
+        }
+        Some((&STORED, body)) if body.len() as u64 <= max => Ok(Box::new(body)),
+        _ => Ok(Box::new(std::io::Cursor::new(decompress(payload, max)?))),
+    }
+}
+
+/// A reader that gives an error instead of more than `max` bytes.
+struct Bounded<R> {
+    inner: R,
+    left: u64,
+    max: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        match self.left.checked_sub(n as u64) {
+            Some(left) => self.left = left,
+            None => return Err(std::io::Error::other(CodecError::TooLarge { max: self.max })),
+        }
+        Ok(n)
+    }
+}
+
+fn decompress_zstd(
+    frame: &[u8],
+    max: u64,
+    room: &mut dyn FnMut(usize) -> Vec<u8>,
+    out: &mut Vec<u8>,
+) -> Result<(), CodecError> {
     let corrupt = |reason: &str| CodecError::Corrupt { codec: "zstd", reason: reason.into() };
     match zstd::zstd_safe::get_frame_content_size(frame) {
         Err(_) => Err(corrupt("not a zstd frame")),
@@ -153,21 +210,23 @@ fn decompress_zstd(frame: &[u8], max: u64) -> Result<Vec<u8>, CodecError> {
         // A frame of n bytes can honestly be millions of times larger, but only runs are: beyond
         // a generous ratio, grow as the bytes come instead of trusting the header.
         Ok(Some(size)) if size <= (frame.len() as u64).saturating_mul(1 << 14) => {
-            let mut out = vec![0; size as usize];
-            let n = ZSTD_DECODER.with_borrow_mut(|d| d.decompress_to_buffer(frame, &mut out[..]));
-            if n.map_err(zstd_error)? != out.len() {
-                return Err(corrupt("shorter than announced"));
+            *out = room(size as usize);
+            out.clear();
+            // Written without being zeroed first; never beyond the capacity.
+            ZSTD_DECODER.with_borrow_mut(|d| d.decompress_to_buffer(frame, out)).map_err(zstd_error)?;
+            if out.len() as u64 != size {
+                return Err(corrupt("not as long as announced"));
             }
-            Ok(out)
+            Ok(())
         }
         Ok(_) => {
-            let mut out = Vec::new();
             let decoder = zstd::stream::read::Decoder::new(frame).map_err(zstd_error)?.single_frame();
-            decoder.take(max.saturating_add(1)).read_to_end(&mut out).map_err(zstd_error)?;
+            out.clear();
+            decoder.take(max.saturating_add(1)).read_to_end(out).map_err(zstd_error)?;
             if out.len() as u64 > max {
                 return Err(CodecError::TooLarge { max });
             }
-            Ok(out)
+            Ok(())
         }
     }
 }
@@ -180,7 +239,7 @@ thread_local! {
 struct ReusedDecoder(Option<zstd::bulk::Decompressor<'static>>);
 
 impl ReusedDecoder {
-    fn decompress_to_buffer(&mut self, frame: &[u8], out: &mut [u8]) -> std::io::Result<usize> {
+    fn decompress_to_buffer(&mut self, frame: &[u8], out: &mut Vec<u8>) -> std::io::Result<usize> {
         let decoder = match &mut self.0 {
             Some(decoder) => decoder,
             empty => empty.insert(zstd::bulk::Decompressor::new()?),
@@ -231,6 +290,28 @@ mod tests {
         // A zstd frame without content size holding a raw block, from RFC 8878.
         let frame = [2, 0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x58, 0x19, 0, 0, b'a', b'b', b'c'];
         assert_eq!(decompress(&frame, 10).unwrap(), b"abc");
+    }
+
+    #[test]
+    fn a_stream_gives_the_same_and_keeps_the_same_bound() {
+        let plain: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
+        for c in all() {
+            let mut out = vec![];
+            Compressor::new(c).unwrap().compress(&plain, &mut out).unwrap();
+            let read = |max: u64| {
+                let mut back = Vec::new();
+                decompress_stream(&out, max)
+                    .map_err(|e| e.to_string())?
+                    .read_to_end(&mut back)
+                    .map_err(|e| e.to_string())?;
+                Ok::<_, String>(back)
+            };
+            assert_eq!(read(plain.len() as u64).unwrap(), plain);
+            assert_eq!(
+                read(plain.len() as u64 - 1),
+                Err(CodecError::TooLarge { max: plain.len() as u64 - 1 }.to_string())
+            );
+        }
     }
 
     #[test]

@@ -4,4 +4,4 @@ pub mod chunker;
 pub mod compress;
 
 pub use chunker::Chunker;
-pub use compress::{Compression, Compressor, decompress};
+pub use compress::{Compression, Compressor, decompress, decompress_into, decompress_stream, stored};

@@ -7,12 +7,11 @@
 //!
 //! In memory the map is a [`ChunkTable`]: sorted by id, 48 bytes a chunk, pack ids kept once.
 
-use std::collections::HashMap;
-use std::io::Write;
+use std::io::{Read, Write};
 
-use super::config::RepoConfig;
+pub use super::table::{ChunkTable, TableBuilder};
 use super::wire::Reader;
-use crate::error::FormatError;
+use crate::error::{FormatError, IndexError};
 use crate::id::{ChunkId, PackId};
 
 /// One entry of the index.
@@ -39,164 +38,34 @@ pub struct IndexBlob {
     pub chunks: ChunkTable,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    id: [u8; 32],
-    pack: u32,
-    offset: u32,
-    stored_size: u32,
-    refcount: u32,
-}
-
-/// All chunks of a repository, sorted by id.
-#[derive(Debug, Default)]
-pub struct ChunkTable {
-    slots: Vec<Slot>,
-    packs: Vec<PackId>,
-    /// `starts[b]` is the first slot whose id's first `bits` bits are at least `b`.
-    starts: Vec<u32>,
-    bits: u32,
-}
-
-impl ChunkTable {
-    /// Number of chunks.
-    pub fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// True when there is no chunk.
-    pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-
-    /// Every pack that an entry names, once, in no order.
-    pub fn packs(&self) -> &[PackId] {
-        &self.packs
-    }
-
-    /// The slot of a chunk: a number below [`ChunkTable::len`] that stays valid for this table.
-    pub fn find(&self, id: &ChunkId) -> Option<usize> {
-        if self.slots.is_empty() {
-            return None;
-        }
-        let bucket = prefix(&id.0, self.bits) as usize;
-        let (from, to) = (self.starts[bucket] as usize, self.starts[bucket + 1] as usize);
-        let found = self.slots[from..to].binary_search_by(|slot| slot.id.cmp(&id.0)).ok()?;
-        Some(from + found)
-    }
-
-    /// The entry in a slot. `slot` must come from [`ChunkTable::find`] on this table.
-    pub fn entry(&self, slot: usize) -> IndexEntry {
-        let s = &self.slots[slot];
-        IndexEntry {
-            id: ChunkId(s.id),
-            refcount: s.refcount,
-            stored_size: s.stored_size,
-            pack: self.packs[s.pack as usize],
-            offset: s.offset.into(),
-        }
-    }
-
-    /// The number of a slot's pack in [`ChunkTable::packs`].
-    pub fn pack_number(&self, slot: usize) -> u32 {
-        self.slots[slot].pack
-    }
-
-    /// The entry of a chunk.
-    pub fn get(&self, id: &ChunkId) -> Option<IndexEntry> {
-        self.find(id).map(|slot| self.entry(slot))
-    }
-
-    /// All entries, sorted by id.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = IndexEntry> + '_ {
-        (0..self.slots.len()).map(|slot| self.entry(slot))
-    }
-
-    /// Builds a table. Fails on a chunk given twice, or one that lies beyond the largest pack.
-    pub fn build(entries: impl IntoIterator<Item = IndexEntry>) -> Result<Self, FormatError> {
-        let mut builder = Builder::default();
-        for entry in entries {
-            builder.add(entry)?;
-        }
-        builder.finish()
-    }
-}
-
-fn prefix(id: &[u8; 32], bits: u32) -> u32 {
-    let head = u32::from_be_bytes([id[0], id[1], id[2], id[3]]);
-    head.checked_shr(32 - bits).unwrap_or(0)
-}
-
-#[derive(Default)]
-struct Builder {
-    table: ChunkTable,
-    numbers: HashMap<PackId, u32>,
-}
-
-impl Builder {
-    fn add(&mut self, e: IndexEntry) -> Result<(), FormatError> {
-        let end = e.offset.checked_add(e.stored_size.into());
-        let max = u64::from(RepoConfig::MAX_PACK) + super::MAX_CHUNK_PLAINTEXT * 2;
-        let Some(offset) = end.filter(|end| *end <= max).and_then(|_| u32::try_from(e.offset).ok()) else {
-            return Err(FormatError::OutOfBounds { what: "pack offset", found: e.offset, min: 0, max });
-        };
-        let packs = &mut self.table.packs;
-        let pack = *self.numbers.entry(e.pack).or_insert_with(|| {
-            packs.push(e.pack);
-            packs.len() as u32 - 1
-        });
-        let (stored_size, refcount) = (e.stored_size, e.refcount);
-        self.table.slots.push(Slot { id: e.id.0, pack, offset, stored_size, refcount });
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<ChunkTable, FormatError> {
-        let slots = &mut self.table.slots;
-        if !slots.is_sorted_by(|a, b| a.id < b.id) {
-            slots.sort_unstable_by_key(|slot| slot.id);
-        }
-        if let Some(pair) = slots.windows(2).find(|pair| pair[0].id == pair[1].id) {
-            let reason = format!("chunk {} twice", ChunkId(pair[0].id));
-            return Err(FormatError::Invalid { what: "index", reason });
-        }
-        // About four chunks a bucket; ids are hashes, so buckets are even.
-        let bits = (slots.len() as u64 / 4).checked_ilog2().unwrap_or(0).min(24);
-        let mut starts = Vec::with_capacity((1 << bits) + 1);
-        for (at, slot) in slots.iter().enumerate() {
-            while starts.len() <= prefix(&slot.id, bits) as usize {
-                starts.push(at as u32);
-            }
-        }
-        starts.resize((1 << bits) + 1, slots.len() as u32);
-        self.table.bits = bits;
-        self.table.starts = starts;
-        Ok(self.table)
-    }
-}
-
 impl IndexBlob {
     /// Decodes the decompressed plaintext.
     pub fn decode(data: &[u8]) -> Result<Self, FormatError> {
-        let mut r = Reader::new(data);
-        r.array_of("index", 2, 2)?;
-        let generation = r.uint("index generation")?;
-        r.array_of("index map", 1, 1)?;
-        let count = r.map("index map")?;
-        // u32 slots: 4 GiB of plaintext cannot hold more than 2^27 entries.
-        let mut builder = Builder::default();
-        builder.table.slots.reserve_exact(r.capacity(count, 73));
-        for _ in 0..count {
-            let id = ChunkId(r.fixed("chunk id")?);
-            r.array_of("index entry", 4, 4)?;
-            builder.add(IndexEntry {
-                id,
-                refcount: r.u32("refcount")?,
-                stored_size: r.u32("stored size")?,
-                pack: PackId(r.fixed("pack id")?),
-                offset: r.uint("pack offset")?,
-            })?;
+        match Self::decode_from(&mut &*data) {
+            Ok(index) => Ok(index),
+            Err(IndexError::Format(e)) => Err(e),
+            // A slice is never unreadable.
+            Err(IndexError::Read(e)) => Err(FormatError::Invalid { what: "index", reason: e.to_string() }),
         }
-        r.end("index")?;
+    }
+
+    /// Decodes the plaintext as it is decompressed, so that it is never in memory as a whole.
+    ///
+    /// # Errors
+    /// What `source` fails with, and what is wrong with what it gives.
+    pub fn decode_from(source: &mut dyn Read) -> Result<Self, IndexError> {
+        let mut window = Window::new(source);
+        let (generation, count) = window.parse(|r| {
+            r.array_of("index", 2, 2)?;
+            let generation = r.uint("index generation")?;
+            r.array_of("index map", 1, 1)?;
+            Ok((generation, r.map("index map")?))
+        })?;
+        let mut builder = TableBuilder::default();
+        for _ in 0..count {
+            builder.add(window.parse(read_entry)?)?;
+        }
+        window.end()?;
         Ok(IndexBlob { generation, chunks: builder.finish()? })
     }
 
@@ -233,6 +102,73 @@ fn write_id(out: &mut Vec<u8>, id: &[u8; 32]) -> std::io::Result<()> {
         rmp::encode::write_uint(out, u64::from(*byte))?;
     }
     Ok(())
+}
+
+fn read_entry(r: &mut Reader<'_>) -> Result<IndexEntry, FormatError> {
+    let id = ChunkId(r.fixed("chunk id")?);
+    r.array_of("index entry", 4, 4)?;
+    Ok(IndexEntry {
+        id,
+        refcount: r.u32("refcount")?,
+        stored_size: r.u32("stored size")?,
+        pack: PackId(r.fixed("pack id")?),
+        offset: r.uint("pack offset")?,
+    })
+}
+
+/// Bytes that are read at once.
+const WINDOW: usize = 1 << 20;
+/// More than any entry takes, in bytes: two ids of 32 integers of at most 9 bytes, and six numbers.
+const LONGEST_ENTRY: usize = 1 << 10;
+
+/// A part of a plaintext that is read piece by piece.
+struct Window<'s> {
+    source: &'s mut dyn Read,
+    buf: Vec<u8>,
+    start: usize,
+    end: usize,
+    ended: bool,
+}
+
+impl<'s> Window<'s> {
+    fn new(source: &'s mut dyn Read) -> Self {
+        Window { source, buf: vec![0; WINDOW], start: 0, end: 0, ended: false }
+    }
+
+    /// Parses one value of at most [`LONGEST_ENTRY`] bytes.
+    fn parse<T>(
+        &mut self,
+        parse: impl FnOnce(&mut Reader<'_>) -> Result<T, FormatError>,
+    ) -> Result<T, IndexError> {
+        if self.end - self.start < LONGEST_ENTRY {
+            self.fill()?;
+        }
+        let mut reader = Reader::new(&self.buf[self.start..self.end]);
+        let value = parse(&mut reader)?;
+        self.start += reader.position();
+        Ok(value)
+    }
+
+    fn fill(&mut self) -> Result<(), IndexError> {
+        self.buf.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        while !self.ended && self.end < self.buf.len() {
+            match self.source.read(&mut self.buf[self.end..]) {
+                Ok(n) => {
+                    self.ended = n == 0;
+                    self.end += n;
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(IndexError::Read(e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that nothing follows.
+    fn end(&mut self) -> Result<(), IndexError> {
+        self.parse(|r| r.end("index"))
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod pack;
 pub mod pending;
 pub mod snapshot;
 pub mod stream;
+pub mod table;
 pub mod wire;
 
 pub use config::{ChunkerParams, Encryption, RepoConfig};

@@ -229,6 +229,9 @@ impl<'a> Reader<'a> {
             Err(FormatError::OutOfBounds { what, found, min: n, max: n })
         };
         let mut out = [0u8; N];
+        if self.fixed_integers(&mut out) {
+            return Ok(out);
+        }
         if matches!(self.data.get(self.pos), Some(0xc4..=0xc6)) {
             let bytes = self.bytes(what)?;
             if bytes.len() != N {
@@ -245,6 +248,33 @@ impl<'a> Reader<'a> {
             *byte = self.small_byte(what)?;
         }
         Ok(out)
+    }
+
+    /// Reads 32 or so small integers in the form that every writer uses, without a branch for each: ids are
+    /// random, and the millions of them in an index are what decoding it takes. Reads nothing, and returns
+    /// false, when it is anything else.
+    fn fixed_integers<const N: usize>(&mut self, out: &mut [u8; N]) -> bool {
+        let rest = &self.data[self.pos..];
+        let body = match rest {
+            [0xdc, high, low, body @ ..] if usize::from(u16::from_be_bytes([*high, *low])) == N => body,
+            _ => return false,
+        };
+        if body.len() < 2 * N {
+            return false;
+        }
+        let (mut at, mut wrong) = (0, false);
+        for byte in out {
+            // Both lie within 2 * N, since each integer takes at most two bytes.
+            let (first, second) = (body[at], body[at + 1]);
+            let wide = first == 0xcc;
+            *byte = if wide { second } else { first };
+            wrong |= !wide && first >= 0x80;
+            at += 1 + usize::from(wide);
+        }
+        if !wrong {
+            self.pos += 3 + at;
+        }
+        !wrong
     }
 
     /// Skips one value of any type.

@@ -22,6 +22,12 @@ impl ReadOnlyMap {
     }
 }
 
+impl AsRef<[u8]> for ReadOnlyMap {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl Deref for ReadOnlyMap {
     type Target = [u8];
     fn deref(&self) -> &[u8] {

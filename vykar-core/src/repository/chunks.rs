@@ -5,23 +5,38 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Keys, Repository, pack_key};
+use super::{BufferPool, Keys, Repository, pack_key};
 use crate::error::{ObjectError, Result, VykarError};
 use crate::format::{IndexBlob, IndexEntry};
 use crate::id::ChunkId;
 use crate::storage::Backend;
+
+/// Room that is made for an object at once, in bytes: more than any real chunk takes. A longer one grows as
+/// it is read, when its pack is known to be long enough.
+const MAX_STORED: u32 = 40 << 20;
 
 /// Reads and decodes chunks. Shared by threads; holds no cache of its own.
 pub struct ChunkReader {
     backend: Arc<dyn Backend>,
     keys: Arc<Keys>,
     index: RwLock<Arc<IndexBlob>>,
+    buffers: BufferPool,
 }
 
 impl ChunkReader {
     /// Over a decoded index.
     pub fn new(backend: Arc<dyn Backend>, keys: Arc<Keys>, index: IndexBlob) -> Self {
-        ChunkReader { backend, keys, index: RwLock::new(Arc::new(index)) }
+        Self::with_buffers(backend, keys, index, BufferPool::default())
+    }
+
+    /// The same, decoding into buffers of a pool.
+    pub fn with_buffers(
+        backend: Arc<dyn Backend>,
+        keys: Arc<Keys>,
+        index: IndexBlob,
+        buffers: BufferPool,
+    ) -> Self {
+        ChunkReader { backend, keys, index: RwLock::new(Arc::new(index)), buffers }
     }
 
     /// The index as it was last read.
@@ -48,11 +63,11 @@ impl ChunkReader {
     pub fn read(&self, id: &ChunkId) -> Result<Bytes> {
         let entry = self.locate(id)?;
         let damaged = |cause| VykarError::ChunkDamaged { chunk: *id, pack: entry.pack, cause };
-        let mut object = self
-            .backend
-            .get_range(&pack_key(&entry.pack), entry.offset, entry.stored_size as usize)
+        let mut object = self.buffers.take(entry.stored_size.min(MAX_STORED) as usize);
+        self.backend
+            .get_range_into(&pack_key(&entry.pack), entry.offset, entry.stored_size as usize, &mut object)
             .map_err(|e| damaged(ObjectError::Unreadable(e.to_string())))?;
-        self.keys.open_chunk(id, &mut object).map(Bytes::from).map_err(damaged)
+        self.keys.open_chunk_in(id, object, &self.buffers).map_err(damaged)
     }
 
     /// A chunk's plaintext, which must be `size` bytes, as the item that refers to it says.

@@ -1,9 +1,13 @@
 //! What opens a repository's objects.
 
+use bytes::Bytes;
+
+use super::BufferPool;
+use crate::codec;
 use crate::crypto::{ChunkHasher, Engine, engine_for};
-use crate::error::{CryptoError, ObjectError};
+use crate::error::{CodecError, CryptoError, ObjectError};
 use crate::format::envelope::{self, ObjectKind};
-use crate::format::{Encryption, MasterKeys, RepoConfig};
+use crate::format::{Encryption, MAX_CHUNK_PLAINTEXT, MasterKeys, RepoConfig};
 use crate::id::ChunkId;
 
 /// The engine that seals objects and the hasher that names chunks.
@@ -57,10 +61,85 @@ impl Keys {
     /// id is recomputed; with a cipher the authentication tag does that.
     pub fn open_chunk(&self, id: &ChunkId, object: &mut [u8]) -> Result<Vec<u8>, ObjectError> {
         let payload = self.open(ObjectKind::Chunk, id.as_bytes(), object)?;
-        let data = crate::codec::decompress(payload, crate::format::MAX_CHUNK_PLAINTEXT)?;
-        if self.engine.encryption() == Encryption::None && self.hasher.chunk_id(&data)? != *id {
-            return Err(ObjectError::WrongId);
-        }
+        let data = codec::decompress(payload, MAX_CHUNK_PLAINTEXT)?;
+        self.check_id(id, &data)?;
         Ok(data)
+    }
+
+    /// The same for an object in a buffer of `pool`, into another one; or in place, where the chunk is not
+    /// compressed.
+    pub fn open_chunk_in(
+        &self,
+        id: &ChunkId,
+        mut object: Vec<u8>,
+        pool: &BufferPool,
+    ) -> Result<Bytes, ObjectError> {
+        let (len, overhead) = (object.len(), self.engine.overhead());
+        let payload = self.open(ObjectKind::Chunk, id.as_bytes(), &mut object)?;
+        if let Some(data) = codec::stored(payload) {
+            if data.len() as u64 > MAX_CHUNK_PLAINTEXT {
+                return Err(CodecError::TooLarge { max: MAX_CHUNK_PLAINTEXT }.into());
+            }
+            self.check_id(id, data)?;
+            let plain = data.len();
+            // Object tag, header of the cipher, codec byte; the plaintext; the cipher's tag.
+            let from = len - plain - (overhead - self.engine.header_len());
+            object.truncate(from + plain);
+            return Ok(pool.freeze(object, from));
+        }
+        let mut data = Vec::new();
+        codec::decompress_into(payload, MAX_CHUNK_PLAINTEXT, &mut |len| pool.take(len), &mut data)?;
+        self.check_id(id, &data)?;
+        pool.give(object);
+        Ok(pool.freeze(data, 0))
+    }
+
+    fn check_id(&self, id: &ChunkId, data: &[u8]) -> Result<(), ObjectError> {
+        match self.engine.encryption() == Encryption::None && self.hasher.chunk_id(data)? != *id {
+            true => Err(ObjectError::WrongId),
+            false => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Compression, compress::Compressor};
+    use crate::format::{ChunkerParams, RepoConfig};
+
+    #[test]
+    fn chunks_open_the_same_in_both_ways() {
+        for encryption in [Encryption::None, Encryption::Aes256Gcm, Encryption::Chacha20Poly1305] {
+            let config = RepoConfig {
+                version: 2,
+                id: crate::RepositoryId([1; 32]),
+                chunker: ChunkerParams::FILES,
+                encryption,
+                created: String::new(),
+                min_pack_size: 1,
+                max_pack_size: 2,
+            };
+            let master = MasterKeys { encryption_key: [3; 32], chunk_id_key: [4; 32] };
+            let keys = Keys::new(&config, Some(&master)).unwrap();
+            let pool = BufferPool::default();
+            for (len, compression) in [0, 1, 1000, 300_000]
+                .into_iter()
+                .flat_map(|len| [Compression::None, Compression::Lz4, Compression::Zstd(3)].map(|c| (len, c)))
+            {
+                let data: Vec<u8> = (0..len).map(|n: u32| (n / 7) as u8).collect();
+                let id = keys.hasher().chunk_id(&data).unwrap();
+                let mut payload = Vec::new();
+                Compressor::new(compression).unwrap().compress(&data, &mut payload).unwrap();
+                let object = keys.seal(ObjectKind::Chunk, id.as_bytes(), &payload).unwrap();
+                assert_eq!(keys.open_chunk(&id, &mut object.clone()).unwrap(), data);
+                assert_eq!(keys.open_chunk_in(&id, object.clone(), &pool).unwrap(), data);
+                let other = ChunkId([9; 32]);
+                assert!(keys.open_chunk_in(&other, object.clone(), &pool).is_err());
+                for n in 0..object.len().min(40) {
+                    assert!(keys.open_chunk_in(&id, object[..n].to_vec(), &pool).is_err());
+                }
+            }
+        }
     }
 }

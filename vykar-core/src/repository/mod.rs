@@ -1,6 +1,8 @@
 //! A repository: objects of the format in a storage backend, under one set of keys.
 
+pub mod buffers;
 pub mod chunks;
+mod index_copy;
 pub mod items;
 pub mod keys;
 pub mod lock;
@@ -10,6 +12,7 @@ pub mod pack_writer;
 pub mod pin;
 pub mod session;
 
+pub use buffers::BufferPool;
 pub use chunks::ChunkReader;
 pub use keys::Keys;
 pub use lock::{LockOptions, RepositoryLock};

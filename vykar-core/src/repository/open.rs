@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::{CONFIG, ChunkReader, INDEX, INDEX_GENERATION, Keys, Manifest, REPOKEY, pin};
-use crate::codec::{Compression, compress::compress_stream, decompress};
+use super::{CONFIG, ChunkReader, INDEX, INDEX_GENERATION, Keys, Manifest, REPOKEY, index_copy, pin};
+use crate::codec::{Compression, compress::compress_stream, decompress_stream};
 use crate::crypto::kdf::{self, UnwrapError};
 use crate::crypto::{random, random_bytes};
 use crate::error::{CodecError, ObjectError, Result, StorageError, VykarError};
@@ -173,9 +173,8 @@ impl Repository {
         };
         let damaged = |cause: ObjectError| VykarError::damaged(INDEX, cause);
         let payload = self.keys.open(ObjectKind::Index, INDEX_CONTEXT, &mut object).map_err(damaged)?;
-        let plain = decompress(payload, MAX_METADATA_PLAINTEXT).map_err(|e| damaged(e.into()))?;
-        drop(object);
-        IndexBlob::decode(&plain).map_err(|e| damaged(e.into()))
+        let mut plain = decompress_stream(payload, MAX_METADATA_PLAINTEXT).map_err(|e| damaged(e.into()))?;
+        IndexBlob::decode_from(&mut plain).map_err(|e| damaged(e.into()))
     }
 
     /// Writes the index, and its generation's hint (best effort). The caller holds the lock.
@@ -209,6 +208,24 @@ impl Repository {
         self.backend.put(INDEX, &object, PutMode::Replace)?;
         let _ = self.backend.put(INDEX_GENERATION, &generation.to_le_bytes(), PutMode::Replace);
         Ok(())
+    }
+
+    /// Reads the index through a local copy that costs little memory and is made when there is none. The
+    /// copy may be out of date or damaged in ways that only show when a chunk is not found through it: who
+    /// uses it must then read the index itself ([`Repository::read_index`]), and must never conclude from it
+    /// that a chunk is missing. Without a cache directory this is the index itself.
+    pub fn read_index_copy(&self) -> Result<IndexBlob> {
+        let Some(dir) = self.cache_dir() else { return self.read_index() };
+        let hint = self.backend.get(INDEX_GENERATION, 8).ok();
+        let generation = hint.and_then(|hint| hint.try_into().ok()).map(u64::from_le_bytes);
+        if let Some(copy) =
+            generation.and_then(|generation| index_copy::open(&dir, self.keys.hasher(), generation))
+        {
+            return Ok(copy);
+        }
+        let index = self.read_index()?;
+        // A cache that cannot be written costs memory, nothing else.
+        Ok(index_copy::write(&dir, self.keys.hasher(), &index).ok().flatten().unwrap_or(index))
     }
 
     /// A reader of chunks over the current index.

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{Backend, ObjectInfo, PutMode, check_key};
@@ -178,6 +178,18 @@ impl Backend for LocalBackend {
     }
 
     fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Vec<u8>, StorageError> {
+        let mut data = Vec::new();
+        self.get_range_into(key, offset, len, &mut data)?;
+        Ok(data)
+    }
+
+    fn get_range_into(
+        &self,
+        key: &str,
+        offset: u64,
+        len: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StorageError> {
         let file = self.open(key)?;
         let end = offset.saturating_add(len as u64);
         let short = || StorageError::Short { key: key.to_owned(), end };
@@ -185,12 +197,22 @@ impl Backend for LocalBackend {
         if end > file.metadata().map_err(|e| failed("read", key, e))?.len() {
             return Err(short());
         }
-        let mut data = vec![0; len];
-        file.read_exact_at(&mut data, offset).map_err(|e| match e.kind() {
-            io::ErrorKind::UnexpectedEof => short(),
-            _ => failed("read", key, e),
-        })?;
-        Ok(data)
+        out.clear();
+        let mut at = offset;
+        while at < end {
+            // Into what is allocated and not yet used, which need not be zeroed first.
+            out.reserve(len - out.len());
+            let read = rustix::io::pread(&file, rustix::buffer::spare_capacity(out), at);
+            match read.map_err(io::Error::from) {
+                Ok(0) => return Err(short()),
+                Ok(n) => at += n as u64,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(failed("read", key, e)),
+            }
+        }
+        // The capacity may be larger than what was asked for.
+        out.truncate(len);
+        Ok(())
     }
 
     fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {

@@ -52,6 +52,19 @@ pub trait Backend: Send + Sync {
     /// `len` bytes from `offset`; [`StorageError::Short`] when the object ends before.
     fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Vec<u8>, StorageError>;
 
+    /// The same into a buffer, whose contents are replaced; it has room for them where the caller wants to
+    /// save the allocation.
+    fn get_range_into(
+        &self,
+        key: &str,
+        offset: u64,
+        len: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StorageError> {
+        *out = self.get_range(key, offset, len)?;
+        Ok(())
+    }
+
     /// Writes a whole object. When this returns the object is durable and visible in full; when it
     /// fails, the key is as it was, or holds the whole object.
     fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError>;
@@ -113,6 +126,9 @@ mod tests {
         assert_eq!(b.get("config", 10).unwrap(), b"three");
         assert_eq!(b.get_range("config", 1, 3).unwrap(), b"hre");
         assert_eq!(b.get_range("config", 5, 0).unwrap(), b"");
+        let mut reused = b"longer than that".to_vec();
+        b.get_range_into("config", 1, 3, &mut reused).unwrap();
+        assert_eq!(reused, b"hre");
         assert!(matches!(b.get_range("config", 3, 3), Err(StorageError::Short { end: 6, .. })));
         assert!(matches!(b.get_range("config", u64::MAX, 3), Err(StorageError::Short { .. })));
         b.put("packs/ab/abcd", b"", PutMode::Replace).unwrap();

@@ -1,12 +1,15 @@
 //! From items in any order to a [`Tree`].
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
+use std::sync::Arc;
 
-use hashbrown::HashTable;
-use vykar_core::format::{Item, ItemType};
+use hashbrown::hash_table::Entry;
+use hashbrown::{DefaultHashBuilder, HashTable};
+use vykar_core::ChunkId;
+use vykar_core::format::{IndexBlob, Item, ItemType};
 
-use super::{MAX_NODES, Meta, NAME_MAX, Node, NodeId, Piece, Tree};
+use super::{HAS_XATTRS, IS_LINKED, MAX_NODES, Meta, NAME_MAX, Node, NodeId, Piece, Tree};
 use crate::xattr;
 
 /// A tree that is too large for this program.
@@ -24,32 +27,31 @@ const BELOW_A_FILE: &str = "lies below something that is not a directory";
 const HAS_CHILDREN: &str = "a second item for a directory that has contents, and not a directory itself";
 const LONG_NAME: &str = "a name is longer than 255 bytes";
 
-/// A node while the tree grows. `node.parent` is a draft's number, and `node.count` of a directory
-/// how many children it has so far.
-struct Draft {
-    node: Node,
-    /// Number in `Builder::groups` plus one; zero for none.
-    group: u32,
-    /// Number in `Builder::xattr_sets` plus one; zero for none.
-    xattrs: u32,
-}
-
 /// Called with the path of an item that is left out and the reason.
 pub type Report<'r> = &'r mut dyn FnMut(&[u8], &str);
 
 /// Collects items and makes the tree.
+///
+/// Until the tree is finished a node's `parent` is a number in `nodes` as they were added, and the `count` of a
+/// directory is how many children it has so far.
 pub struct Builder<'r> {
-    drafts: Vec<Draft>,
+    nodes: Vec<Node>,
     names: Vec<u8>,
     pieces: Vec<Piece>,
-    /// All drafts by parent and name.
-    index: HashTable<NodeId>,
-    hasher: RandomState,
-    /// The directory of the last item, and where each of its components ends and which draft it is.
+    /// All nodes by parent and name.
+    by_name: HashTable<NodeId>,
+    hasher: DefaultHashBuilder,
+    index: Arc<IndexBlob>,
+    strangers: Vec<ChunkId>,
+    stranger_numbers: HashMap<ChunkId, u32>,
+    /// The directory of the last item, and where each of its components ends and which node it is.
     /// A walk keeps siblings together, so this finds nearly every parent.
     dir: Vec<u8>,
     dir_parts: Vec<(usize, NodeId)>,
-    groups: Vec<(u64, u64)>,
+    /// Nodes with [`IS_LINKED`] and the device and inode they had; the last entry of a node counts.
+    groups: Vec<(NodeId, (u64, u64))>,
+    /// Nodes with [`HAS_XATTRS`] and a number in `xattr_sets`; the last entry of a node counts.
+    xattrs: Vec<(NodeId, u32)>,
     /// Many files have the same attributes, so equal sets are kept once.
     xattr_sets: Vec<(u32, u32)>,
     xattr_bytes: Vec<u8>,
@@ -64,25 +66,35 @@ fn bounded(n: usize, what: &'static str) -> Result<u32, BuildError> {
 }
 
 impl<'r> Builder<'r> {
-    /// A tree of the root alone. Directories that have no item become `made_up`.
-    pub fn new(root: Meta, made_up: Meta, report: Report<'r>) -> Self {
-        let mut builder = Builder {
-            drafts: Vec::new(),
+    /// A tree of the root alone. Directories that have no item become `made_up`. `index` should know the
+    /// chunks of the files, but need not.
+    pub fn new(root: Meta, made_up: Meta, index: Arc<IndexBlob>, report: Report<'r>) -> Self {
+        Builder {
+            nodes: vec![Node::new(Tree::ROOT, root)],
             names: Vec::new(),
             pieces: Vec::new(),
-            index: HashTable::new(),
-            hasher: RandomState::new(),
+            by_name: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            index,
+            strangers: Vec::new(),
+            stranger_numbers: HashMap::new(),
             dir: Vec::new(),
             dir_parts: Vec::new(),
             groups: Vec::new(),
+            xattrs: Vec::new(),
             xattr_sets: Vec::new(),
             xattr_bytes: Vec::new(),
             xattr_index: HashMap::new(),
             made_up,
             report,
-        };
-        builder.drafts.push(Draft::new(Tree::ROOT, root));
-        builder
+        }
+    }
+
+    /// Makes room for this many items; more or fewer may come.
+    pub fn expect(&mut self, items: usize) {
+        self.nodes.reserve(items);
+        let (nodes, names, hasher) = (&self.nodes, &self.names, &self.hasher);
+        self.by_name.reserve(items, |at| hash_of(hasher, nodes, names, *at));
     }
 
     /// Adds an item that follows the format's rules.
@@ -104,12 +116,9 @@ impl<'r> Builder<'r> {
             (self.report)(path, BELOW_A_FILE);
             return Ok(());
         };
-        let Some(at) = self.find(parent, name) else {
-            let at = self.insert(parent, name)?;
-            return self.fill(at, item);
-        };
-        let old = &self.drafts[at as usize].node;
-        if old.meta.is_dir() && item.kind != ItemType::Directory {
+        let (at, is_new) = self.find_or_insert(parent, name)?;
+        let old = &self.nodes[at as usize];
+        if !is_new && old.meta.is_dir() && item.kind != ItemType::Directory {
             if old.count > 0 {
                 (self.report)(path, HAS_CHILDREN);
                 return Ok(());
@@ -134,11 +143,10 @@ impl<'r> Builder<'r> {
             while let Some(rest) = dir.get(from..).filter(|rest| !rest.is_empty()) {
                 let len = rest.iter().position(|c| *c == b'/').unwrap_or(rest.len());
                 let name = &rest[..len];
-                at = match self.find(at, name) {
-                    Some(found) if self.drafts[found as usize].node.meta.is_dir() => found,
-                    Some(_) => return Ok(None),
-                    None => self.insert(at, name)?,
-                };
+                at = self.find_or_insert(at, name)?.0;
+                if !self.nodes[at as usize].meta.is_dir() {
+                    return Ok(None);
+                }
                 let end = from + len;
                 self.dir_parts.push((end, at));
                 self.dir.clear();
@@ -149,35 +157,31 @@ impl<'r> Builder<'r> {
         Ok(Some(self.dir_parts.last().map_or(Tree::ROOT, |(_, node)| *node)))
     }
 
-    fn find(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
+    /// Finds a node, or adds a made-up directory; says whether it was added.
+    fn find_or_insert(&mut self, parent: NodeId, name: &[u8]) -> Result<(NodeId, bool), BuildError> {
         let hash = self.hasher.hash_one((parent, name));
+        let (nodes, names, hasher) = (&self.nodes, &self.names, &self.hasher);
         let same = |at: &NodeId| {
-            let node = &self.drafts[*at as usize].node;
-            node.parent == parent && name_of(&self.names, node) == name
+            let node = &nodes[*at as usize];
+            node.parent == parent && name_of(names, node) == name
         };
-        self.index.find(hash, same).copied()
-    }
-
-    /// Adds a made-up directory.
-    fn insert(&mut self, parent: NodeId, name: &[u8]) -> Result<NodeId, BuildError> {
-        let at = bounded(self.drafts.len(), "files")?;
+        let vacant = match self.by_name.entry(hash, same, |at| hash_of(hasher, nodes, names, *at)) {
+            Entry::Occupied(found) => return Ok((*found.get(), false)),
+            Entry::Vacant(vacant) => vacant,
+        };
+        let at = bounded(nodes.len(), "files")?;
         if at >= MAX_NODES {
             return Err(BuildError { what: "files", max: MAX_NODES.into() });
         }
-        let mut draft = Draft::new(parent, self.made_up);
-        draft.node.name = bounded(self.names.len(), "bytes of names")?;
+        let mut node = Node::new(parent, self.made_up);
+        node.name = bounded(names.len(), "bytes of names")?;
         // add() looked at its length; a longer one would only be cut.
-        draft.node.name_len = u8::try_from(name.len()).unwrap_or(u8::MAX);
+        node.name_len = u8::try_from(name.len()).unwrap_or(u8::MAX);
+        vacant.insert(at);
         self.names.extend_from_slice(name);
-        self.drafts.push(draft);
-        self.drafts[parent as usize].node.count += 1;
-        let hash = self.hasher.hash_one((parent, name));
-        let (drafts, names, hasher) = (&self.drafts, &self.names, &self.hasher);
-        self.index.insert_unique(hash, at, |at| {
-            let node = &drafts[*at as usize].node;
-            hasher.hash_one((node.parent, name_of(names, node)))
-        });
-        Ok(at)
+        self.nodes.push(node);
+        self.nodes[parent as usize].count += 1;
+        Ok((at, true))
     }
 
     fn fill(&mut self, at: NodeId, item: &Item<'_>) -> Result<(), BuildError> {
@@ -185,7 +189,7 @@ impl<'r> Builder<'r> {
         let (start, count);
         match item.kind {
             ItemType::Directory => {
-                let old = &self.drafts[at as usize].node;
+                let old = &self.nodes[at as usize];
                 (start, count) = (0, if old.meta.is_dir() { old.count } else { 0 });
             }
             ItemType::RegularFile => {
@@ -193,7 +197,8 @@ impl<'r> Builder<'r> {
                 let mut end = 0u64;
                 for chunk in &item.chunks {
                     end = end.saturating_add(chunk.size.into());
-                    self.pieces.push(Piece { id: chunk.id, end });
+                    let slot = self.slot(&chunk.id)?;
+                    self.pieces.push(Piece::new(slot, end));
                 }
                 count = bounded(item.chunks.len(), "chunks")?;
                 meta.size = end.min(MAX_SIZE);
@@ -206,151 +211,212 @@ impl<'r> Builder<'r> {
                 meta.size = count.into();
             }
         }
-        let group = match item.hardlink {
-            Some(key) => {
-                self.groups.push(key);
-                bounded(self.groups.len(), "hard links")?
-            }
-            None => 0,
-        };
-        let xattrs = self.xattr_set(item)?;
-        let draft = &mut self.drafts[at as usize];
-        (draft.group, draft.xattrs) = (group, xattrs);
-        draft.node = Node { meta, nlink: nlink_of(&meta), start, count, ..draft.node };
+        let mut flags = 0;
+        if let Some(key) = item.hardlink {
+            self.groups.push((at, key));
+            flags |= IS_LINKED;
+        }
+        if let Some(set) = self.xattr_set(item)? {
+            self.xattrs.push((at, set));
+            flags |= HAS_XATTRS;
+        }
+        let node = &mut self.nodes[at as usize];
+        *node = Node { meta, flags, nlink: nlink_of(&meta), start, count, ..*node };
         Ok(())
     }
 
-    fn xattr_set(&mut self, item: &Item<'_>) -> Result<u32, BuildError> {
+    /// A chunk's slot in the index, or a number behind those.
+    fn slot(&mut self, id: &ChunkId) -> Result<u32, BuildError> {
+        let table = &self.index.chunks;
+        if let Some(slot) = table.find(id) {
+            return bounded(slot, "chunks");
+        }
+        if let Some(number) = self.stranger_numbers.get(id) {
+            return Ok(*number);
+        }
+        let number = bounded(table.len() + self.strangers.len(), "chunks")?;
+        self.strangers.push(*id);
+        self.stranger_numbers.insert(*id, number);
+        Ok(number)
+    }
+
+    /// The number of an item's set of attributes; `None` when it has none.
+    fn xattr_set(&mut self, item: &Item<'_>) -> Result<Option<u32>, BuildError> {
         if item.xattrs.is_none() {
-            return Ok(0);
+            return Ok(None);
         }
         let mut bytes = Vec::new();
         xattr::encode(item, &mut bytes, &mut |reason| (self.report)(item.path_bytes(), reason));
         if bytes.is_empty() {
-            return Ok(0);
+            return Ok(None);
         }
         if let Some(known) = self.xattr_index.get(&bytes) {
-            return Ok(*known);
+            return Ok(Some(*known));
         }
+        let number = bounded(self.xattr_sets.len(), "sets of extended attributes")?;
         let start = bounded(self.xattr_bytes.len(), "bytes of extended attributes")?;
         self.xattr_sets.push((start, bounded(bytes.len(), "bytes of extended attributes")?));
         self.xattr_bytes.extend_from_slice(&bytes);
-        let number = bounded(self.xattr_sets.len(), "sets of extended attributes")?;
         self.xattr_index.insert(bytes, number);
-        Ok(number)
+        Ok(Some(number))
     }
 
-    /// Sorts, numbers and packs what was added.
+    /// Sorts, numbers and packs what was added. Nodes change places within their array: a second one would
+    /// double what a large snapshot takes for a moment.
     pub fn finish(mut self) -> Result<Tree, BuildError> {
-        drop((std::mem::take(&mut self.index), std::mem::take(&mut self.xattr_index)));
+        self.by_name = HashTable::new();
+        self.xattr_index = HashMap::new();
+        self.stranger_numbers = HashMap::new();
         let children = self.sorted_children();
-        let mut order: Vec<NodeId> = Vec::with_capacity(self.drafts.len());
-        let mut nodes: Vec<Node> = Vec::with_capacity(self.drafts.len());
+        let mut order: Vec<NodeId> = Vec::with_capacity(self.nodes.len());
         let mut names = Vec::with_capacity(self.names.len());
         order.push(Tree::ROOT);
+        let mut number = 0;
         // Breadth first: the children of the directory that is packed go to the end of the queue.
-        while let Some(at) = order.get(nodes.len()).copied() {
-            let mut node = self.drafts[at as usize].node;
-            let number = nodes.len() as NodeId;
-            let name = name_of(&self.names, &node);
+        while let Some(at) = order.get(number).copied() {
+            let old = self.nodes[at as usize];
+            let node = &mut self.nodes[at as usize];
             node.name = bounded(names.len(), "bytes of names")?;
-            names.extend_from_slice(name);
-            if node.meta.is_dir() {
-                let from = node.start as usize;
+            names.extend_from_slice(name_of(&self.names, &old));
+            if old.meta.is_dir() {
                 node.start = order.len() as NodeId;
-                for child in &children[from..from + node.count as usize] {
-                    let draft = &mut self.drafts[*child as usize];
-                    draft.node.parent = number;
-                    node.nlink += u32::from(draft.node.meta.is_dir());
+                let mut directories = 0;
+                for child in &children[old.range()] {
+                    let child_node = &mut self.nodes[*child as usize];
+                    child_node.parent = number as NodeId;
+                    directories += u32::from(child_node.meta.is_dir());
                     order.push(*child);
                 }
-            } else if node.meta.kind() == libc::S_IFLNK {
-                let target = node.range();
+                self.nodes[at as usize].nlink += directories;
+            } else if old.meta.kind() == libc::S_IFLNK {
                 node.start = bounded(names.len(), "bytes of names")?;
-                names.extend_from_slice(self.names.get(target).unwrap_or_default());
+                names.extend_from_slice(self.names.get(old.range()).unwrap_or_default());
             }
-            node.has_xattrs = self.drafts[at as usize].xattrs > 0;
-            nodes.push(node);
+            number += 1;
         }
+        drop((children, std::mem::take(&mut self.names)));
+        let (xattrs, groups) = self.renumbered(&order);
+        permute(&mut self.nodes, order);
+        names.shrink_to_fit();
+        self.nodes.shrink_to_fit();
         self.pieces.shrink_to_fit();
         let mut tree = Tree {
-            nodes,
+            nodes: self.nodes,
             names,
-            pieces: std::mem::take(&mut self.pieces),
-            xattrs: self.xattr_table(&order),
-            xattr_bytes: std::mem::take(&mut self.xattr_bytes),
+            pieces: self.pieces,
+            xattrs,
+            xattr_bytes: self.xattr_bytes,
             links: Vec::new(),
+            index: self.index,
+            strangers: self.strangers,
         };
-        tree.names.shrink_to_fit();
-        self.join_links(&mut tree, &order);
+        join_links(&mut tree, &groups);
         Ok(tree)
     }
 
-    /// All drafts but the root grouped by parent and sorted by name; a directory's begin at its
-    /// `start` then.
+    /// All nodes but the root grouped by parent and sorted by name; a directory's begin at its `start` then.
     fn sorted_children(&mut self) -> Vec<NodeId> {
         let mut next = 0u32;
-        for draft in self.drafts.iter_mut().filter(|d| d.node.meta.is_dir()) {
-            draft.node.start = next;
-            // Every draft is one directory's child, so this stays below their number.
-            next += draft.node.count;
+        for node in self.nodes.iter_mut().filter(|n| n.meta.is_dir()) {
+            node.start = next;
+            // Every node is one directory's child, so this stays below their number.
+            next += node.count;
         }
         let mut children = vec![0; next as usize];
-        let mut filled: Vec<u32> = vec![0; self.drafts.len()];
-        for at in 1..self.drafts.len() {
-            let parent = self.drafts[at].node.parent as usize;
-            let place = self.drafts[parent].node.start + filled[parent];
-            children[place as usize] = at as NodeId;
-            filled[parent] += 1;
+        for at in 1..self.nodes.len() {
+            let parent = self.nodes[at].parent as usize;
+            let start = &mut self.nodes[parent].start;
+            children[*start as usize] = at as NodeId;
+            *start += 1;
         }
-        let name = |at: &NodeId| name_of(&self.names, &self.drafts[*at as usize].node);
-        for draft in self.drafts.iter().filter(|d| d.node.meta.is_dir() && d.node.count > 1) {
-            children[draft.node.range()].sort_unstable_by(|a, b| name(a).cmp(name(b)));
+        for node in self.nodes.iter_mut().filter(|n| n.meta.is_dir()) {
+            node.start -= node.count;
+        }
+        let name = |at: &NodeId| name_of(&self.names, &self.nodes[*at as usize]);
+        for node in self.nodes.iter().filter(|n| n.meta.is_dir() && n.count > 1) {
+            children[node.range()].sort_unstable_by(|a, b| name(a).cmp(name(b)));
         }
         children
     }
 
-    fn xattr_table(&self, order: &[NodeId]) -> Vec<(NodeId, u32, u32)> {
-        let mut table = Vec::new();
+    /// The tables of attributes and of hard links by the nodes' numbers in the tree, sorted by them.
+    fn renumbered(&mut self, order: &[NodeId]) -> (Vec<(NodeId, u32, u32)>, Vec<(NodeId, (u64, u64))>) {
+        let (xattrs, groups) = (std::mem::take(&mut self.xattrs), std::mem::take(&mut self.groups));
+        if xattrs.is_empty() && groups.is_empty() {
+            return Default::default();
+        }
+        let mut numbers = vec![0; order.len()];
         for (number, at) in order.iter().enumerate() {
-            let set = self.drafts[*at as usize].xattrs as usize;
-            if let Some((start, len)) = set.checked_sub(1).and_then(|set| self.xattr_sets.get(set)) {
-                table.push((number as NodeId, *start, *len));
-            }
+            numbers[*at as usize] = number as NodeId;
         }
-        table.shrink_to_fit();
-        table
-    }
-
-    /// Names with one device and inode are one file, if their contents are the same. The first in the
-    /// tree stands for it.
-    fn join_links(&self, tree: &mut Tree, order: &[NodeId]) {
-        let mut first: HashMap<((u64, u64), &[Piece]), NodeId> = HashMap::new();
-        let mut links = Vec::new();
-        for (number, at) in order.iter().enumerate() {
-            let draft = &self.drafts[*at as usize];
-            let Some(group) = (draft.group as usize).checked_sub(1) else { continue };
-            let pieces = tree.pieces.get(draft.node.range()).unwrap_or_default();
-            let number = number as NodeId;
-            let stands = *first.entry((self.groups[group], pieces)).or_insert(number);
-            if stands != number {
-                tree.nodes[stands as usize].nlink += 1;
-                links.push((number, stands));
-            }
-        }
-        for (name, stands) in &links {
-            tree.nodes[*name as usize].nlink = tree.nodes[*stands as usize].nlink;
-        }
-        links.shrink_to_fit();
-        tree.links = links;
+        let nodes = &self.nodes;
+        let has = |at: NodeId, flag: u8| nodes[at as usize].flags & flag != 0;
+        let xattrs = last_of_each(xattrs, |at| has(at, HAS_XATTRS).then(|| numbers[at as usize]));
+        let place = |(number, set): (NodeId, u32)| {
+            let (start, len) = self.xattr_sets.get(set as usize).copied().unwrap_or_default();
+            (number, start, len)
+        };
+        let groups = last_of_each(groups, |at| has(at, IS_LINKED).then(|| numbers[at as usize]));
+        (xattrs.into_iter().map(place).collect(), groups)
     }
 }
 
-impl Draft {
+/// Gives the entries their nodes' new numbers, leaves out those that have none and all but the last of each,
+/// and sorts them.
+fn last_of_each<T>(
+    mut entries: Vec<(NodeId, T)>,
+    number: impl Fn(NodeId) -> Option<NodeId>,
+) -> Vec<(NodeId, T)> {
+    entries.reverse();
+    let mut entries: Vec<_> =
+        entries.into_iter().filter_map(|(at, value)| Some((number(at)?, value))).collect();
+    // Stable, so that the last one that was added is the first of its node.
+    entries.sort_by_key(|(at, _)| *at);
+    entries.dedup_by_key(|(at, _)| *at);
+    entries.shrink_to_fit();
+    entries
+}
+
+/// Names with one device and inode are one file, if their contents are the same. The first in the
+/// tree stands for it.
+fn join_links(tree: &mut Tree, groups: &[(NodeId, (u64, u64))]) {
+    let mut first: HashMap<((u64, u64), &[Piece]), NodeId> = HashMap::new();
+    let mut links = Vec::new();
+    for (number, group) in groups {
+        let range = tree.nodes[*number as usize].range();
+        let pieces = tree.pieces.get(range).unwrap_or_default();
+        let stands = *first.entry((*group, pieces)).or_insert(*number);
+        if stands != *number {
+            tree.nodes[stands as usize].nlink += 1;
+            links.push((*number, stands));
+        }
+    }
+    for (name, stands) in &links {
+        tree.nodes[*name as usize].nlink = tree.nodes[*stands as usize].nlink;
+    }
+    links.shrink_to_fit();
+    tree.links = links;
+}
+
+/// Puts what is at `order[n]` to place `n`, for all `n`. `order` holds each place once.
+fn permute(nodes: &mut [Node], mut order: Vec<NodeId>) {
+    for first in 0..order.len() {
+        let mut at = first;
+        loop {
+            let from = order[at] as usize;
+            order[at] = at as NodeId;
+            if from == first {
+                break;
+            }
+            nodes.swap(at, from);
+            at = from;
+        }
+    }
+}
+
+impl Node {
     fn new(parent: NodeId, meta: Meta) -> Self {
-        let nlink = nlink_of(&meta);
-        let node = Node { meta, has_xattrs: false, name_len: 0, name: 0, parent, nlink, start: 0, count: 0 };
-        Draft { node, group: 0, xattrs: 0 }
+        Node { meta, flags: 0, name_len: 0, name: 0, parent, nlink: nlink_of(&meta), start: 0, count: 0 }
     }
 }
 
@@ -361,6 +427,11 @@ fn nlink_of(meta: &Meta) -> u32 {
 fn name_of<'n>(names: &'n [u8], node: &Node) -> &'n [u8] {
     let from = node.name as usize;
     names.get(from..from + usize::from(node.name_len)).unwrap_or_default()
+}
+
+fn hash_of(hasher: &DefaultHashBuilder, nodes: &[Node], names: &[u8], at: NodeId) -> u64 {
+    let node = &nodes[at as usize];
+    hasher.hash_one((node.parent, name_of(names, node)))
 }
 
 /// The kernel takes a larger size for a broken file system.

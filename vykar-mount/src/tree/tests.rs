@@ -3,7 +3,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use vykar_core::ChunkId;
-use vykar_core::format::{ChunkRef, Item, ItemType};
+use vykar_core::format::index::ChunkTable;
+use vykar_core::format::{ChunkRef, IndexEntry, Item, ItemType};
 
 use super::*;
 
@@ -14,7 +15,7 @@ fn build(items: &[Item<'_>]) -> (Tree, Vec<String>) {
     let mut report = |path: &[u8], reason: &str| {
         problems.push(format!("{}: {reason}", String::from_utf8_lossy(path)));
     };
-    let mut builder = Builder::new(MADE_UP, MADE_UP, &mut report);
+    let mut builder = Builder::new(MADE_UP, MADE_UP, Arc::default(), &mut report);
     for item in items {
         builder.add(item).unwrap();
     }
@@ -169,8 +170,40 @@ fn pieces_are_cumulative() {
         ..Item::new("f", ItemType::RegularFile)
     };
     let (tree, _) = build(&[item]);
-    assert_eq!(tree.pieces(1).iter().map(|p| p.end).collect::<Vec<_>>(), [10, 10, 15]);
-    assert!(tree.pieces(0).is_empty() && tree.pieces(99).is_empty());
+    let content = tree.content(1);
+    assert_eq!((0..4).map(|at| content.range(at)).collect::<Vec<_>>(), [0..10, 10..10, 10..15, 15..15]);
+    assert_eq!([0, 9, 10, 14, 15].map(|offset| content.find(offset)), [0, 0, 2, 2, 3]);
+    assert_eq!((content.size(), content.chunks().last()), (15, Some((2, 5))));
+    assert!(tree.content(0).is_empty() && tree.content(99).is_empty());
+}
+
+#[test]
+fn chunks_are_named_by_the_index_and_those_it_does_not_know_by_themselves() {
+    let entry = |n: u8| IndexEntry {
+        id: ChunkId([n; 32]),
+        refcount: 1,
+        stored_size: 1,
+        pack: vykar_core::PackId([0; 32]),
+        offset: 13,
+    };
+    let chunks = ChunkTable::build([entry(1), entry(3)]).unwrap();
+    let index = Arc::new(IndexBlob { generation: 1, chunks });
+    let chunk = |n: u8| ChunkRef { id: ChunkId([n; 32]), size: 1 << 20, stored_size: 0 };
+    let ids = [3, 2, 1, 2, 9];
+    let item = Item { chunks: ids.map(chunk).to_vec(), ..Item::new("f", ItemType::RegularFile) };
+    let mut report = |_: &[u8], _: &str| {};
+    let mut builder = Builder::new(MADE_UP, MADE_UP, index, &mut report);
+    builder.add(&item).unwrap();
+    let tree = builder.finish().unwrap();
+    let content = tree.content(1);
+    assert_eq!([0, 1, 2, 3, 4].map(|at| content.id(at)), ids.map(|n| ChunkId([n; 32])));
+    assert_eq!(tree.strangers.len(), 2);
+}
+
+#[test]
+fn large_offsets_fit() {
+    let end = (5 << 40) + 7;
+    assert_eq!(Piece::new(1, end).end(), end);
 }
 
 /// What the builder promises, on a map of paths.
@@ -242,7 +275,7 @@ fn a_million_items() {
     let items: Vec<_> = paths.iter().map(|p| if p.ends_with(".rs") { file(p, 9) } else { dir(p) }).collect();
     let start = std::time::Instant::now();
     let mut report = |_: &[u8], _: &str| {};
-    let mut builder = Builder::new(MADE_UP, MADE_UP, &mut report);
+    let mut builder = Builder::new(MADE_UP, MADE_UP, Arc::default(), &mut report);
     for item in &items {
         builder.add(item).unwrap();
     }
