@@ -121,6 +121,9 @@ pub enum Command {
         /// Let other users look, as far as permissions allow them
         #[arg(long)]
         allow_other: bool,
+        /// Let nobody run programs that lie in the mount
+        #[arg(long)]
+        noexec: bool,
     },
     /// Unmount a vykar mount
     Umount {

@@ -7,12 +7,22 @@ mod context;
 mod exit;
 mod platform;
 mod render;
+mod watchdog;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 fn main() -> ExitCode {
+    let called = std::env::args_os().next().unwrap_or_default();
+    match Path::new(&called).file_name().and_then(|name| name.to_str()) {
+        Some(watchdog::NAME) => watchdog::run().into(),
+        _ => command(),
+    }
+}
+
+fn command() -> ExitCode {
     let args = args::Args::parse();
     context::raise_file_limit();
     match commands::run(args) {
