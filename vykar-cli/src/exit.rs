@@ -108,9 +108,10 @@ impl From<VykarError> for CliError {
             V::WrongPassphrase { .. } => {
                 (Exit::Passphrase, Some("if it is certainly right, keys/repokey may be damaged"))
             }
-            V::NoPassphrase { .. } => {
-                (Exit::Passphrase, Some("set VYKAR_PASSPHRASE, give --passcommand, or run on a terminal"))
-            }
+            V::NoPassphrase { .. } => (
+                Exit::Passphrase,
+                Some("set VYKAR_PASSPHRASE, give --passphrase-file or --passcommand, or run on a terminal"),
+            ),
             V::IdentityChanged { .. } => (
                 Exit::NoRepository,
                 Some("if the repository was really replaced, accept the new one with --trust-repo"),

@@ -5,6 +5,7 @@ mod background;
 mod commands;
 mod context;
 mod exit;
+mod mount_helper;
 mod platform;
 mod render;
 mod watchdog;
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
     let called = std::env::args_os().next().unwrap_or_default();
     match Path::new(&called).file_name().and_then(|name| name.to_str()) {
         Some(watchdog::NAME) => watchdog::run().into(),
+        Some(name) if mount_helper::NAMES.contains(&name) => mount_helper::run().into(),
         _ => command(),
     }
 }
