@@ -4,8 +4,9 @@ CARGO ?= cargo
 PREFIX ?= $(HOME)/.cargo
 
 SBIN ?= /sbin
+SOAK_SECONDS ?= 600
 
-.PHONY: help needs fmt-check lint test pre-commit build install install-mount-helper demo
+.PHONY: help needs fmt-check lint test soak pre-commit build install install-mount-helper demo
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -22,7 +23,10 @@ lint: ## clippy; a warning is an error
 test: needs ## all tests, real mounts included
 	$(CARGO) test --workspace --locked
 
-pre-commit: needs fmt-check lint test ## the three above
+soak: needs ## ten minutes of readers and changing snapshots on a real mount; SOAK_SECONDS=n for another time
+	VYKAR_SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --workspace --locked --test e2e -- --nocapture soak::
+
+pre-commit: needs fmt-check lint test ## formatting, lints and all tests, as it must be for every change
 
 build: ## an optimised binary in target/release/vykar
 	@scripts/needs build

@@ -19,5 +19,6 @@ mod platform;
 mod processes;
 mod real;
 mod roundtrip;
+mod soak;
 mod sources;
 mod tree;
