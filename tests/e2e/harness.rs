@@ -1,5 +1,7 @@
 //! Running the built program, and cleaning up behind it.
 
+mod platform;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -87,7 +89,7 @@ fn open_fuse_to_all(folder: &Path) {
     if device.mode() & 0o006 == 0o006 {
         return;
     }
-    let own = super::platform::own_mounts();
+    let own = platform::own_mounts();
     assert!(own.is_ok(), "only root may open /dev/fuse here, and {own:?}: chmod 666 /dev/fuse");
     let node = folder.join("fuse");
     let run = |program: &str, args: &[&str]| silent(Command::new(program).args(args));

@@ -7,11 +7,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::harness::{MOUNTS, Mount, Run, World, eventually, exit, is_mounted, is_root, note, wait};
 use super::processes::{
-    Foreground, environment, kill, memory, open_files, runs, server_of, status, users, watchdog_of,
+    Foreground, children_of, environment, kill, memory, name, open_files, runs, server_of, status, users,
+    watchdog_of,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -151,7 +152,7 @@ fn a_watchdog_outlives_the_signals_that_end_a_mount_and_holds_no_secret() {
     let mut child = shell.args(["-c", &line]).stdout(Stdio::null()).spawn().unwrap();
     let _mount = Mount::adopt(at.clone());
     eventually("mounting", || is_mounted(&at) && read(&world, &at).code == 0);
-    let server = rustix::process::Pid::from_child(&child);
+    let server = Pid::from_child(&child);
     let watchdog = watchdog_of(server);
     eventually("settling", || open_files(watchdog).len() == 3);
     assert_eq!(open_files(watchdog)[1..], [Path::new("/dev/null"), Path::new("/dev/null")]);
@@ -350,6 +351,28 @@ fn what_goes_wrong_in_the_background_is_said_with_its_exit_code() {
         world.run(args(&at)).exits(exit::PASSPHRASE).one_message().says("passphrase");
         assert!(!is_mounted(&at));
     }
+}
+
+#[test]
+fn a_background_process_that_is_killed_before_it_is_ready_is_reported() {
+    let world = world(false);
+    let at = world.folder("at");
+    let mut command = world.command();
+    command.env_remove("VYKAR_PASSPHRASE").arg("-R").arg(&world.repo).arg("mount").arg(&at);
+    command.args(["--background", "--passcommand", "exec sleep 300"]).stderr(Stdio::piped());
+    let mut caller = command.spawn().unwrap();
+    let pid = Pid::from_child(&caller);
+    let below = |pid: &Pid| children_of(*pid);
+    let asks = |child: &Pid| below(child).iter().any(|pid| name(*pid) == "sleep");
+    eventually("the pass command", || below(&pid).iter().any(asks));
+    let child = below(&pid)[0];
+    let rest = below(&child);
+    kill(child);
+    let ended = wait(&mut caller, SOON).expect("it should end with its child");
+    rest.into_iter().filter(|pid| runs(*pid)).for_each(kill);
+    let said = std::io::read_to_string(caller.stderr.take().unwrap()).unwrap();
+    assert_eq!(ended.code(), Some(exit::FAILURE), "{said}");
+    assert!(said.contains("killed"), "{said}");
 }
 
 #[test]

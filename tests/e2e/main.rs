@@ -15,7 +15,6 @@ mod harness;
 mod life;
 mod mount_helper;
 mod mounts;
-mod platform;
 mod processes;
 mod real;
 mod roundtrip;

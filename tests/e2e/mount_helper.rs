@@ -55,7 +55,7 @@ fn the_helper_mounts_in_the_background_and_says_nothing() {
     let world = world();
     let at = world.folder("at");
     for name in ["mount.fuse.vykar", "mount.vykar"] {
-        let more = ",nosuid,nodev,noatime,_netdev,nofail,x-systemd.automount,cache_size=8,threads=2";
+        let more = ",nosuid,nodev,noatime,_netdev,nofail,x-systemd.automount,cache_size=32,threads=2";
         let run = mount(&world, name, &at, more).ok();
         assert_eq!((run.out().as_str(), run.stderr.as_str()), ("", ""));
         let mount = Mount::adopt(at.clone());

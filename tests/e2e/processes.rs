@@ -70,7 +70,8 @@ fn proc_file(pid: Pid, name: &str) -> PathBuf {
     PathBuf::from(format!("/proc/{}/{name}", pid.as_raw_nonzero()))
 }
 
-fn name(pid: Pid) -> String {
+/// The name of its program.
+pub fn name(pid: Pid) -> String {
     fs::read_to_string(proc_file(pid, "comm")).unwrap_or_default().trim_end().to_owned()
 }
 
@@ -114,12 +115,17 @@ pub fn server_of(at: &Path) -> Pid {
     found[0]
 }
 
+/// What a process has started and not waited for.
+pub fn children_of(parent: Pid) -> Vec<Pid> {
+    let parent = parent.as_raw_nonzero().to_string();
+    all().into_iter().filter(|pid| status(*pid, "PPid").as_ref() == Some(&parent)).collect()
+}
+
 /// The watchdog that a process started.
 pub fn watchdog_of(server: Pid) -> Pid {
-    let parent = server.as_raw_nonzero().to_string();
-    let is_its = |pid: &Pid| name(*pid) == WATCHDOG && status(*pid, "PPid").as_ref() == Some(&parent);
-    let found: Vec<_> = all().into_iter().filter(is_its).collect();
-    assert_eq!(found.len(), 1, "watchdogs of {parent}: {found:?}");
+    let mut found = children_of(server);
+    found.retain(|pid| name(*pid) == WATCHDOG);
+    assert_eq!(found.len(), 1, "watchdogs of {server:?}: {found:?}");
     found[0]
 }
 

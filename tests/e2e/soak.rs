@@ -60,8 +60,8 @@ impl Kind {
     fn new(dice: &mut Dice) -> Self {
         let len = match dice.roll(40) {
             0 => 0,
-            1 => dice.roll(2 << 20),
-            2 => 4096 * dice.roll(20),
+            1 | 2 => dice.roll(4 << 20),
+            3 => 4096 * dice.roll(20),
             _ => dice.roll(40_000),
         };
         Kind { seed: dice.roll(1 << 31), len: len as usize }
@@ -349,7 +349,7 @@ fn many_readers_and_changing_snapshots_get_right_bytes_and_bounded_memory() {
     let world = World::with_repository("aes256gcm");
     let mut source = Source::new(world.folder("source"));
     world.backup(["source"]).ok();
-    let mut front = Foreground::start(&world, "mount", &["--cache-size", "4"]);
+    let mut front = Foreground::start(&world, "mount", &["--cache-size", "16"]);
     let mut first = Vec::new();
     for _ in 0..2 {
         source.change();

@@ -279,16 +279,16 @@ mod tests {
 
     #[test]
     fn options_become_arguments_and_a_later_one_replaces_an_earlier_one() {
-        let options = "rw,cache_size=5,allow_other,threads=3,x-systemd.automount,cache_size=7,cache-dir=/c";
+        let options = "rw,lock_wait=5,allow_other,threads=3,x-systemd.automount,lock_wait=7,cache-dir=/c";
         let args = translated(&["vykar:/repo", "/mnt", "-n", "-o", options, "-o", "threads=2"]);
         assert_eq!(args.global.repo, Some("/repo".into()));
-        assert_eq!((args.global.threads, args.global.cache_dir), (2, Some("/c".into())));
+        assert_eq!((args.global.threads, args.global.lock_wait), (2, 7));
+        assert_eq!(args.global.cache_dir, Some("/c".into()));
         assert!(args.global.quiet);
         match args.command {
-            Command::Mount { mountpoint, background, cache_size, allow_other, .. } => {
+            Command::Mount { mountpoint, background, allow_other, .. } => {
                 assert_eq!(mountpoint, PathBuf::from("/mnt"));
                 assert!(background && allow_other);
-                assert_eq!(cache_size, 7);
             }
             other => panic!("{other:?}"),
         }
