@@ -3,10 +3,13 @@
 CARGO ?= cargo
 PREFIX ?= $(HOME)/.cargo
 
-.PHONY: help needs fmt-check lint test pre-commit build install demo
+SBIN ?= /sbin
+SOAK_SECONDS ?= 600
+
+.PHONY: help needs fmt-check lint test soak pre-commit build install install-mount-helper demo
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
 
 fmt-check: ## formatting, as rustfmt wants it
 	$(CARGO) fmt --all --check
@@ -20,7 +23,10 @@ lint: ## clippy; a warning is an error
 test: needs ## all tests, real mounts included
 	$(CARGO) test --workspace --locked
 
-pre-commit: needs fmt-check lint test ## the three above
+soak: needs ## ten minutes of readers and changing snapshots on a real mount; SOAK_SECONDS=n for another time
+	VYKAR_SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --workspace --locked --test e2e -- --nocapture soak::
+
+pre-commit: needs fmt-check lint test ## formatting, lints and all tests, as it must be for every change
 
 build: ## an optimised binary in target/release/vykar
 	@scripts/needs build
@@ -29,6 +35,14 @@ build: ## an optimised binary in target/release/vykar
 install: ## the same, into PREFIX/bin (default ~/.cargo/bin)
 	@scripts/needs build
 	$(CARGO) install --locked --path vykar-cli --root $(PREFIX)
+	ln -sf vykar $(PREFIX)/bin/mount.fuse.vykar
+	ln -sf vykar $(PREFIX)/bin/mount.vykar
+
+install-mount-helper: ## as root, after make install PREFIX=/usr/local: lets mount(8) and fstab find it
+	@[ "$$(stat -L -c %u $(PREFIX)/bin/vykar)" = 0 ] || { \
+	    echo "root would run $(PREFIX)/bin/vykar, which must be root's: make install PREFIX=/usr/local" >&2; exit 1; }
+	ln -sf $(abspath $(PREFIX))/bin/vykar $(SBIN)/mount.fuse.vykar
+	ln -sf $(abspath $(PREFIX))/bin/vykar $(SBIN)/mount.vykar
 
 demo: ## backup, mount, compare and restore in a temporary folder; SOURCE=folder to choose what
 	scripts/demo $(SOURCE)

@@ -95,6 +95,15 @@ fn listing_shows_what_there_is() {
 }
 
 #[test]
+fn a_backup_gives_its_snapshot_the_name_and_id_that_the_list_has() {
+    let world = with_snapshots();
+    let made = world.backup(["source", "--json"]).ok().json();
+    let newest = world.snapshots().pop().unwrap();
+    assert!(newest["id"].is_string());
+    assert_eq!((&made["name"], &made["id"]), (&newest["name"], &newest["id"]));
+}
+
+#[test]
 fn an_empty_repository_lists_nothing() {
     let world = World::with_repository("none");
     assert!(world.snapshots().is_empty());

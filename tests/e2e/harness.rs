@@ -1,11 +1,13 @@
 //! Running the built program, and cleaning up behind it.
 
+mod platform;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,6 +19,8 @@ use tempfile::TempDir;
 
 /// The program under test.
 pub const VYKAR: &str = env!("CARGO_BIN_EXE_vykar");
+/// The mounts that this thread sees, see [`World::become_nobody`].
+pub const MOUNTS: &str = "/proc/thread-self/mountinfo";
 /// No command of these tests takes longer than this, unless something hangs.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -67,11 +71,35 @@ pub fn require_fuse() {
          --device /dev/fuse --cap-add SYS_ADMIN",
         fuse.unwrap_err()
     );
+    if !is_root() {
+        require_fusermount();
+    }
+}
+
+/// Fails with the remedy where only root can mount.
+pub fn require_fusermount() {
     let found = Command::new("fusermount3").arg("--version").stdout(Stdio::null()).status().is_ok();
-    assert!(
-        is_root() || found,
-        "this test mounts, and without root that needs fusermount3: apt-get install fuse3"
-    );
+    assert!(found, "this test mounts without root, and that needs fusermount3: apt-get install fuse3");
+}
+
+/// Lets everybody open /dev/fuse, as almost everywhere. Where only root may, this thread and what it starts
+/// get another one in its place; nothing else on this machine changes.
+fn open_fuse_to_all(folder: &Path) {
+    let device = fs::metadata("/dev/fuse").unwrap();
+    if device.mode() & 0o006 == 0o006 {
+        return;
+    }
+    let own = platform::own_mounts();
+    assert!(own.is_ok(), "only root may open /dev/fuse here, and {own:?}: chmod 666 /dev/fuse");
+    let node = folder.join("fuse");
+    let run = |program: &str, args: &[&str]| silent(Command::new(program).args(args));
+    let (at, node) = (folder.to_str().unwrap(), node.to_str().unwrap());
+    run("mount", &["--make-rprivate", "/"]);
+    run("mount", &["-t", "tmpfs", "none", at]);
+    let (major, minor) = (rustix::fs::major(device.rdev()), rustix::fs::minor(device.rdev()));
+    run("mknod", &["-m", "666", node, "c", &major.to_string(), &minor.to_string()]);
+    run("mount", &["--bind", node, "/dev/fuse"]);
+    run("umount", &["-l", at]);
 }
 
 /// A parent for temporary folders whose file system keeps user attributes.
@@ -145,16 +173,45 @@ impl World {
         path
     }
 
+    /// From now on everything runs as nobody, who may read the repository, use the local cache, and mount.
+    /// Root only.
+    pub fn become_nobody(&mut self) {
+        open_fuse_to_all(&self.folder("devices"));
+        fs::create_dir_all(&self.cache).unwrap();
+        for (mode, path) in [("a+rX", &self.repo), ("a+rwX", &self.cache)] {
+            silent(Command::new("chmod").args(["-R", mode]).arg(path));
+        }
+        fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        self.as_nobody = true;
+    }
+
+    /// Any program, run by the same user as the program under test.
+    pub fn tool(&self, program: impl AsRef<OsStr>) -> Command {
+        if !self.as_nobody {
+            return Command::new(program);
+        }
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(program);
+        command
+    }
+
+    /// A folder to mount on, owned by the user who mounts.
+    pub fn mountpoint(&self, name: &str) -> PathBuf {
+        let path = self.folder(name);
+        if self.as_nobody {
+            std::os::unix::fs::chown(&path, Some(65534), Some(65534)).unwrap();
+        }
+        path
+    }
+
     /// The program with its environment, and no arguments.
     pub fn command(&self) -> Command {
-        let mut command = if self.as_nobody {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]);
-            command.arg(self.program_for_all());
-            command
-        } else {
-            Command::new(VYKAR)
-        };
+        let program = if self.as_nobody { self.program_for_all() } else { VYKAR.into() };
+        self.with_environment(self.tool(program))
+    }
+
+    /// A command with the environment that the program gets.
+    pub fn with_environment(&self, mut command: Command) -> Command {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_bytes().starts_with(b"VYKAR_")) {
             command.env_remove(name);
         }
@@ -172,7 +229,8 @@ impl World {
         let copy = self.path("vykar");
         if !copy.exists() {
             fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-            fs::copy(VYKAR, &copy).unwrap();
+            // Not fs::copy: a child that another test just forks would keep it open for writing.
+            silent(Command::new("cp").arg(VYKAR).arg(&copy));
         }
         copy
     }
@@ -216,7 +274,7 @@ impl World {
     pub fn mount(&self) -> Mount {
         require_fuse();
         let number = self.runs.fetch_add(1, Ordering::Relaxed);
-        let at = self.folder(&format!("mount-{number}"));
+        let at = self.mountpoint(&format!("mount-{number}"));
         self.run([OsStr::new("mount"), at.as_os_str(), OsStr::new("--background")]).ok();
         assert!(is_mounted(&at), "mount --background returned before the mount was there");
         Mount { at }
@@ -380,7 +438,7 @@ impl Drop for Mount {
 
 /// True when something is mounted exactly here.
 pub fn is_mounted(at: &Path) -> bool {
-    let table = fs::read("/proc/self/mountinfo").unwrap();
+    let table = fs::read(MOUNTS).unwrap();
     let mut wanted = Vec::new();
     for byte in at.as_os_str().as_bytes() {
         match byte {

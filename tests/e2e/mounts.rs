@@ -5,11 +5,12 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 
-use super::harness::{Mount, World, eventually, exit, is_mounted, require_fuse, wait};
+use super::harness::{Mount, World, exit, is_mounted, require_fuse, wait};
+use super::processes::Foreground;
 use super::tree::noise;
 
 fn with_snapshots() -> World {
@@ -94,68 +95,19 @@ fn files_are_read_at_any_place() {
     }
 }
 
-/// Starts `vykar mount` in the foreground and waits until it says that it is mounted.
-fn foreground(world: &World) -> (std::process::Child, Mount, std::path::PathBuf) {
-    require_fuse();
-    let at = world.folder("foreground");
-    let mut command = world.command();
-    command.arg("-R").arg(&world.repo).arg("mount").arg(&at);
-    command.stdout(fs::File::create(world.path("out")).unwrap());
-    command.stderr(fs::File::create(world.path("err")).unwrap());
-    let mut child = command.spawn().unwrap();
-    eventually("mounting", || {
-        assert!(
-            child.try_wait().unwrap().is_none(),
-            "mount ended: {:?}",
-            fs::read_to_string(world.path("err"))
-        );
-        !fs::read(world.path("out")).unwrap().is_empty()
-    });
-    assert!(is_mounted(&at), "it said so and was not mounted");
-    (child, Mount::adopt(at.clone()), at)
-}
-
 #[test]
 fn a_foreground_mount_says_where_and_ends_on_a_signal() {
     for signal in [Signal::INT, Signal::TERM] {
         let world = with_snapshots();
-        let (mut child, mount, at) = foreground(&world);
-        assert_eq!(fs::read(mount.path("snapshots/latest/file")).unwrap(), b"second one");
-        kill_process(Pid::from_child(&child), signal).unwrap();
-        let status = wait(&mut child, Duration::from_secs(20)).expect("it should end on a signal");
-        assert!(!is_mounted(&at), "ended without unmounting");
+        let mut front = Foreground::start(&world, "foreground", &[]);
+        assert_eq!(fs::read(front.mount.path("snapshots/latest/file")).unwrap(), b"second one");
+        kill_process(front.pid(), signal).unwrap();
+        let status = wait(&mut front.child, Duration::from_secs(20)).expect("it should end on a signal");
+        assert!(!is_mounted(&front.at), "ended without unmounting");
         assert!([Some(0), Some(exit::INTERRUPTED)].contains(&status.code()), "{status}");
-        let said = ["out", "err"].map(|n| fs::read_to_string(world.path(n)).unwrap()).concat();
-        assert!(said.contains(at.to_str().unwrap()), "it should say where it is mounted: {said:?}");
+        let said = fs::read_to_string(world.path("foreground.out")).unwrap();
+        assert!(said.contains(front.at.to_str().unwrap()), "it should say where it is mounted: {said:?}");
     }
-}
-
-#[test]
-fn a_foreground_mount_ends_when_it_is_unmounted() {
-    let world = with_snapshots();
-    let (mut child, mount, at) = foreground(&world);
-    mount.unmount(&world);
-    let status = wait(&mut child, Duration::from_secs(20)).expect("it should end when unmounted");
-    assert!(status.success(), "{status}: {:?}", fs::read_to_string(world.path("err")));
-    assert!(!is_mounted(&at));
-}
-
-#[test]
-fn a_killed_mount_is_not_left_hanging() {
-    let world = with_snapshots();
-    let (mut child, mount, at) = foreground(&world);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    // Either a helper unmounts it, or whoever looks gets an error at once and umount works.
-    let began = Instant::now();
-    let looked = fs::read_dir(mount.path("ids"));
-    assert!(began.elapsed() < Duration::from_secs(10));
-    if is_mounted(&at) && looked.is_err() {
-        let mut umount = world.command();
-        umount.arg("umount").arg(&at);
-        world.finish(umount);
-    }
-    eventually("unmounting", || !is_mounted(&at));
 }
 
 #[test]

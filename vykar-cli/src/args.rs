@@ -7,7 +7,8 @@ use vykar_core::codec::Compression;
 
 /// Encrypted, deduplicating backups that you can mount.
 ///
-/// The passphrase comes from VYKAR_PASSPHRASE, from a command (--passcommand), or from a prompt.
+/// The passphrase comes from VYKAR_PASSPHRASE, from a file (--passphrase-file), from a command
+/// (--passcommand), or from a prompt.
 #[derive(Debug, Parser)]
 #[command(name = "vykar", version, max_term_width = 100)]
 pub struct Args {
@@ -33,6 +34,9 @@ pub struct Global {
     /// A command that prints the passphrase (run by sh -c)
     #[arg(long, value_name = "COMMAND", env = "VYKAR_PASSCOMMAND", hide_env_values = true, global = true)]
     pub passcommand: Option<String>,
+    /// A file that holds the passphrase, and nothing else but an end of line
+    #[arg(long, value_name = "FILE", global = true)]
+    pub passphrase_file: Option<PathBuf>,
     /// Accept that another repository is at this place than last time
     #[arg(long, global = true)]
     pub trust_repo: bool,
@@ -121,6 +125,9 @@ pub enum Command {
         /// Let other users look, as far as permissions allow them
         #[arg(long)]
         allow_other: bool,
+        /// Let nobody run programs that lie in the mount
+        #[arg(long)]
+        noexec: bool,
     },
     /// Unmount a vykar mount
     Umount {

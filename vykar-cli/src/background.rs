@@ -20,7 +20,7 @@ pub struct Ready {
 /// What [`split`] returns.
 pub enum Side {
     /// The child is ready, or has ended with this code, having said why.
-    Caller(u8),
+    Caller(Exit),
     /// Go on, and call [`Ready::detach`] when usable.
     Child(Ready),
 }
@@ -45,11 +45,11 @@ pub fn split(log: Option<PathBuf>) -> CliResult<Side> {
     }
 }
 
-fn wait(pipe: OwnedFd, pid: i32) -> CliResult<u8> {
+fn wait(pipe: OwnedFd, pid: i32) -> CliResult {
     let mut byte = [0];
     // Interrupted reads are retried; an end without a byte means that the child has failed.
     if File::from(pipe).read_exact(&mut byte).is_ok() {
-        return Ok(Exit::Success as u8);
+        return Ok(Exit::Success);
     }
     let pid = rustix::process::Pid::from_raw(pid);
     loop {
@@ -57,8 +57,11 @@ fn wait(pipe: OwnedFd, pid: i32) -> CliResult<u8> {
             Err(Errno::INTR) => {}
             Err(e) => return Err(failed("waiting for the child", e)),
             Ok(status) => {
-                let code = status.and_then(|(_, status)| status.exit_status());
-                return Ok(code.and_then(|c| u8::try_from(c).ok()).unwrap_or(Exit::Failure as u8));
+                let Some((_, status)) = status else { continue };
+                return match status.terminating_signal() {
+                    Some(signal) => Err(failed("the child was killed", format!("signal {signal}"))),
+                    None => Ok(status.exit_status().map_or(Exit::Failure, Exit::from_code)),
+                };
             }
         }
     }

@@ -1,7 +1,8 @@
 //! What commands need before they begin: the repository, its passphrase, local caches.
 
-use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -13,6 +14,10 @@ use zeroize::Zeroizing;
 
 use crate::args::Global;
 use crate::exit::{CliError, CliResult, Exit};
+use crate::render;
+
+/// Longest file that is taken for a passphrase, in bytes.
+const PASSPHRASE_MAX: u64 = 64 << 10;
 
 /// The repository's folder, absolute, so that it is remembered under one name.
 pub fn repository_path(global: &Global) -> CliResult<PathBuf> {
@@ -64,10 +69,14 @@ fn cache_dir(global: &Global) -> Option<PathBuf> {
         .or_else(|| from("HOME").map(|home| home.join(".cache/vykar")))
 }
 
-/// The passphrase: VYKAR_PASSPHRASE, then the pass command, then a prompt (twice for a new one).
+/// The passphrase: VYKAR_PASSPHRASE, then the file, then the pass command, then a prompt (twice for a new
+/// one).
 pub fn passphrase(global: &Global, new: bool) -> Result<Passphrase, String> {
     if let Some(value) = std::env::var_os("VYKAR_PASSPHRASE") {
         return value.into_string().map(Zeroizing::new).map_err(|_| "VYKAR_PASSPHRASE is not UTF-8".into());
+    }
+    if let Some(path) = &global.passphrase_file {
+        return read_passphrase(path);
     }
     if let Some(command) = &global.passcommand {
         return run_passcommand(command);
@@ -84,6 +93,24 @@ pub fn passphrase(global: &Global, new: bool) -> Result<Passphrase, String> {
     Ok(first)
 }
 
+fn read_passphrase(path: &Path) -> Result<Passphrase, String> {
+    // Room for all of it: a buffer that grows leaves copies behind.
+    let mut content = Zeroizing::new(Vec::with_capacity(PASSPHRASE_MAX as usize + 1));
+    let read = File::open(path).and_then(|file| file.take(PASSPHRASE_MAX + 1).read_to_end(&mut content));
+    let read = read.map_err(|e| format!("{}: {e}", render::path(path)))?;
+    if read as u64 > PASSPHRASE_MAX {
+        return Err(format!("{}: longer than {PASSPHRASE_MAX} bytes", render::path(path)));
+    }
+    without_end(&content).ok_or_else(|| format!("{}: not UTF-8", render::path(path)))
+}
+
+/// Text without the end of its line.
+fn without_end(text: &[u8]) -> Option<Passphrase> {
+    let text = std::str::from_utf8(text).ok()?;
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    Some(Zeroizing::new(line.strip_suffix('\r').unwrap_or(line).to_owned()))
+}
+
 fn run_passcommand(command: &str) -> Result<Passphrase, String> {
     let output =
         Command::new("sh").args(["-c", command]).stdin(Stdio::inherit()).stderr(Stdio::inherit()).output();
@@ -92,9 +119,7 @@ fn run_passcommand(command: &str) -> Result<Passphrase, String> {
         return Err(format!("the pass command failed ({})", output.status));
     }
     let stdout = Zeroizing::new(output.stdout);
-    let text = std::str::from_utf8(&stdout).map_err(|_| "the pass command's output is not UTF-8")?;
-    let line = text.strip_suffix('\n').unwrap_or(text);
-    Ok(Zeroizing::new(line.strip_suffix('\r').unwrap_or(line).to_owned()))
+    without_end(&stdout).ok_or_else(|| "the pass command's output is not UTF-8".to_owned())
 }
 
 /// Allows as many open files as the system does: a deep tree holds one directory open per level.

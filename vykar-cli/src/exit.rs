@@ -28,6 +28,25 @@ pub enum Exit {
     Interrupted = 130,
 }
 
+impl Exit {
+    const ALL: [Exit; 9] = [
+        Exit::Success,
+        Exit::Failure,
+        Exit::Usage,
+        Exit::Partial,
+        Exit::Passphrase,
+        Exit::Locked,
+        Exit::NoRepository,
+        Exit::Damaged,
+        Exit::Interrupted,
+    ];
+
+    /// The one with this code; [`Exit::Failure`] for a code that this program does not use.
+    pub fn from_code(code: i32) -> Self {
+        Exit::ALL.into_iter().find(|exit| *exit as i32 == code).unwrap_or(Exit::Failure)
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         ExitCode::from(exit as u8)
@@ -89,9 +108,10 @@ impl From<VykarError> for CliError {
             V::WrongPassphrase { .. } => {
                 (Exit::Passphrase, Some("if it is certainly right, keys/repokey may be damaged"))
             }
-            V::NoPassphrase { .. } => {
-                (Exit::Passphrase, Some("set VYKAR_PASSPHRASE, give --passcommand, or run on a terminal"))
-            }
+            V::NoPassphrase { .. } => (
+                Exit::Passphrase,
+                Some("set VYKAR_PASSPHRASE, give --passphrase-file or --passcommand, or run on a terminal"),
+            ),
             V::IdentityChanged { .. } => (
                 Exit::NoRepository,
                 Some("if the repository was really replaced, accept the new one with --trust-repo"),

@@ -5,14 +5,26 @@ mod background;
 mod commands;
 mod context;
 mod exit;
+mod mount_helper;
 mod platform;
 mod render;
+mod watchdog;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 fn main() -> ExitCode {
+    let called = std::env::args_os().next().unwrap_or_default();
+    match Path::new(&called).file_name().and_then(|name| name.to_str()) {
+        Some(watchdog::NAME) => watchdog::run().into(),
+        Some(name) if mount_helper::NAMES.contains(&name) => mount_helper::run().into(),
+        _ => command(),
+    }
+}
+
+fn command() -> ExitCode {
     let args = args::Args::parse();
     context::raise_file_limit();
     match commands::run(args) {

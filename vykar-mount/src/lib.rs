@@ -23,8 +23,11 @@ mod snapshots;
 #[cfg(test)]
 mod testing;
 pub mod tree;
+pub mod unmount;
+pub mod users;
 pub mod xattr;
 
 pub use log::{Log, LogLine};
 pub use mount::{Mount, MountOptions, Unmounter};
-pub use mountpoint::{MountError, unmount};
+pub use mountpoint::MountError;
+pub use unmount::{unmount, unmount_dead};

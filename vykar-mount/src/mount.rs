@@ -2,19 +2,24 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use fuser::{Config, Session, SessionACL};
 use jiff::tz::TimeZone;
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use vykar_core::repository::Repository;
 
 use crate::fs::{Fs, FsOptions};
 use crate::fuse::Adapter;
 use crate::log::Log;
 use crate::mountpoint::{self, MountError, Spec};
+use crate::unmount;
 
 /// Default size of the chunk cache: 256 MiB.
 pub const DEFAULT_CACHE: u64 = 256 << 20;
@@ -22,6 +27,8 @@ pub const DEFAULT_CACHE: u64 = 256 << 20;
 pub const DEFAULT_TREE_CACHE: u64 = 512 << 20;
 /// Default read-ahead of the kernel: 1 MiB, the largest single read of most kernels.
 pub const DEFAULT_READ_AHEAD_KIB: u32 = 1024;
+/// How long a dropped mount that somebody else has detached waits for its end.
+const DETACHED_FOR: Duration = Duration::from_secs(1);
 
 /// How a repository is mounted.
 #[derive(Debug, Clone)]
@@ -43,6 +50,8 @@ pub struct MountOptions {
     pub read_ahead_kib: u32,
     /// Let other users in. The kernel checks permissions then.
     pub allow_other: bool,
+    /// Nothing in it can be run as a program.
+    pub no_exec: bool,
     /// Zone of the times that snapshots are named by.
     pub zone: TimeZone,
 }
@@ -60,6 +69,7 @@ impl MountOptions {
             prefetch_threads: None,
             read_ahead_kib: DEFAULT_READ_AHEAD_KIB,
             allow_other: false,
+            no_exec: false,
             zone: TimeZone::UTC,
         }
     }
@@ -91,7 +101,8 @@ fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// A mounted repository. Unmounts when dropped, lazily if it is in use.
+/// A mounted repository. Unmounts when dropped, and waits until nothing serves it any more. If it is in
+/// use it is detached instead, and served until it is not.
 pub struct Mount {
     place: Arc<Place>,
     session: Option<JoinHandle<io::Result<()>>>,
@@ -101,6 +112,8 @@ struct Place {
     path: PathBuf,
     device: String,
     asked: AtomicBool,
+    /// The conversation with the kernel, until it ends.
+    connection: Mutex<Option<OwnedFd>>,
 }
 
 impl Mount {
@@ -112,13 +125,16 @@ impl Mount {
         let path = mountpoint::check(&options.mountpoint, options.repository_path.as_deref())?;
         let source = format!("vykar:{}", repository.backend().url());
         let fs = Arc::new(Fs::new(repository, options.fs_options(), log)?);
-        let spec = Spec { source, allow_other: options.allow_other };
+        let spec = Spec { source, allow_other: options.allow_other, no_exec: options.no_exec };
         let fd = mountpoint::mount(&path, &spec)?;
         let device = match mountpoint::mounted_at(&path) {
             Ok(Some(entry)) => entry.device,
             Ok(None) => return Err(MountError::NotMounted { path }),
             Err(source) => return Err(abandon(&path, source)),
         };
+        let connection = fd.try_clone().map_err(|source| abandon(&path, source))?;
+        let connection = Mutex::new(Some(connection));
+        let place = Arc::new(Place { path, device, asked: AtomicBool::new(false), connection });
         let adapter = Adapter::new(fs.clone(), options.allow_other || mountpoint::overrides_permissions());
         let session = Session::from_fd(adapter, fd, SessionACL::All, options.config())
             .and_then(|session| {
@@ -127,12 +143,10 @@ impl Mount {
                     // Not known to the kernel, or unmounted by now: then it is not needed.
                     let _ = notifier.store(fuser::INodeNo(ino), offset, data);
                 }));
-                let thread = std::thread::Builder::new().name("vykar-mount".into());
-                thread.spawn(move || session.run())
+                serve(session, place.clone())
             })
-            .map_err(|source| abandon(&path, source))?;
+            .map_err(|source| abandon(&place.path, source))?;
         // From here on dropping it unmounts.
-        let place = Arc::new(Place { path, device, asked: AtomicBool::new(false) });
         let mount = Mount { place, session: Some(session) };
         fs::metadata(&mount.place.path).map_err(|source| MountError::Session { source })?;
         // After the first answer: the kernel sets its default when the conversation begins.
@@ -143,6 +157,11 @@ impl Mount {
     /// Where it is, as the kernel knows it.
     pub fn path(&self) -> &Path {
         &self.place.path
+    }
+
+    /// The number of its device, `MAJOR:MINOR`, which no other mount has while this one is there.
+    pub fn device(&self) -> &str {
+        &self.place.device
     }
 
     /// Waits until it is unmounted and nobody uses it any more.
@@ -163,30 +182,61 @@ impl Mount {
     }
 }
 
+/// Answers the kernel in threads of its own.
+fn serve(session: Session<Adapter>, place: Arc<Place>) -> io::Result<JoinHandle<io::Result<()>>> {
+    std::thread::Builder::new().name("vykar-mount".into()).spawn(move || {
+        let result = session.run();
+        // Held any longer, it would let those wait who ask a file system that does not answer.
+        drop(place.connection.lock().take());
+        result
+    })
+}
+
 /// Takes away what was mounted and never answered.
 fn abandon(path: &Path, source: io::Error) -> MountError {
-    let _ = mountpoint::unmount_resolved(path, true);
+    let _ = unmount::unmount_resolved(path, true);
     MountError::Session { source }
 }
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        if self.session.as_ref().is_some_and(|thread| !thread.is_finished())
-            && self.place.unmount(false).is_err()
-        {
-            let _ = self.place.unmount(true);
+        let Some(session) = self.session.take() else { return };
+        let unmounted = match self.place.unmount(false) {
+            Ok(was_there) => was_there,
+            Err(_) => {
+                let _ = self.place.unmount(true);
+                return;
+            }
+        };
+        // One that somebody detached may be in use for as long as they like.
+        let began = Instant::now();
+        while !unmounted && !session.is_finished() {
+            if began.elapsed() > DETACHED_FOR {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
+        let _ = session.join();
     }
 }
 
 impl Place {
-    fn unmount(&self, lazy: bool) -> Result<(), MountError> {
-        let failed = |source| MountError::Mountpoint { path: self.path.clone(), source };
-        match mountpoint::mounted_at(&self.path).map_err(failed)? {
-            Some(entry) if entry.device == self.device => mountpoint::unmount_resolved(&self.path, lazy),
-            // Gone already; what is there now is somebody else's.
-            Some(_) | None => Ok(()),
-        }
+    /// False if it was gone already; what is there now is somebody else's.
+    fn unmount(&self, lazy: bool) -> Result<bool, MountError> {
+        unmount::patiently(&self.device, || match self.is_gone() {
+            true => Ok(false),
+            false => unmount::unmount_device(&self.path, &self.device, lazy),
+        })
+    }
+
+    /// True when the kernel has taken it away. Its device number may be another mount's by now.
+    fn is_gone(&self) -> bool {
+        let connection = self.connection.lock();
+        let Some(connection) = connection.as_ref() else { return true };
+        let mut asked = [PollFd::new(connection, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // Nothing but the end of the conversation is an error.
+        rustix::event::poll(&mut asked, Some(&now)).is_ok() && asked[0].revents().contains(PollFlags::ERR)
     }
 }
 
@@ -204,6 +254,6 @@ impl Unmounter {
     /// [`MountError::Busy`] on the first request, or what the system says.
     pub fn unmount(&self) -> Result<(), MountError> {
         let again = self.place.asked.swap(true, Ordering::Relaxed);
-        self.place.unmount(again)
+        self.place.unmount(again).map(drop)
     }
 }

@@ -1,7 +1,6 @@
-//! Putting a file system at a place, and taking it away again.
+//! Putting a file system at a place.
 //!
-//! The kernel is asked directly; where it refuses, `fusermount3` is asked, which is set-uid root. An
-//! unmount first makes sure that what it takes away is a mount of this program.
+//! The kernel is asked directly; where it refuses, `fusermount3` is asked, which is set-uid root.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
@@ -11,18 +10,17 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::MountFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use vykar_core::VykarError;
+
+use crate::users::Users;
 
 /// The type that these mounts have in `/proc/self/mountinfo`.
 pub const FS_TYPE: &str = "fuse.vykar";
 const DEVICE: &str = "/dev/fuse";
-/// How long a busy mount is tried again.
-const BUSY_FOR: Duration = Duration::from_secs(1);
 const HELPERS: [&str; 2] = ["fusermount3", "fusermount"];
 
 /// Why a mount could not be made or taken away. The texts are for the user.
@@ -103,14 +101,13 @@ pub enum MountError {
         /// Its type.
         kind: String,
     },
-    /// Somebody uses the mount.
-    #[error(
-        "{0}: busy; close what uses it (`fuser -vm {0}` shows that), or use --lazy to detach it at once",
-        .path.display()
-    )]
+    /// Somebody uses the mount. Detaching it lazily works all the same.
+    #[error("{}: busy: {users}", .path.display())]
     Busy {
         /// The mount point.
         path: PathBuf,
+        /// Who uses it, as far as this process may see.
+        users: Users,
     },
     /// The conversation with the kernel could not begin.
     #[error("FUSE: {source}")]
@@ -175,16 +172,24 @@ pub(crate) fn overrides_permissions() -> bool {
     whole && rustix::process::geteuid().is_root()
 }
 
+/// All mounts. A later mount over an earlier one comes later.
+fn mounts() -> io::Result<Vec<MountEntry>> {
+    let table = fs::read("/proc/self/mountinfo")?;
+    Ok(table.split(|c| *c == b'\n').filter_map(MountEntry::parse).collect())
+}
+
 /// What is on top at a path, if anything is mounted there.
 pub(crate) fn mounted_at(path: &Path) -> io::Result<Option<MountEntry>> {
-    let table = fs::read("/proc/self/mountinfo")?;
-    let mut entries = table.split(|c| *c == b'\n').filter_map(MountEntry::parse);
-    // A later mount over an earlier one comes later.
-    Ok(entries.rfind(|entry| entry.path == path))
+    Ok(mounts()?.into_iter().rfind(|entry| entry.path == path))
+}
+
+/// Where anything is mounted.
+pub(crate) fn mounted_paths() -> io::Result<Vec<PathBuf>> {
+    Ok(mounts()?.into_iter().map(|entry| entry.path).collect())
 }
 
 /// The path that the kernel knows a mount point by. Works where a dead mount is.
-fn resolve(path: &Path) -> io::Result<PathBuf> {
+pub(crate) fn resolve(path: &Path) -> io::Result<PathBuf> {
     match fs::canonicalize(path) {
         Ok(found) => Ok(found),
         Err(error) => {
@@ -225,6 +230,8 @@ pub(crate) struct Spec {
     pub(crate) source: String,
     /// Other users may enter; the kernel checks permissions then.
     pub(crate) allow_other: bool,
+    /// Nothing in it can be run as a program.
+    pub(crate) no_exec: bool,
 }
 
 impl Spec {
@@ -263,7 +270,8 @@ fn mount_directly(path: &Path, spec: &Spec) -> Result<OwnedFd, Refused> {
     );
     // Neither numbers nor constants hold NUL.
     let data = CString::new(data).unwrap_or_default();
-    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    let mut flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    flags.set(MountFlags::NOEXEC, spec.no_exec);
     match rustix::mount::mount(&spec.source, path, FS_TYPE, flags, &*data) {
         Ok(()) => Ok(device.into()),
         Err(Errno::PERM | Errno::ACCESS) => Err(Refused::NotPermitted),
@@ -286,7 +294,8 @@ fn mount_by_helper(path: &Path, spec: &Spec) -> Result<OwnedFd, MountError> {
     .map_err(|e| failed(e.into()))?;
     rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty()).map_err(|e| failed(e.into()))?;
     let source = spec.source.replace('\\', "\\\\").replace(',', "\\,");
-    let options = format!("ro,nosuid,nodev,subtype=vykar,fsname={source}{}", spec.kernel_options());
+    let no_exec = if spec.no_exec { ",noexec" } else { "" };
+    let options = format!("ro,nosuid,nodev{no_exec},subtype=vykar,fsname={source}{}", spec.kernel_options());
     let arguments = [OsStr::new("-o"), OsStr::new(&options), OsStr::new("--"), path.as_os_str()];
     let environment = ("_FUSE_COMMFD", theirs.as_raw_fd().to_string());
     let (helper, outcome) = run_helper(&arguments, Some(environment))?;
@@ -301,7 +310,7 @@ fn mount_by_helper(path: &Path, spec: &Spec) -> Result<OwnedFd, MountError> {
 }
 
 /// Runs the first helper that exists; the second value is its words when it failed.
-fn run_helper(
+pub(crate) fn run_helper(
     arguments: &[&OsStr],
     environment: Option<(&str, String)>,
 ) -> Result<(&'static str, Option<String>), MountError> {
@@ -337,56 +346,6 @@ fn receive_fd(socket: &OwnedFd) -> io::Result<Option<OwnedFd>> {
         _ => None,
     });
     Ok(fds.next().and_then(|mut fds| fds.next()))
-}
-
-/// Unmounts what this program mounted at `path`, dead or alive. `lazy` detaches it at once, while
-/// those who use it go on. What is busy only for a moment (a file manager that looks at a new mount, a
-/// mount that is just being made) is waited for, up to a second.
-///
-/// # Errors
-/// [`MountError::NotMounted`], [`MountError::NotOurs`], [`MountError::Busy`], or what the system or
-/// its helper says.
-pub fn unmount(path: &Path, lazy: bool) -> Result<(), MountError> {
-    let failed = |source| MountError::Mountpoint { path: path.to_owned(), source };
-    let resolved = resolve(path).map_err(failed)?;
-    match mounted_at(&resolved).map_err(failed)? {
-        None => Err(MountError::NotMounted { path: path.to_owned() }),
-        Some(entry) if entry.kind != FS_TYPE => {
-            Err(MountError::NotOurs { path: path.to_owned(), kind: entry.kind })
-        }
-        Some(_) => {
-            let began = Instant::now();
-            loop {
-                match unmount_resolved(&resolved, lazy) {
-                    Err(MountError::Busy { .. }) if began.elapsed() < BUSY_FOR => {
-                        std::thread::sleep(Duration::from_millis(50));
-                    }
-                    result => return result,
-                }
-            }
-        }
-    }
-}
-
-/// Unmounts what is on top at a path that the kernel knows.
-pub(crate) fn unmount_resolved(path: &Path, lazy: bool) -> Result<(), MountError> {
-    let detach = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
-    match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW | detach) {
-        Ok(()) => Ok(()),
-        Err(Errno::BUSY) => Err(MountError::Busy { path: path.into() }),
-        Err(Errno::PERM) => {
-            let mut arguments = vec![OsStr::new("-u"), OsStr::new("--"), path.as_os_str()];
-            if lazy {
-                arguments.insert(1, OsStr::new("-z"));
-            }
-            match run_helper(&arguments, None)? {
-                (_, None) => Ok(()),
-                (_, Some(message)) if message.contains("busy") => Err(MountError::Busy { path: path.into() }),
-                (helper, Some(message)) => Err(MountError::Helper { helper, message }),
-            }
-        }
-        Err(e) => Err(MountError::System { operation: "unmount", path: path.into(), source: e.into() }),
-    }
 }
 
 /// Lets the kernel read this far ahead in files of the file system with this device number. Only root
@@ -439,7 +398,5 @@ mod tests {
         assert!(check("empty", Some("empty/x")).is_ok());
         assert!(matches!(check("", Some("repo")), Err(MountError::Overlaps { .. })));
         assert_eq!(check("empty", Some("repo")).unwrap(), fs::canonicalize(at("empty")).unwrap());
-        assert!(matches!(unmount(&at("empty"), false), Err(MountError::NotMounted { .. })));
-        assert!(matches!(unmount(Path::new("/proc"), false), Err(MountError::NotOurs { .. })));
     }
 }

@@ -211,3 +211,83 @@ fn a_dropped_mount_is_gone() {
     drop(mount(&fixture.join("repo"), dir.path()));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
+
+/// The number of the device that is mounted at a path.
+fn device_at(path: &Path) -> String {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mut lines = table.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    lines.rfind(|fields| fields[4] == path.to_str().unwrap()).unwrap()[2].to_owned()
+}
+
+/// Unmounts with the system's own call, behind the back of whoever mounted.
+fn unmount_from_outside(path: &Path) {
+    let done = rustix::mount::unmount(path, rustix::mount::UnmountFlags::empty());
+    if done.is_err() {
+        assert!(Command::new("fusermount3").arg("-u").arg(path).status().unwrap().success());
+    }
+}
+
+#[test]
+fn a_mount_that_was_unmounted_from_outside_never_takes_away_its_successor() {
+    let Some(fixture) = fixtures().pop() else { return };
+    let repo = fixture.join("repo");
+    let dir = tempfile::tempdir().unwrap();
+    let first = mount(&repo, dir.path());
+    let unmounter = first.unmounter();
+    unmount_from_outside(first.path());
+    let second = mount(&repo, dir.path());
+    // Nearly always the same number, which the system uses again.
+    println!("{} and {}", first.device(), second.device());
+    unmounter.unmount().unwrap();
+    unmounter.unmount().unwrap();
+    drop(first);
+    vykar_mount::unmount_dead(second.path(), second.device()).unwrap();
+    assert_eq!(device_at(second.path()), second.device(), "the second mount was taken away");
+    assert_eq!(fs::read_dir(dir.path().join("ids")).unwrap().count(), {
+        fs::read_dir(second.path().join("snapshots")).unwrap().count() - 1
+    });
+}
+
+#[test]
+fn a_drop_waits_until_nothing_serves_the_mount_any_more() {
+    let Some(fixture) = fixtures().pop() else { return };
+    let repo = fixture.join("repo");
+    let dir = tempfile::tempdir().unwrap();
+    for unmounted_before in [false, true] {
+        let repository = open(&repo);
+        let options = MountOptions::new(dir.path());
+        let mount = Mount::new(repository.clone(), &options, Arc::new(|_| {})).unwrap();
+        fs::read_dir(mount.path().join("ids")).unwrap().for_each(|entry| {
+            fs::read_dir(entry.unwrap().path()).unwrap().count();
+        });
+        assert!(Arc::strong_count(&repository) > 1);
+        if unmounted_before {
+            unmount_from_outside(mount.path());
+        }
+        drop(mount);
+        assert_eq!(Arc::strong_count(&repository), 1, "threads still hold the repository");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_dropped_mount_that_is_in_use_is_detached_and_served_until_it_is_not() {
+    let Some(fixture) = fixtures().pop() else { return };
+    let repo = fixture.join("repo");
+    let dir = tempfile::tempdir().unwrap();
+    let repository = open(&repo);
+    let mount = Mount::new(repository.clone(), &MountOptions::new(dir.path()), Arc::new(|_| {})).unwrap();
+    let ids = fs::File::open(mount.path().join("ids")).unwrap();
+    drop(mount);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    let name = items(&fixture)[0]["snapshot"].as_str().unwrap().to_owned();
+    let flags = rustix::fs::OFlags::RDONLY;
+    let snapshot = rustix::fs::openat(&ids, name.as_str(), flags, rustix::fs::Mode::empty()).unwrap();
+    assert!(rustix::fs::Dir::new(snapshot).unwrap().count() > 2);
+    drop(ids);
+    let began = std::time::Instant::now();
+    while Arc::strong_count(&repository) > 1 {
+        assert!(began.elapsed() < std::time::Duration::from_secs(20), "it is served by nobody's wish");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}

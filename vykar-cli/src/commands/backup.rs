@@ -73,7 +73,7 @@ fn summary_text(s: &BackupSummary, seconds: f64) -> String {
 fn summary_json(s: &BackupSummary) -> serde_json::Value {
     json!({
         "name": s.meta.name,
-        "id": s.id,
+        "id": s.id.to_string(),
         "time": s.meta.time,
         "time_end": s.meta.time_end,
         "label": s.meta.source_label,

@@ -9,6 +9,7 @@ use super::print;
 use crate::args::Global;
 use crate::background::{self, Ready, Side};
 use crate::exit::{CliError, CliResult, Exit};
+use crate::watchdog::Watchdog;
 use crate::{context, platform, render};
 
 pub struct Request {
@@ -16,6 +17,7 @@ pub struct Request {
     pub background: bool,
     pub cache_size: u64,
     pub allow_other: bool,
+    pub noexec: bool,
 }
 
 impl From<MountError> for CliError {
@@ -25,6 +27,11 @@ impl From<MountError> for CliError {
             e @ (MountError::Mountpoint { .. } | MountError::NotADirectory { .. }) => {
                 CliError::new(Exit::Failure, e.to_string())
                     .hint("give an empty folder that exists (mkdir makes one)")
+            }
+            MountError::Busy { ref path, .. } => {
+                let path = render::path(path);
+                CliError::new(Exit::Failure, e.to_string())
+                    .hint(format!("end what uses it, or detach it at once: vykar umount --lazy {path}"))
             }
             other => CliError::new(Exit::Failure, other.to_string()),
         }
@@ -37,27 +44,32 @@ pub fn run(global: &Global, request: &Request) -> CliResult {
     }
     let log = context::open_options(global).cache_dir.map(|dir| dir.join("mount.log"));
     match background::split(log)? {
-        Side::Caller(code) if code == Exit::Success as u8 => Ok(Exit::Success),
-        // The child has said why.
-        Side::Caller(code) => std::process::exit(code.into()),
+        Side::Caller(exit) => Ok(exit),
         Side::Child(ready) => serve(global, request, Some(ready)),
     }
 }
 
 fn serve(global: &Global, request: &Request, ready: Option<Ready>) -> CliResult {
     platform::return_freed_memory();
+    // Before the mount, so that hardly a moment of it is without.
+    let watchdog = Watchdog::start();
     let repository = Arc::new(context::open(global)?);
     let mut options = MountOptions::new(&request.mountpoint);
     options.repository_path = Some(context::repository_path(global)?);
     options.cache_size = request.cache_size.saturating_mul(1 << 20);
     options.threads = global.threads;
     options.allow_other = request.allow_other;
+    options.no_exec = request.noexec;
     options.zone = jiff::tz::TimeZone::system();
     let log: vykar_mount::Log = Arc::new(|line| eprintln!("vykar: {line}"));
     // Before the mount's threads are made, so that signals reach only this handler.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
         .map_err(|e| CliError::new(Exit::Failure, format!("cannot handle signals: {e}")))?;
     let mount = Mount::new(repository, &options, log)?;
+    let watchdog = watchdog.and_then(|mut watchdog| watchdog.guard(&mount).map(|()| watchdog));
+    if let Err(e) = &watchdog {
+        eprintln!("vykar: nothing will unmount this if the process is killed: {e}");
+    }
     let place = render::path(&request.mountpoint);
     match ready {
         Some(ready) => {
@@ -75,14 +87,23 @@ fn serve(global: &Global, request: &Request, ready: Option<Ready>) -> CliResult 
     let handle = signals.handle();
     let thread = std::thread::spawn(move || {
         for _ in &mut signals {
-            if let Err(e) = unmounter.unmount() {
-                eprintln!("vykar: {e}");
+            match unmounter.unmount() {
+                Ok(()) => {}
+                Err(e @ MountError::Busy { .. }) => {
+                    eprintln!("vykar: {e}");
+                    eprintln!("       end what uses it; a second Ctrl-C or SIGTERM detaches it at once");
+                }
+                Err(e) => eprintln!("vykar: {e}"),
             }
         }
     });
     let ended = mount.wait();
     handle.close();
     let _ = thread.join();
+    // An end that is no unmount leaves a dead mount for the watchdog.
+    if let (Ok(()), Ok(watchdog)) = (&ended, watchdog) {
+        watchdog.dismiss();
+    }
     ended.map_err(|e| CliError::new(Exit::Failure, format!("the mount on {place} ended: {e}")))?;
     Ok(Exit::Success)
 }
