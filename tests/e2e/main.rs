@@ -17,3 +17,4 @@ mod real;
 mod roundtrip;
 mod sources;
 mod tree;
+mod view;

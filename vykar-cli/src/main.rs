@@ -5,8 +5,10 @@ mod background;
 mod commands;
 mod context;
 mod exit;
+mod parse;
 mod platform;
 mod render;
+mod view;
 
 use std::process::ExitCode;
 

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
-use vykar_core::VykarError;
+
+use crate::top::SetupError;
 
 /// The type that these mounts have in `/proc/self/mountinfo`.
 pub const FS_TYPE: &str = "fuse.vykar";
@@ -118,9 +119,9 @@ pub enum MountError {
         /// The system's error.
         source: io::Error,
     },
-    /// The repository cannot be read.
+    /// What is to be shown cannot be.
     #[error(transparent)]
-    Repository(#[from] VykarError),
+    Setup(#[from] SetupError),
 }
 
 /// A line of `/proc/self/mountinfo`.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 
 use super::{Keys, Repository, pack_key};
-use crate::error::{ObjectError, Result, VykarError};
+use crate::error::{ObjectError, Result, StorageError, VykarError};
 use crate::format::{IndexBlob, IndexEntry};
 use crate::id::ChunkId;
 use crate::storage::Backend;
@@ -51,7 +51,7 @@ impl ChunkReader {
         let mut object = self
             .backend
             .get_range(&pack_key(&entry.pack), entry.offset, entry.stored_size as usize)
-            .map_err(|e| damaged(ObjectError::Unreadable(e.to_string())))?;
+            .map_err(|e| damaged(unreadable(&e)))?;
         self.keys.open_chunk(id, &mut object).map(Bytes::from).map_err(damaged)
     }
 
@@ -68,5 +68,19 @@ impl ChunkReader {
             });
         }
         Ok(data)
+    }
+}
+
+/// Why an object could not be had: gone or cut short, or a failure of the storage that may pass.
+fn unreadable(error: &StorageError) -> ObjectError {
+    match error {
+        StorageError::NotFound { .. } | StorageError::Short { .. } => {
+            ObjectError::Unreadable(error.to_string())
+        }
+        StorageError::AlreadyExists { .. }
+        | StorageError::InvalidKey { .. }
+        | StorageError::TooLarge { .. }
+        | StorageError::Full { .. }
+        | StorageError::Io { .. } => ObjectError::OutOfReach(error.to_string()),
     }
 }
