@@ -233,7 +233,7 @@ impl Fs {
                 }
                 Ok(match place.tree.lookup(node, name) {
                     Some(child) => Entry::Found(self.node_attr(&place, child), FOREVER),
-                    None => Entry::Absent(FOREVER),
+                    None => Entry::Absent(if parent == ROOT { MOMENT } else { FOREVER }),
                 })
             }
         }
@@ -282,7 +282,8 @@ impl Fs {
     /// may keep the listing for good.
     pub fn opendir(&self, ino: u64) -> Result<(u64, bool)> {
         match self.decode(ino)? {
-            Inode::Node { .. } => Ok((0, true)),
+            // Should a snapshot's items read differently one day, it gets other numbers; the root cannot.
+            Inode::Node { .. } => Ok((0, ino != ROOT)),
             Inode::Layout(number) => {
                 let layout = self.snapshots.layout();
                 self.folder(&layout, number)?;
@@ -589,7 +590,7 @@ impl Fs {
         // Names of one file show that file's attributes.
         let node = tree.inode(node);
         let meta = match tree.meta(node) {
-            Some(meta) if node != Tree::ROOT => self.shown.look.apply(*meta, tree.xattrs(node)),
+            Some(meta) if node != Tree::ROOT => self.shown.look.apply(*meta, || tree.xattrs(node)),
             _ => return self.root_attr(info, place.view),
         };
         let view = if meta.is_dir() { place.view } else { View::Ids };
@@ -625,14 +626,14 @@ impl Fs {
     fn layout_meta(&self, mode: u32, time: i64, size: u64) -> Meta {
         let (uid, gid) = self.snapshots.owner;
         let meta = Meta { mtime: time, atime: time, ctime: time, size, uid, gid, mode: mode as u16 };
-        self.shown.look.apply(meta, Xattrs::default())
+        self.shown.look.apply(meta, Xattrs::default)
     }
 
     /// Attributes of a snapshot's top directory, which are known without its items.
     fn root_attr(&self, info: &Info, view: View) -> Attr {
         let ino = self.encode(info.listed.number, view, Tree::ROOT);
         let nlink = info.nlink.get().copied().unwrap_or(1);
-        let meta = self.shown.look.apply(info.root, Xattrs(&info.root_xattrs));
+        let meta = self.shown.look.apply(info.root, || Xattrs(&info.root_xattrs));
         Attr { ino, meta, blocks: 0, nlink }
     }
 }

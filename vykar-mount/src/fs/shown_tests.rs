@@ -133,6 +133,9 @@ fn a_root_is_found_again_when_its_items_read_differently() {
     let repair = repo.damage(&read.meta.item_ptrs[1]);
     let mut m = repo.mount_shown(SIZES, at("z")).unwrap();
     assert_eq!(m.list(""), [""; 0], "what was there is lost");
+    // The kernel must not keep that for good: the root's number stays.
+    assert_eq!(m.fs.lookup(ROOT, b"last"), Ok(Entry::Absent(MOMENT)));
+    assert_eq!(m.fs.opendir(ROOT).map(|(_, keep)| keep), Ok(false));
     repair();
     m.fs.forget_trees();
     assert_eq!(m.fs.readdir(ROOT, 0, 0, &mut |_, _| false), Err(FsError::Stale));
