@@ -1,4 +1,5 @@
-//! Writes repositories that no honest program would: without encryption, byte by byte.
+//! Writes repositories that no honest program would, or not in a reasonable time: without encryption, byte
+//! by byte.
 
 use std::fs;
 use std::path::Path;
@@ -21,6 +22,8 @@ pub struct Crafted {
     pub hostname: String,
 }
 
+/// Bytes of the item stream in a chunk.
+const ITEM_CHUNK: usize = 4 << 20;
 const ID: RepositoryId = RepositoryId([0x42; 32]);
 
 impl Crafted {
@@ -35,10 +38,12 @@ impl Crafted {
         }
     }
 
-    fn chunk(&mut self, data: &[u8]) -> ChunkId {
+    /// Stores a chunk.
+    pub fn chunk(&mut self, data: &[u8]) -> ChunkRef {
         let id = self.hasher.chunk_id(data).unwrap();
         self.chunks.push((id, data.to_vec()));
-        id
+        let size = data.len() as u32;
+        ChunkRef { id, size, stored_size: size + 2 }
     }
 
     /// Adds an item as it is, rules broken or not.
@@ -58,12 +63,14 @@ impl Crafted {
     }
 
     pub fn file(mut self, path: &str, data: &[u8]) -> Self {
-        let id = self.chunk(data);
-        let size = data.len() as u32;
-        let chunks = vec![ChunkRef { id, size, stored_size: size + 2 }];
-        let file =
-            Item { mode: 0o100_644, size: size.into(), chunks, ..Item::new(path, ItemType::RegularFile) };
-        self.item(&file)
+        let chunks = vec![self.chunk(data)];
+        self.file_of(path, chunks)
+    }
+
+    /// Adds a file of chunks that are stored.
+    pub fn file_of(self, path: &str, chunks: Vec<ChunkRef>) -> Self {
+        let size = chunks.iter().map(|c| u64::from(c.size)).sum();
+        self.item(&Item { mode: 0o100_644, size, chunks, ..Item::new(path, ItemType::RegularFile) })
     }
 
     pub fn symlink(self, path: &str, target: &str) -> Self {
@@ -89,11 +96,21 @@ impl Crafted {
         };
         put("config", &encode("config", &config).unwrap());
 
+        // Data and items in packs of their own, as everywhere.
+        let mut entries = Vec::new();
+        let mut put_pack = |chunks: &[(ChunkId, Vec<u8>)]| {
+            let (pack, placed) = pack(chunks);
+            entries.extend(placed);
+            let name = pack_id(&pack).to_string();
+            put(&format!("packs/{}/{name}", &name[..2]), &pack);
+        };
+        if !self.chunks.is_empty() {
+            put_pack(&std::mem::take(&mut self.chunks));
+        }
         let stream = std::mem::take(&mut self.stream);
-        let item_ptrs = vec![self.chunk(&stream)];
-        let (pack, entries) = self.pack();
-        let name = pack_id(&pack).to_string();
-        put(&format!("packs/{}/{name}", &name[..2]), &pack);
+        let item_ptrs = stream.chunks(ITEM_CHUNK).map(|piece| self.chunk(piece).id).collect();
+        put_pack(&self.chunks);
+        entries.sort_by_key(|entry| entry.id);
 
         let mut index = vec![4, 0];
         IndexBlob::encode_to(&mut index, 7, entries.len() as u32, entries.into_iter()).unwrap();
@@ -119,29 +136,29 @@ impl Crafted {
         put(&format!("snapshots/{snapshot}"), &[vec![2], meta.encode().unwrap()].concat());
         snapshot
     }
+}
 
-    fn pack(&self) -> (Vec<u8>, Vec<IndexEntry>) {
-        let mut pack = HEADER.to_vec();
-        let mut placed: Vec<(ChunkId, u32, u64, u32)> = Vec::new();
-        for (id, data) in &self.chunks {
-            if let Some(known) = placed.iter_mut().find(|p| p.0 == *id) {
-                known.3 += 1;
-                continue;
-            }
-            let size = data.len() as u32 + 2;
-            pack.extend(size.to_le_bytes());
-            placed.push((*id, size, pack.len() as u64, 1));
-            pack.extend([3, 0]);
-            pack.extend_from_slice(data);
+fn pack(chunks: &[(ChunkId, Vec<u8>)]) -> (Vec<u8>, Vec<IndexEntry>) {
+    let mut pack = HEADER.to_vec();
+    let mut placed: Vec<(ChunkId, u32, u64, u32)> = Vec::new();
+    for (id, data) in chunks {
+        if let Some(known) = placed.iter_mut().find(|p| p.0 == *id) {
+            known.3 += 1;
+            continue;
         }
-        let id: PackId = pack_id(&pack);
-        let entry = |(chunk, stored_size, offset, refcount)| IndexEntry {
-            id: chunk,
-            refcount,
-            stored_size,
-            pack: id,
-            offset,
-        };
-        (pack, placed.into_iter().map(entry).collect())
+        let size = data.len() as u32 + 2;
+        pack.extend(size.to_le_bytes());
+        placed.push((*id, size, pack.len() as u64, 1));
+        pack.extend([3, 0]);
+        pack.extend_from_slice(data);
     }
+    let id: PackId = pack_id(&pack);
+    let entry = |(chunk, stored_size, offset, refcount)| IndexEntry {
+        id: chunk,
+        refcount,
+        stored_size,
+        pack: id,
+        offset,
+    };
+    (pack, placed.into_iter().map(entry).collect())
 }

@@ -272,12 +272,23 @@ impl World {
 
     /// Mounts the repository in the background.
     pub fn mount(&self) -> Mount {
+        self.mount_with(&[])
+    }
+
+    /// Likewise, with more arguments.
+    pub fn mount_with(&self, args: &[&str]) -> Mount {
         require_fuse();
         let number = self.runs.fetch_add(1, Ordering::Relaxed);
         let at = self.mountpoint(&format!("mount-{number}"));
-        self.run([OsStr::new("mount"), at.as_os_str(), OsStr::new("--background")]).ok();
+        let fixed = [OsStr::new("mount"), at.as_os_str(), OsStr::new("--background")];
+        self.run(fixed.into_iter().chain(args.iter().map(OsStr::new))).ok();
         assert!(is_mounted(&at), "mount --background returned before the mount was there");
         Mount { at }
+    }
+
+    /// What background mounts have logged.
+    pub fn mount_log(&self) -> String {
+        text(&self.cache.join("mount.log"))
     }
 
     /// The snapshots that `list --json` shows.

@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use vykar_core::codec::Compression;
+use vykar_mount::mount::DEFAULT_READ_AHEAD_KIB;
+
+use crate::parse;
+use crate::view::ViewArgs;
 
 /// Encrypted, deduplicating backups that you can mount.
 ///
@@ -43,8 +47,8 @@ pub struct Global {
     /// Where local caches are kept [default: ~/.cache/vykar]
     #[arg(long, value_name = "DIR", env = "VYKAR_CACHE_DIR", hide_env_values = true, global = true)]
     pub cache_dir: Option<PathBuf>,
-    /// Threads to use; 0 for one per processor
-    #[arg(long, value_name = "N", default_value_t = 0, global = true)]
+    /// Threads to use; 0 chooses by the number of processors
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse::threads, global = true)]
     pub threads: usize,
     /// Seconds to wait for a lock that another program holds
     #[arg(long, value_name = "SECONDS", default_value_t = 600, global = true)]
@@ -119,15 +123,20 @@ pub enum Command {
         /// Return when the mount can be used
         #[arg(long)]
         background: bool,
-        /// Memory for decoded chunks in MiB
-        #[arg(long, value_name = "MIB", default_value_t = 256)]
+        /// Memory for decoded chunks: a number of MiB, or as 512M or 2G; at least 16M
+        #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse::cache_size)]
         cache_size: u64,
+        /// How far the kernel reads ahead in a file, in KiB; root only, and 0 leaves its default
+        #[arg(long, value_name = "KIB", default_value_t = DEFAULT_READ_AHEAD_KIB, value_parser = parse::read_ahead)]
+        readahead: u32,
         /// Let other users look, as far as permissions allow them
         #[arg(long)]
         allow_other: bool,
         /// Let nobody run programs that lie in the mount
         #[arg(long)]
         noexec: bool,
+        #[command(flatten)]
+        view: ViewArgs,
     },
     /// Unmount a vykar mount
     Umount {

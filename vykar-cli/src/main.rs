@@ -6,8 +6,10 @@ mod commands;
 mod context;
 mod exit;
 mod mount_helper;
+mod parse;
 mod platform;
 mod render;
+mod view;
 mod watchdog;
 
 use std::path::Path;

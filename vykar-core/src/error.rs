@@ -363,6 +363,9 @@ pub enum ObjectError {
     /// It is not there, or not in full, or cannot be read.
     #[error("{0}")]
     Unreadable(String),
+    /// The storage failed while handing it out: it may well be whole.
+    #[error("{0}")]
+    OutOfReach(String),
 }
 
 impl ObjectError {

@@ -1,6 +1,8 @@
 //! The file system as plain calls. Knows nothing of FUSE, and needs no mount to be used.
 
 #[cfg(test)]
+mod shown_tests;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
@@ -13,16 +15,20 @@ use vykar_core::{ChunkId, VykarError};
 
 use crate::ahead::{Ahead, Store};
 use crate::cache::{Cache, Weight};
+use crate::damage::{Verdict, judge};
 use crate::data::{Data, Shared};
 use crate::errno::FsError;
 use crate::holes::Zeros;
-use crate::inode::{Inode, View};
+use crate::inode::{Inode, ROOT, View};
 use crate::layout::{Folder, Layout, Position, Target};
 use crate::loader::Loader;
 use crate::log::{Limiter, Log, LogLine};
 use crate::names::fnv1a;
 use crate::prefetch::Prefetcher;
+use crate::shown::{OnDamage, Shown};
 use crate::snapshots::{Info, Snapshots};
+use crate::template::MAX_TEMPLATES;
+use crate::top::{SetupError, TopFolder};
 use crate::tree::{Meta, NAME_MAX, NodeId, Tree};
 use crate::xattr::Xattrs;
 
@@ -50,6 +56,8 @@ pub struct FsOptions {
     pub owner: (u32, u32),
     /// Names of snapshots by time are in this zone.
     pub zone: TimeZone,
+    /// What is shown, and how.
+    pub shown: Shown,
 }
 
 /// What `stat` says.
@@ -113,7 +121,10 @@ impl Weight for Arc<Tree> {
 /// The file system.
 pub struct Fs {
     repository: Arc<Repository>,
+    shown: Shown,
     snapshots: Snapshots,
+    /// What is at the root, where it is no folder of snapshots.
+    top: Option<TopFolder>,
     data: Arc<Data>,
     zeros: Zeros,
     trees: Cache<u32, Arc<Tree>, FsError>,
@@ -133,30 +144,52 @@ struct Place {
 }
 
 impl Fs {
-    /// Lists the repository's snapshots and reads nothing else.
+    /// Lists the repository's snapshots and reads nothing else, unless a folder of one is the root.
     ///
     /// # Errors
-    /// Fails when the repository's snapshots cannot be listed.
+    /// Fails when the repository's snapshots cannot be listed, or the root is not there.
     pub fn new(
         repository: Arc<Repository>,
         options: FsOptions,
         log: Log,
-    ) -> std::result::Result<Self, VykarError> {
-        let snapshots = Snapshots::load(repository.clone(), options.zone, options.owner, log.clone())?;
+    ) -> std::result::Result<Self, SetupError> {
+        let shown = options.shown;
+        if shown.templates.len() > MAX_TEMPLATES {
+            return Err(VykarError::Usage(format!("more than {MAX_TEMPLATES} path templates")).into());
+        }
+        let place = (options.zone, options.owner);
+        let snapshots = Snapshots::load(repository.clone(), place, &shown, log.clone())?;
+        let only = snapshots.only();
+        let top = shown.top.clone().zip(only.as_ref());
+        let top = top.map(|(top, info)| TopFolder::new(top, info.listed.number));
         let data = Arc::new(Data::new(repository.clone(), options.cache_size));
         let prefetcher = Prefetcher::new(data.clone(), options.prefetch_threads, options.cache_size / 4);
         let ahead = Ahead::new(data.clone(), options.prefetch_threads);
-        Ok(Fs {
+        let fs = Fs {
             ahead,
             zeros: Zeros::new(repository.keys().clone()),
             repository,
+            shown,
             snapshots,
+            top,
             data,
             trees: Cache::keeping_one(options.tree_cache_size),
             prefetcher,
             log,
             limiter: Limiter::default(),
-        })
+        };
+        match (&fs.top, only) {
+            (Some(top), Some(info)) if !top.is_found() => fs.find_top(top, &info)?,
+            _ => {}
+        }
+        Ok(fs)
+    }
+
+    fn find_top(&self, top: &TopFolder, info: &Info) -> std::result::Result<(), SetupError> {
+        let name = &info.listed.name;
+        let tree = self.tree(info).map_err(|_| SetupError::Unreadable { snapshot: name.clone() })?;
+        top.find(&info.listed.id, info.listed.number, &tree);
+        if top.is_found() { Ok(()) } else { Err(top.missing(name, &tree)) }
     }
 
     /// Finds a name in a directory.
@@ -167,9 +200,9 @@ impl Fs {
                 let folder = self.folder(&layout, number)?;
                 let attr = match name {
                     b"." => self.folder_attr(number, folder),
-                    b".." => self.target_attr(&layout, folder, Target::Folder(folder.parent))?,
+                    b".." => self.target_attr(&layout, Target::Folder(folder.parent))?,
                     name => match folder.lookup(name) {
-                        Some(target) => self.target_attr(&layout, folder, target)?,
+                        Some(target) => self.target_attr(&layout, target)?,
                         None => return Err(FsError::NotFound),
                     },
                 };
@@ -191,7 +224,7 @@ impl Fs {
                 }
                 Ok(match place.tree.lookup(node, name) {
                     Some(child) => Entry::Found(self.node_attr(&place, child), FOREVER),
-                    None => Entry::Absent(FOREVER),
+                    None => Entry::Absent(if parent == ROOT { MOMENT } else { FOREVER }),
                 })
             }
         }
@@ -209,7 +242,7 @@ impl Fs {
             }
             Inode::Node { snapshot, view, node: Tree::ROOT } => {
                 let info = self.snapshots.get(snapshot).ok_or(FsError::Stale)?;
-                Ok((root_attr(&info, view), MOMENT))
+                Ok((self.root_attr(&info, view), MOMENT))
             }
             Inode::Node { snapshot, view, node } => {
                 let place = self.place(snapshot, view, node)?;
@@ -236,7 +269,7 @@ impl Fs {
         }
     }
 
-    /// True for a folder above the snapshots, whose entries come and go.
+    /// True for a folder above the snapshots, whose entries come and go, and for the root.
     pub fn changes(ino: u64) -> bool {
         matches!(Inode::decode(ino), Some(Inode::Layout(_)))
     }
@@ -256,7 +289,7 @@ impl Fs {
                 let dots = [self.folder_attr(number, folder)].into_iter().cycle();
                 let names = [&b"."[..], b".."].into_iter().zip(dots).map(|(name, attr)| (name, Ok(attr)));
                 let entries = folder.entries.iter();
-                let entries = entries.map(|(name, to)| (&**name, self.target_attr(&layout, folder, *to)));
+                let entries = entries.map(|(name, to)| (&**name, self.target_attr(&layout, *to)));
                 let from = position.at as usize;
                 for (at, (name, attr)) in (1..).zip(names.chain(entries)).skip(from) {
                     // A snapshot that vanished this moment has no attributes.
@@ -344,16 +377,32 @@ impl Fs {
     }
 
     fn piece(&self, place: &Place, id: ChunkId, size: u64) -> Result<Bytes> {
-        self.data.chunk(&id, size).map_err(|error| {
-            self.log_read(place, id, &error);
-            FsError::Io
+        self.data.chunk(&id, size).or_else(|error| {
+            let verdict = match self.shown.on_damage {
+                OnDamage::Error => Verdict::Doubtful,
+                OnDamage::Zero => judge(&error, (&id, size), &self.data, &self.repository),
+            };
+            match verdict {
+                Verdict::Readable(chunk) => Ok(chunk),
+                Verdict::Lost => {
+                    self.log_read(place, id, &error, true);
+                    Ok(Bytes::from(vec![0; size as usize]))
+                }
+                Verdict::Doubtful => {
+                    self.log_read(place, id, &error, false);
+                    Err(FsError::Io)
+                }
+            }
         })
     }
 
-    fn log_read(&self, place: &Place, chunk: ChunkId, error: &Shared) {
+    fn log_read(&self, place: &Place, chunk: ChunkId, error: &Shared, zeros: bool) {
         let path = place.tree.path(place.node);
-        let key = [place.info.listed.id.as_bytes(), chunk.as_bytes(), &path[..]].concat();
-        if !self.limiter.allows(fnv1a(&key)) {
+        let key =
+            [&place.info.listed.id.as_bytes()[..], chunk.as_bytes(), &path[..], &[zeros.into()]].concat();
+        // Nobody else tells the reader about zeros.
+        let allows = if zeros { Limiter::allows_without_room } else { Limiter::allows };
+        if !allows(&self.limiter, fnv1a(&key)) {
             return;
         }
         let (pack, reason) = match &**error {
@@ -362,7 +411,7 @@ impl Fs {
             other => (None, other.to_string()),
         };
         let snapshot = place.info.listed.name.clone();
-        (self.log)(LogLine::ReadFailed { snapshot, path, chunk, pack, reason });
+        (self.log)(LogLine::ReadFailed { snapshot, path, chunk, pack, reason, zeros });
     }
 
     /// The next data or hole of a file from `offset` on.
@@ -385,7 +434,7 @@ impl Fs {
     /// The value of an extended attribute.
     pub fn getxattr(&self, ino: u64, name: &[u8]) -> Result<Vec<u8>> {
         self.with_xattrs(ino, |mut xattrs| {
-            let found = xattrs.find(|(known, _)| *known == name);
+            let found = xattrs.find(|(known, _)| *known == name && !self.shown.look.hides(name));
             found.map(|(_, value)| value.to_vec()).ok_or(FsError::NoAttribute)
         })
     }
@@ -394,7 +443,7 @@ impl Fs {
     pub fn listxattr(&self, ino: u64) -> Result<Vec<u8>> {
         self.with_xattrs(ino, |xattrs| {
             let mut names = Vec::new();
-            for (name, _) in xattrs {
+            for (name, _) in xattrs.filter(|(name, _)| !self.shown.look.hides(name)) {
                 names.extend_from_slice(name);
                 names.push(0);
             }
@@ -432,6 +481,12 @@ impl Fs {
         self.ahead.is_idle()
     }
 
+    /// As if other snapshots had been looked into since.
+    #[cfg(test)]
+    pub(crate) fn forget_trees(&mut self) {
+        self.trees = Cache::keeping_one(0);
+    }
+
     /// Lets the next call look for new snapshots.
     #[cfg(test)]
     pub(crate) fn expire(&self) {
@@ -439,7 +494,18 @@ impl Fs {
     }
 
     fn decode(&self, ino: u64) -> Result<Inode> {
-        Inode::decode(ino).ok_or(FsError::Stale)
+        match &self.top {
+            Some(top) if ino == ROOT => top.inode(),
+            _ => Inode::decode(ino).ok_or(FsError::Stale),
+        }
+    }
+
+    /// The number of a node, that of the file system's root where it is that.
+    fn encode(&self, snapshot: u32, view: View, node: NodeId) -> u64 {
+        match &self.top {
+            Some(top) if top.is(snapshot, node) => ROOT,
+            _ => Inode::Node { snapshot, view, node }.encode(),
+        }
     }
 
     fn folder<'l>(&self, layout: &'l Layout, number: u32) -> Result<&'l Folder> {
@@ -451,9 +517,13 @@ impl Fs {
 
     fn place(&self, snapshot: u32, view: View, node: NodeId) -> Result<Place> {
         let info = self.snapshots.get(snapshot).ok_or(FsError::Stale)?;
-        let tree = self.trees.get_or_make(&snapshot, || self.load(&info))?;
+        let tree = self.tree(&info)?;
         let meta = if node == Tree::ROOT { info.root } else { *tree.meta(node).ok_or(FsError::Stale)? };
         Ok(Place { info, tree, view, node, meta })
+    }
+
+    fn tree(&self, info: &Info) -> Result<Arc<Tree>> {
+        self.trees.get_or_make(&info.listed.number, || self.load(info))
     }
 
     fn load(&self, info: &Info) -> Result<Arc<Tree>> {
@@ -468,7 +538,10 @@ impl Fs {
         if *info.shape.get_or_init(|| shape) != shape {
             // Some of its items could not be read before, or cannot now: the numbers that the kernel
             // knows may mean other files.
-            self.snapshots.renumber(info);
+            let number = self.snapshots.renumber(info, shape);
+            if let Some(top) = &self.top {
+                top.find(&info.listed.id, number, &tree);
+            }
             return Err(FsError::Stale);
         }
         let _ = info.nlink.set(tree.nlink(Tree::ROOT));
@@ -479,8 +552,9 @@ impl Fs {
     fn above(&self, place: &Place) -> u64 {
         let (snapshot, view) = (place.info.listed.number, place.view);
         match place.node {
+            node if self.top.as_ref().is_some_and(|top| top.is(snapshot, node)) => ROOT,
             Tree::ROOT => Inode::Layout(self.snapshots.layout().home(snapshot, view)).encode(),
-            node => Inode::Node { snapshot, view, node: place.tree.parent(node) }.encode(),
+            node => self.encode(snapshot, view, place.tree.parent(node)),
         }
     }
 
@@ -490,29 +564,28 @@ impl Fs {
         // Names of one file show that file's attributes.
         let node = tree.inode(node);
         let meta = match tree.meta(node) {
-            Some(meta) if node != Tree::ROOT => *meta,
-            _ => return root_attr(info, place.view),
+            Some(meta) if node != Tree::ROOT => self.shown.look.apply(*meta, || tree.xattrs(node)),
+            _ => return self.root_attr(info, place.view),
         };
         let view = if meta.is_dir() { place.view } else { View::Ids };
-        let ino = Inode::Node { snapshot: info.listed.number, view, node }.encode();
+        let ino = self.encode(info.listed.number, view, node);
         let blocks = self.zeros.allocated(tree.content(node), info.largest_chunk).div_ceil(512);
         Attr { ino, meta, blocks, nlink: tree.nlink(node) }
     }
 
-    fn target_attr(&self, layout: &Layout, folder: &Folder, target: Target) -> Result<Attr> {
+    fn target_attr(&self, layout: &Layout, target: Target) -> Result<Attr> {
         match target {
             Target::Folder(number) => Ok(self.folder_attr(number, self.folder(layout, number)?)),
-            Target::Snapshot(number) => {
+            Target::Snapshot(number, view) => {
                 let info = self.snapshots.get(number).ok_or(FsError::Stale)?;
-                Ok(root_attr(&info, folder.view))
+                Ok(self.root_attr(&info, view))
             }
             Target::Latest(number) => self.latest_attr(layout, number),
         }
     }
 
     fn folder_attr(&self, number: u32, folder: &Folder) -> Attr {
-        let mode = libc::S_IFDIR | 0o555;
-        let meta = layout_meta(mode, self.snapshots.owner, folder.mtime, 0);
+        let meta = self.layout_meta(libc::S_IFDIR | 0o555, folder.mtime, 0);
         let nlink = u32::try_from(folder.subdirectories()).unwrap_or(u32::MAX).saturating_add(2);
         Attr { ino: Inode::Layout(number).encode(), meta, blocks: 0, nlink }
     }
@@ -520,18 +593,21 @@ impl Fs {
     fn latest_attr(&self, layout: &Layout, number: u32) -> Result<Attr> {
         let (folder, target) = self.snapshots.latest(number).ok_or(FsError::Stale)?;
         let time = layout.folder(folder).map_or(0, |folder| folder.mtime);
-        let meta = layout_meta(libc::S_IFLNK | 0o777, self.snapshots.owner, time, target.len() as u64);
+        let meta = self.layout_meta(libc::S_IFLNK | 0o777, time, target.len() as u64);
         Ok(Attr { ino: Inode::Layout(number).encode(), meta, blocks: 0, nlink: 1 })
     }
-}
 
-fn layout_meta(mode: u32, (uid, gid): (u32, u32), time: i64, size: u64) -> Meta {
-    Meta { mtime: time, atime: time, ctime: time, size, uid, gid, mode: mode as u16 }
-}
+    fn layout_meta(&self, mode: u32, time: i64, size: u64) -> Meta {
+        let (uid, gid) = self.snapshots.owner;
+        let meta = Meta { mtime: time, atime: time, ctime: time, size, uid, gid, mode: mode as u16 };
+        self.shown.look.apply(meta, Xattrs::default)
+    }
 
-/// Attributes of a snapshot's top directory, which are known without its items.
-fn root_attr(info: &Info, view: View) -> Attr {
-    let ino = Inode::Node { snapshot: info.listed.number, view, node: Tree::ROOT }.encode();
-    let nlink = info.nlink.get().copied().unwrap_or(1);
-    Attr { ino, meta: info.root, blocks: 0, nlink }
+    /// Attributes of a snapshot's top directory, which are known without its items.
+    fn root_attr(&self, info: &Info, view: View) -> Attr {
+        let ino = self.encode(info.listed.number, view, Tree::ROOT);
+        let nlink = info.nlink.get().copied().unwrap_or(1);
+        let meta = self.shown.look.apply(info.root, || Xattrs(&info.root_xattrs));
+        Attr { ino, meta, blocks: 0, nlink }
+    }
 }

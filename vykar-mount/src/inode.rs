@@ -22,7 +22,7 @@ const NODE_MASK: u64 = (1 << NODE_BITS) - 1;
 /// Largest number of a snapshot.
 const SNAPSHOT_MAX: u32 = i32::MAX as u32;
 
-/// The folders that show whole snapshots.
+/// The folders that show whole snapshots, or the first to fourth path template in their place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum View {
     /// `ids/NAME`

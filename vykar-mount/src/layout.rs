@@ -7,10 +7,10 @@
 //! labels/LABEL/TIME      likewise, those of one label
 //! ```
 //!
-//! Each folder of TIMEs has a `latest`, a symlink to the newest. A layout is immutable; when the
-//! repository's snapshots change, another is built.
+//! Or what path templates say instead. Each folder of snapshots but `ids` has a `latest`, a symlink to
+//! the newest. A layout is immutable; when the repository's snapshots change, another is built.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -18,17 +18,19 @@ use vykar_core::SnapshotId;
 
 use crate::inode::View;
 use crate::names::{fnv1a, folder_name};
+use crate::template::Template;
 
 /// Name of the symlink to the newest snapshot.
 pub const LATEST: &str = "latest";
 
 const ROOT: u32 = crate::inode::ROOT as u32;
 const IDS: u32 = 2;
-const TIMES: u32 = 3;
-const HOSTS: u32 = 4;
-const LABELS: u32 = 5;
 /// Numbers from here on are given out by [`Numbers`].
 const FIRST_FREE: u32 = 1024;
+/// Room for what tells two names apart: `-` and a number.
+const SUFFIX: usize = 11;
+/// Time of a folder while no snapshot in it is known.
+const UNKNOWN: i64 = i64::MIN;
 
 /// What a layout needs to know of a snapshot.
 #[derive(Debug, Clone)]
@@ -52,8 +54,8 @@ pub struct Listed {
 pub enum Target {
     /// A folder of this layout.
     Folder(u32),
-    /// The root of the snapshot with this number.
-    Snapshot(u32),
+    /// The root of the snapshot with this number, in this view.
+    Snapshot(u32, View),
     /// A `latest`, under its own inode number.
     Latest(u32),
 }
@@ -63,8 +65,6 @@ pub enum Target {
 pub struct Folder {
     /// The folder above it.
     pub parent: u32,
-    /// Which view its snapshots belong to; of no meaning where it has none.
-    pub view: View,
     /// Begin of the newest snapshot in or below it, or when its entries were seen to change, in nanoseconds
     /// since the epoch.
     pub mtime: i64,
@@ -73,8 +73,8 @@ pub struct Folder {
 }
 
 impl Folder {
-    fn new(parent: u32, view: View, mtime: i64) -> Self {
-        Folder { parent, view, mtime, entries: Vec::new() }
+    fn new(parent: u32, mtime: i64) -> Self {
+        Folder { parent, mtime, entries: Vec::new() }
     }
 
     /// Finds an entry.
@@ -195,36 +195,31 @@ impl Layout {
         self.homes.get(&(snapshot, view)).copied().unwrap_or(ROOT)
     }
 
-    /// Builds the folders. `snapshots` are sorted by begin, then id; `empty_mtime` is the time of
-    /// folders that have none, in nanoseconds since the epoch.
-    pub fn build(snapshots: &[Listed], zone: &TimeZone, empty_mtime: i64, numbers: &mut Numbers) -> Self {
+    /// Builds the folders that the templates say, the usual ones where there are none. `snapshots` are
+    /// sorted by begin, then id; `empty_mtime` is the time of folders that have none, in nanoseconds
+    /// since the epoch.
+    pub fn build(
+        snapshots: &[Listed],
+        templates: &[Template],
+        zone: &TimeZone,
+        empty_mtime: i64,
+        numbers: &mut Numbers,
+    ) -> Self {
         let newest = snapshots.last().map_or(empty_mtime, |s| nanos(s.time));
-        let mut root = Folder::new(ROOT, View::Ids, newest);
         let mut layout = Layout { generation: 0, folders: HashMap::new(), homes: HashMap::new() };
-        for (name, number) in [("hosts", HOSTS), ("ids", IDS), ("labels", LABELS), ("snapshots", TIMES)] {
-            root.add(name, Target::Folder(number));
+        layout.folders.insert(ROOT, Folder::new(ROOT, newest));
+        let mut making = Making { layout, numbers, used: HashMap::new() };
+        if templates.is_empty() {
+            making.layout.add_ids(snapshots, newest);
+            let views = [View::Times, View::Hosts, View::Labels];
+            let standard = Template::standard();
+            making.add(snapshots, &views.into_iter().zip(&standard).collect::<Vec<_>>(), zone);
+        } else {
+            making.add(snapshots, &View::ALL.into_iter().zip(templates).collect::<Vec<_>>(), zone);
         }
-        layout.folders.insert(ROOT, root);
-        layout.add_ids(snapshots, newest);
-        let all: Vec<&Listed> = snapshots.iter().collect();
-        layout.add_times(TIMES, ROOT, View::Times, &all, zone, newest, numbers);
-        for (parent, view, group) in [
-            (HOSTS, View::Hosts, (|s| &s.host) as fn(&Listed) -> &String),
-            (LABELS, View::Labels, |s| &s.label),
-        ] {
-            let mut groups: BTreeMap<String, Vec<&Listed>> = BTreeMap::new();
-            for snapshot in snapshots {
-                groups.entry(folder_name(group(snapshot), 0)).or_default().push(snapshot);
-            }
-            let mut folder = Folder::new(ROOT, view, newest);
-            for (name, members) in groups {
-                let number = numbers.of(Key::Folder(parent, name.clone()));
-                folder.add(&name, Target::Folder(number));
-                layout.add_times(number, parent, view, &members, zone, newest, numbers);
-            }
-            layout.folders.insert(parent, folder);
-        }
+        let mut layout = making.layout;
         for folder in layout.folders.values_mut() {
+            folder.mtime = if folder.mtime == UNKNOWN { empty_mtime } else { folder.mtime };
             folder.entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         }
         layout
@@ -237,7 +232,7 @@ impl Layout {
             *count.entry(&snapshot.name).or_default() += 1;
         }
         let alone = |s: &Listed| count.get(s.name.as_str()) == Some(&1);
-        let mut folder = Folder::new(ROOT, View::Ids, mtime);
+        let mut folder = Folder::new(ROOT, mtime);
         let mut used: HashSet<String> = HashSet::new();
         // Those with a name of their own come first: no suffix takes it from them.
         for snapshot in snapshots.iter().filter(|s| alone(s)).chain(snapshots.iter().filter(|s| !alone(s))) {
@@ -250,58 +245,105 @@ impl Layout {
             // The whole id is unique, so this finds one.
             for name in names {
                 if used.insert(name.clone()) {
-                    folder.add(&name, Target::Snapshot(snapshot.number));
+                    folder.add(&name, Target::Snapshot(snapshot.number, View::Ids));
                     break;
                 }
             }
             self.homes.insert((snapshot.number, View::Ids), IDS);
         }
         self.folders.insert(IDS, folder);
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn add_times(
-        &mut self,
-        number: u32,
-        parent: u32,
-        view: View,
-        snapshots: &[&Listed],
-        zone: &TimeZone,
-        empty_mtime: i64,
-        numbers: &mut Numbers,
-    ) {
-        let mtime = snapshots.last().map_or(empty_mtime, |s| nanos(s.time));
-        let mut folder = Folder::new(parent, view, mtime);
-        let mut used: HashMap<String, u32> = HashMap::new();
-        let mut last = None;
-        for snapshot in snapshots {
-            let time = time_name(snapshot.time, zone);
-            let times = used.entry(time.clone()).or_default();
-            *times += 1;
-            let name = if *times == 1 { time } else { format!("{time}-{times}") };
-            folder.add(&name, Target::Snapshot(snapshot.number));
-            self.homes.insert((snapshot.number, view), number);
-            last = Some(name);
+        if let Some(root) = self.folders.get_mut(&ROOT) {
+            root.add("ids", Target::Folder(IDS));
         }
-        if let Some(target) = last {
-            folder.add(LATEST, Target::Latest(numbers.of(Key::Latest(number, target))));
-        }
-        self.folders.insert(number, folder);
     }
 }
 
-/// `2026-11-22T07-32-36`: sorts by time, and needs no quotes and no escapes.
-fn time_name(time: Timestamp, zone: &TimeZone) -> String {
-    let t = time.to_zoned(zone.clone()).datetime();
-    format!(
-        "{:04}-{:02}-{:02}T{:02}-{:02}-{:02}",
-        t.year(),
-        t.month(),
-        t.day(),
-        t.hour(),
-        t.minute(),
-        t.second()
-    )
+/// A layout that is being built by templates.
+struct Making<'n> {
+    layout: Layout,
+    numbers: &'n mut Numbers,
+    /// Names that are taken in a folder, and the last number that was tried behind each.
+    used: HashMap<(u32, String), u32>,
+}
+
+impl Making<'_> {
+    fn add(&mut self, snapshots: &[Listed], views: &[(View, &Template)], zone: &TimeZone) {
+        // All folders come first: no snapshot takes the name of one.
+        let mut placed = Vec::new();
+        for snapshot in snapshots {
+            for (view, template) in views {
+                let mut path = template.names(snapshot, zone);
+                let Some(name) = path.pop() else { continue };
+                let folder = self.folder(&path, nanos(snapshot.time));
+                placed.push((folder, name, snapshot, *view));
+            }
+        }
+        for (_, template) in views {
+            self.folder(&template.fixed(), UNKNOWN);
+        }
+        let mut newest: HashMap<u32, String> = HashMap::new();
+        for (number, wanted, snapshot, view) in placed {
+            let name = self.free_name(number, &wanted);
+            if let Some(folder) = self.layout.folders.get_mut(&number) {
+                folder.add(&name, Target::Snapshot(snapshot.number, view));
+            }
+            self.layout.homes.insert((snapshot.number, view), number);
+            newest.insert(number, name);
+        }
+        for (number, target) in newest {
+            self.add_latest(number, target);
+        }
+    }
+
+    /// The folder at a path, made where it is not there, and no older than `mtime`.
+    fn folder(&mut self, path: &[String], mtime: i64) -> u32 {
+        let mut at = ROOT;
+        for name in path {
+            let name = folder_name(name, 0);
+            let number = self.numbers.of(Key::Folder(at, name.clone()));
+            if let Some(folder) = self.layout.folders.get_mut(&number) {
+                folder.mtime = folder.mtime.max(mtime);
+            } else {
+                self.layout.folders.insert(number, Folder::new(at, mtime));
+                if let Some(above) = self.layout.folders.get_mut(&at) {
+                    above.add(&name, Target::Folder(number));
+                }
+                self.used.insert((at, name), 1);
+            }
+            at = number;
+        }
+        at
+    }
+
+    /// A name that nothing else in a folder has: the first keeps it, the next get `-2`, `-3`.
+    fn free_name(&mut self, folder: u32, wanted: &str) -> String {
+        let name = folder_name(wanted, 0);
+        let key = (folder, name);
+        let mut tried = match self.used.get(&key) {
+            None if key.1 != LATEST => {
+                self.used.insert(key.clone(), 1);
+                return key.1;
+            }
+            tried => tried.copied().unwrap_or(1),
+        };
+        loop {
+            tried = tried.saturating_add(1);
+            let name = format!("{}-{tried}", folder_name(wanted, SUFFIX));
+            if !self.used.contains_key(&(folder, name.clone())) {
+                self.used.insert((folder, name.clone()), 1);
+                self.used.insert(key, tried);
+                return name;
+            }
+        }
+    }
+
+    fn add_latest(&mut self, number: u32, target: String) {
+        let Some(folder) = self.layout.folders.get_mut(&number) else { return };
+        // Another template may have made a folder of this name.
+        if folder.entries.iter().all(|(name, _)| **name != *LATEST.as_bytes()) {
+            folder.add(LATEST, Target::Latest(self.numbers.of(Key::Latest(number, target))));
+        }
+    }
 }
 
 /// Nanoseconds since the epoch, as far as 64 bits reach.
@@ -332,7 +374,7 @@ mod tests {
 
     fn sub(layout: &Layout, folder: u32, name: &str) -> u32 {
         match layout.folder(folder).unwrap().lookup(name.as_bytes()) {
-            Some(Target::Folder(number) | Target::Latest(number) | Target::Snapshot(number)) => number,
+            Some(Target::Folder(number) | Target::Latest(number) | Target::Snapshot(number, _)) => number,
             None => panic!("no {name}"),
         }
     }
@@ -345,30 +387,37 @@ mod tests {
         ]
     }
 
+    fn usual(snapshots: &[Listed], zone: &TimeZone, numbers: &mut Numbers) -> Layout {
+        Layout::build(snapshots, &[], zone, 5, numbers)
+    }
+
     #[test]
     fn every_view_shows_every_snapshot() {
         let zone = TimeZone::fixed(jiff::tz::offset(1));
         let mut numbers = Numbers::default();
-        let layout = Layout::build(&sample(), &zone, 0, &mut numbers);
+        let layout = usual(&sample(), &zone, &mut numbers);
         assert_eq!(names(&layout, ROOT), ["hosts", "ids", "labels", "snapshots"]);
         assert_eq!(names(&layout, IDS), ["aaaaaaaa", "bbbbbbbb-02020202", "bbbbbbbb-03030303"]);
+        let [hosts, labels, times] = ["hosts", "labels", "snapshots"].map(|name| sub(&layout, ROOT, name));
         assert_eq!(
-            names(&layout, TIMES),
+            names(&layout, times),
             ["2026-11-22T07-32-36", "2026-11-22T07-32-36-2", "2026-11-23T01-00-00", "latest"]
         );
-        assert_eq!(names(&layout, HOSTS), ["db", "web"]);
-        assert_eq!(names(&layout, LABELS), ["%", "a%2Fb", "docs"]);
-        let web = sub(&layout, HOSTS, "web");
+        assert_eq!(names(&layout, hosts), ["db", "web"]);
+        assert_eq!(names(&layout, labels), ["%", "a%2Fb", "docs"]);
+        let web = sub(&layout, hosts, "web");
         assert_eq!(names(&layout, web), ["2026-11-22T07-32-36", "2026-11-23T01-00-00", "latest"]);
         assert_eq!(numbers.latest(sub(&layout, web, "latest")), Some((web, "2026-11-23T01-00-00")));
         assert_eq!((layout.home(1, View::Hosts), layout.home(9, View::Ids)), (web, ROOT));
-        assert_eq!(layout.folder(sub(&layout, HOSTS, "db")).unwrap().mtime, nanos(sample()[1].time));
+        let mtime = |folder| layout.folder(folder).unwrap().mtime;
+        assert_eq!(mtime(sub(&layout, hosts, "db")), nanos(sample()[1].time));
+        assert_eq!([times, hosts, ROOT].map(mtime), [nanos(sample()[2].time); 3]);
     }
 
     #[test]
     fn an_empty_repository_has_empty_folders() {
-        let layout = Layout::build(&[], &TimeZone::UTC, 5, &mut Numbers::default());
-        for folder in [IDS, TIMES, HOSTS, LABELS] {
+        let layout = usual(&[], &TimeZone::UTC, &mut Numbers::default());
+        for folder in ["ids", "snapshots", "hosts", "labels"].map(|name| sub(&layout, ROOT, name)) {
             assert_eq!(names(&layout, folder), [""; 0]);
             assert_eq!(layout.folder(folder).unwrap().mtime, 5);
         }
@@ -377,31 +426,77 @@ mod tests {
     #[test]
     fn numbers_stay_and_a_latest_that_moves_gets_another() {
         let mut numbers = Numbers::default();
-        let before = Layout::build(&sample()[..2], &TimeZone::UTC, 0, &mut numbers);
-        let old_latest = sub(&before, TIMES, "latest");
-        let after = Layout::build(&sample(), &TimeZone::UTC, 0, &mut numbers);
-        assert_eq!(sub(&before, HOSTS, "web"), sub(&after, HOSTS, "web"));
-        assert_ne!(old_latest, sub(&after, TIMES, "latest"));
-        assert_eq!(numbers.latest(old_latest), Some((TIMES, "2026-11-22T06-32-36-2")));
-        let again = Layout::build(&sample(), &TimeZone::UTC, 0, &mut Numbers::default());
-        assert_eq!(sub(&again, HOSTS, "web"), sub(&after, HOSTS, "web"));
+        let before = usual(&sample()[..2], &TimeZone::UTC, &mut numbers);
+        let times = sub(&before, ROOT, "snapshots");
+        let old_latest = sub(&before, times, "latest");
+        let after = usual(&sample(), &TimeZone::UTC, &mut numbers);
+        let hosts = sub(&before, ROOT, "hosts");
+        assert_eq!(sub(&before, hosts, "web"), sub(&after, hosts, "web"));
+        assert_ne!(old_latest, sub(&after, times, "latest"));
+        assert_eq!(numbers.latest(old_latest), Some((times, "2026-11-22T06-32-36-2")));
+        let again = usual(&sample(), &TimeZone::UTC, &mut Numbers::default());
+        assert_eq!(sub(&again, hosts, "web"), sub(&after, hosts, "web"));
+    }
+
+    fn by(templates: &[&str], snapshots: &[Listed]) -> Layout {
+        let templates: Vec<Template> = templates.iter().map(|t| t.parse().unwrap()).collect();
+        Layout::build(snapshots, &templates, &TimeZone::UTC, 5, &mut Numbers::default())
+    }
+
+    #[test]
+    fn templates_take_the_place_of_the_usual_folders() {
+        let layout = by(&["ids/{id}", "%Y/%m/%d-{host}", "empty/{label}/x/{id}"], &sample());
+        assert_eq!(names(&layout, ROOT), ["2026", "empty", "ids"]);
+        let ids = sub(&layout, ROOT, "ids");
+        assert_eq!(names(&layout, ids), ["01010101", "02020202", "03030303", "latest"]);
+        let month = sub(&layout, sub(&layout, ROOT, "2026"), "11");
+        assert_eq!(names(&layout, month), ["22-db", "22-web", "23-web", "latest"]);
+        let empty = sub(&layout, ROOT, "empty");
+        assert_eq!(names(&layout, empty), ["%", "a%2Fb", "docs"]);
+        let found = layout.folder(month).unwrap().lookup(b"22-db");
+        assert_eq!(found, Some(Target::Snapshot(2, View::Times)));
+        assert_eq!((layout.home(2, View::Ids), layout.home(2, View::Times)), (ids, month));
+        let nothing = by(&["by-day/%Y-%m-%d/{id}"], &[]);
+        assert_eq!(names(&nothing, ROOT), ["by-day"]);
+        assert_eq!(layout.folder(empty).unwrap().mtime, nanos(sample()[2].time));
+    }
+
+    #[test]
+    fn names_that_clash_get_numbers_in_the_order_of_time() {
+        let snapshots: Vec<_> = ["x", "x", "x-2", "latest", "y", "x"]
+            .into_iter()
+            .zip(1..)
+            .map(|(label, n)| listed(n, &format!("2026-01-0{n}T00:00:00Z"), "n", "h", label))
+            .collect();
+        // The first template's folder `y` is there before any snapshot of that name.
+        let layout = by(&["y/{id}", "{label}"], &snapshots);
+        let expected = ["latest", "latest-2", "x", "x-2", "x-2-2", "x-3", "y", "y-2"];
+        assert_eq!(names(&layout, ROOT), expected);
+        let numbers = ["x", "x-2", "x-2-2", "latest-2", "y-2", "x-3"].map(|name| sub(&layout, ROOT, name));
+        assert_eq!(numbers, [1, 2, 3, 4, 5, 6]);
+        assert_eq!(names(&layout, sub(&layout, ROOT, "y")).len(), 7);
+        let long = "l".repeat(300);
+        let snapshots = [1, 2].map(|n| listed(n, "2026-01-01T00:00:00Z", "n", "h", &long));
+        let found = names(&by(&["{label}"], &snapshots), ROOT);
+        assert!(found.len() == 3 && found.iter().all(|name| name.len() <= 255), "{found:?}");
     }
 
     #[test]
     fn the_time_of_a_folder_changes_when_its_entries_do() {
         let mut numbers = Numbers::default();
-        let before = Layout::build(&sample()[..2], &TimeZone::UTC, 0, &mut numbers);
-        let mut after = Layout::build(&sample()[..1], &TimeZone::UTC, 0, &mut numbers);
+        let before = usual(&sample()[..2], &TimeZone::UTC, &mut numbers);
+        let mut after = usual(&sample()[..1], &TimeZone::UTC, &mut numbers);
+        let times = sub(&before, ROOT, "snapshots");
         after.follow(&before, 77);
         let time = |layout: &Layout, folder| layout.folder(folder).unwrap().mtime;
-        assert_eq!(time(&after, TIMES), time(&before, TIMES) + 1, "a clock that runs behind");
+        assert_eq!(time(&after, times), time(&before, times) + 1, "a clock that runs behind");
         assert_eq!(time(&after, ROOT), time(&before, ROOT));
-        let web = sub(&before, HOSTS, "web");
+        let web = sub(&before, sub(&before, ROOT, "hosts"), "web");
         assert_eq!(time(&after, web), time(&before, web));
         let now = i64::MAX - 1;
-        let mut last = Layout::build(&sample(), &TimeZone::UTC, 0, &mut numbers);
+        let mut last = usual(&sample(), &TimeZone::UTC, &mut numbers);
         last.follow(&after, now);
-        assert_eq!((time(&last, TIMES), time(&last, web), last.generation), (now, now, 2));
+        assert_eq!((time(&last, times), time(&last, web), last.generation), (now, now, 2));
     }
 
     #[test]
@@ -420,7 +515,7 @@ mod tests {
             listed(2, "2026-01-02T00:00:00Z", "x", "h", ""),
             listed(3, "2026-01-03T00:00:00Z", "x-01010101", "h", ""),
         ];
-        let layout = Layout::build(&snapshots, &TimeZone::UTC, 0, &mut Numbers::default());
+        let layout = usual(&snapshots, &TimeZone::UTC, &mut Numbers::default());
         assert_eq!(names(&layout, IDS), ["x-01010101", "x-0101010101010101", "x-02020202"]);
         assert_eq!(sub(&layout, IDS, "x-01010101"), 3);
     }

@@ -6,6 +6,7 @@
 
 mod ahead;
 mod cache;
+mod damage;
 mod data;
 pub mod errno;
 pub mod fs;
@@ -19,9 +20,12 @@ pub mod mount;
 pub mod mountpoint;
 mod names;
 mod prefetch;
+pub mod shown;
 mod snapshots;
+pub mod template;
 #[cfg(test)]
 mod testing;
+pub mod top;
 pub mod tree;
 pub mod unmount;
 pub mod users;

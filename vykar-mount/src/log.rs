@@ -15,7 +15,7 @@ pub type Log = Arc<dyn Fn(LogLine) + Send + Sync>;
 /// them quoted, on one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogLine {
-    /// A part of a file cannot be read; its readers get `EIO`.
+    /// A part of a file cannot be read; its readers get `EIO`, or zeros.
     ReadFailed {
         /// The snapshot's name.
         snapshot: String,
@@ -27,6 +27,8 @@ pub enum LogLine {
         pack: Option<PackId>,
         /// What is wrong with it.
         reason: String,
+        /// Its readers get zeros.
+        zeros: bool,
     },
     /// An item is left out of its snapshot's folder, or a part of it is.
     ItemLeftOut {
@@ -51,6 +53,13 @@ pub enum LogLine {
         /// What is wrong.
         reason: String,
     },
+    /// A filter leaves no snapshot. One that it allows may come later.
+    NothingMatches,
+    /// The kernel's read-ahead could not be set.
+    ReadAheadNotSet {
+        /// What is wrong.
+        reason: String,
+    },
     /// The list of snapshots could not be read again; the old one stays.
     RefreshFailed {
         /// What is wrong.
@@ -62,12 +71,13 @@ impl fmt::Display for LogLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quoted = |path: &[u8]| format!("{:?}", String::from_utf8_lossy(path));
         match self {
-            LogLine::ReadFailed { snapshot, path, chunk, pack, reason } => {
+            LogLine::ReadFailed { snapshot, path, chunk, pack, reason, zeros } => {
                 write!(f, "snapshot {snapshot:?}: {}: cannot read chunk {chunk}", quoted(path))?;
                 match pack {
-                    Some(pack) => write!(f, " in pack {pack}: {reason}"),
-                    None => write!(f, ": {reason}"),
+                    Some(pack) => write!(f, " in pack {pack}: {reason}")?,
+                    None => write!(f, ": {reason}")?,
                 }
+                f.write_str(if *zeros { "; zeros were given for it" } else { "" })
             }
             LogLine::ItemLeftOut { snapshot, path, reason } => {
                 write!(f, "snapshot {snapshot:?}: {}: {reason}", quoted(path))
@@ -76,6 +86,10 @@ impl fmt::Display for LogLine {
             LogLine::SnapshotUnusable { snapshot, reason } => {
                 write!(f, "snapshot {}: not shown: {reason}", snapshot.short())
             }
+            LogLine::NothingMatches => {
+                f.write_str("no snapshot matches the filter: the mount is empty until one does")
+            }
+            LogLine::ReadAheadNotSet { reason } => write!(f, "cannot set the kernel's read-ahead: {reason}"),
             LogLine::RefreshFailed { reason } => write!(f, "cannot list snapshots: {reason}"),
         }
     }
@@ -93,19 +107,28 @@ pub(crate) struct Limiter(Mutex<HashMap<u64, Instant>>);
 impl Limiter {
     /// True when the thing with this key should be said now.
     pub(crate) fn allows(&self, key: u64) -> bool {
+        self.ask(key) == Some(true)
+    }
+
+    /// True as well where there is no room to remember what was said: for what must not go unsaid.
+    pub(crate) fn allows_without_room(&self, key: u64) -> bool {
+        self.ask(key) != Some(false)
+    }
+
+    fn ask(&self, key: u64) -> Option<bool> {
         let now = Instant::now();
         let mut said = self.0.lock();
         if said.get(&key).is_some_and(|when| now.duration_since(*when) < QUIET) {
-            return false;
+            return Some(false);
         }
         if said.len() >= REMEMBERED {
             said.retain(|_, when| now.duration_since(*when) < QUIET);
             if said.len() >= REMEMBERED {
-                return false;
+                return None;
             }
         }
         said.insert(key, now);
-        true
+        Some(true)
     }
 }
 
@@ -131,5 +154,6 @@ mod tests {
             limiter.allows(key);
         });
         assert_eq!(limiter.0.lock().len(), REMEMBERED);
+        assert!(!limiter.allows_without_room(1) && limiter.allows_without_room(100_000));
     }
 }

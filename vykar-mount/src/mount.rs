@@ -17,8 +17,9 @@ use vykar_core::repository::Repository;
 
 use crate::fs::{Fs, FsOptions};
 use crate::fuse::Adapter;
-use crate::log::Log;
+use crate::log::{Log, LogLine};
 use crate::mountpoint::{self, MountError, Spec};
+use crate::shown::Shown;
 use crate::unmount;
 
 /// Default size of the chunk cache: 256 MiB.
@@ -46,7 +47,7 @@ pub struct MountOptions {
     /// Threads that read ahead; `None` chooses by the number of processors.
     pub prefetch_threads: Option<usize>,
     /// How far the kernel reads ahead in a file, in KiB. Only root can raise it above the kernel's
-    /// default.
+    /// default, which is the least: a smaller number, like 0, changes nothing.
     pub read_ahead_kib: u32,
     /// Let other users in. The kernel checks permissions then.
     pub allow_other: bool,
@@ -54,6 +55,8 @@ pub struct MountOptions {
     pub no_exec: bool,
     /// Zone of the times that snapshots are named by.
     pub zone: TimeZone,
+    /// What is shown, and how.
+    pub shown: Shown,
 }
 
 impl MountOptions {
@@ -71,6 +74,7 @@ impl MountOptions {
             allow_other: false,
             no_exec: false,
             zone: TimeZone::UTC,
+            shown: Shown::default(),
         }
     }
 
@@ -82,6 +86,7 @@ impl MountOptions {
             prefetch_threads: self.prefetch_threads.unwrap_or_else(|| processors().min(8)),
             owner,
             zone: self.zone.clone(),
+            shown: self.shown.clone(),
         }
     }
 
@@ -124,7 +129,7 @@ impl Mount {
     pub fn new(repository: Arc<Repository>, options: &MountOptions, log: Log) -> Result<Self, MountError> {
         let path = mountpoint::check(&options.mountpoint, options.repository_path.as_deref())?;
         let source = format!("vykar:{}", repository.backend().url());
-        let fs = Arc::new(Fs::new(repository, options.fs_options(), log)?);
+        let fs = Arc::new(Fs::new(repository, options.fs_options(), log.clone())?);
         let spec = Spec { source, allow_other: options.allow_other, no_exec: options.no_exec };
         let fd = mountpoint::mount(&path, &spec)?;
         let device = match mountpoint::mounted_at(&path) {
@@ -150,7 +155,11 @@ impl Mount {
         let mount = Mount { place, session: Some(session) };
         fs::metadata(&mount.place.path).map_err(|source| MountError::Session { source })?;
         // After the first answer: the kernel sets its default when the conversation begins.
-        let _ = mountpoint::raise_read_ahead(&mount.place.device, options.read_ahead_kib);
+        if let Err(e) = mountpoint::raise_read_ahead(&mount.place.device, options.read_ahead_kib)
+            && options.read_ahead_kib != DEFAULT_READ_AHEAD_KIB
+        {
+            log(LogLine::ReadAheadNotSet { reason: e.to_string() });
+        }
         Ok(mount)
     }
 

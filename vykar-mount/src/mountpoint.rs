@@ -14,7 +14,8 @@ use std::process::{Command, Stdio};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
-use vykar_core::VykarError;
+
+use crate::top::SetupError;
 
 use crate::users::Users;
 
@@ -115,9 +116,9 @@ pub enum MountError {
         /// The system's error.
         source: io::Error,
     },
-    /// The repository cannot be read.
+    /// What is to be shown cannot be.
     #[error(transparent)]
-    Repository(#[from] VykarError),
+    Setup(#[from] SetupError),
 }
 
 /// A line of `/proc/self/mountinfo`.

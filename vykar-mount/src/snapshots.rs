@@ -15,6 +15,8 @@ use crate::inode::{next_snapshot_number, snapshot_number};
 use crate::layout::{Layout, Listed, Numbers, nanos};
 use crate::log::{Limiter, Log, LogLine};
 use crate::names::fnv1a;
+use crate::shown::{Filter, Shown};
+use crate::template::Template;
 use crate::tree::Meta;
 use crate::{tree, xattr};
 
@@ -80,12 +82,12 @@ impl Info {
         }
     }
 
-    fn renumbered(&self, number: u32) -> Self {
+    fn renumbered(&self, number: u32, shape: [usize; 3]) -> Self {
         Info {
             listed: Listed { number, ..self.listed.clone() },
             root_xattrs: self.root_xattrs.clone(),
             nlink: OnceLock::new(),
-            shape: OnceLock::new(),
+            shape: OnceLock::from(shape),
             ..*self
         }
     }
@@ -97,6 +99,10 @@ pub(crate) struct Snapshots {
     log: Log,
     limiter: Limiter,
     zone: TimeZone,
+    filter: Filter,
+    templates: Vec<Template>,
+    /// The only one that is ever shown.
+    only: Option<SnapshotId>,
     /// Owner of what has none.
     pub(crate) owner: (u32, u32),
     mounted: i64,
@@ -111,29 +117,33 @@ pub(crate) struct Snapshots {
 
 struct State {
     by_id: HashMap<SnapshotId, Arc<Info>>,
-    /// Objects do not change, so these stay so.
-    unusable: HashSet<SnapshotId>,
+    /// Unusable, or kept out by the filter. Objects do not change, so these stay so.
+    left_out: HashSet<SnapshotId>,
     /// What the folders show.
     shown: Vec<SnapshotId>,
     refreshed: Instant,
 }
 
 impl Snapshots {
-    /// Lists the repository's snapshots.
+    /// Lists the repository's snapshots, or looks at the only one that is to be shown.
     pub(crate) fn load(
         repository: Arc<Repository>,
-        zone: TimeZone,
-        owner: (u32, u32),
+        (zone, owner): (TimeZone, (u32, u32)),
+        shown: &Shown,
         log: Log,
     ) -> Result<Self, VykarError> {
         let mounted = now();
         let mut numbers = Numbers::default();
-        let layout = Arc::new(Layout::build(&[], &zone, mounted, &mut numbers));
+        let templates = shown.templates.clone();
+        let layout = Arc::new(Layout::build(&[], &templates, &zone, mounted, &mut numbers));
         let snapshots = Snapshots {
             repository,
             log,
             limiter: Limiter::default(),
             zone,
+            filter: shown.filter.clone(),
+            templates,
+            only: shown.top.as_ref().map(|top| top.snapshot),
             owner,
             mounted,
             by_number: RwLock::default(),
@@ -142,20 +152,45 @@ impl Snapshots {
             numbers: RwLock::new(numbers),
             state: Mutex::new(State {
                 by_id: HashMap::new(),
-                unusable: HashSet::new(),
+                left_out: HashSet::new(),
                 shown: Vec::new(),
                 refreshed: Instant::now(),
             }),
         };
-        let lines = snapshots.refresh(&mut snapshots.state.lock())?;
+        let mut lines = Vec::new();
+        match snapshots.only {
+            Some(id) => snapshots.load_only(&mut snapshots.state.lock(), id)?,
+            None => lines = snapshots.refresh(&mut snapshots.state.lock())?,
+        }
+        if !snapshots.filter.is_empty() && snapshots.state.lock().shown.is_empty() {
+            lines.push(LogLine::NothingMatches);
+        }
         snapshots.say(lines);
         Ok(snapshots)
+    }
+
+    fn load_only(&self, state: &mut State, id: SnapshotId) -> Result<(), VykarError> {
+        let snapshot = match read_snapshot(&self.repository, &id) {
+            Err(VykarError::Storage(StorageError::NotFound { .. })) => {
+                return Err(VykarError::SnapshotNotFound { wanted: id.to_string() });
+            }
+            other => other?,
+        };
+        self.add(state, &snapshot);
+        state.shown = vec![id];
+        Ok(())
+    }
+
+    /// The only snapshot that is shown, where there is one.
+    pub(crate) fn only(&self) -> Option<Arc<Info>> {
+        self.state.lock().by_id.get(&self.only?).cloned()
     }
 
     /// The folders, after looking for new and vanished snapshots if that is due.
     pub(crate) fn layout(&self) -> Arc<Layout> {
         // Whoever comes while another looks takes what there is.
-        if let Some(mut state) = self.state.try_lock()
+        if self.only.is_none()
+            && let Some(mut state) = self.state.try_lock()
             && state.refreshed.elapsed() >= REFRESH
         {
             let lines = self.refresh(&mut state);
@@ -208,14 +243,16 @@ impl Snapshots {
 
     /// Gives a snapshot another number, whose inodes the kernel has never seen: its items read
     /// differently than before, so that the old ones may now be other files.
-    pub(crate) fn renumber(&self, info: &Info) {
+    /// `shape` is that of its tree from now on. Returns the number.
+    pub(crate) fn renumber(&self, info: &Info, shape: [usize; 3]) -> u32 {
         let mut state = self.state.lock();
         self.by_number.write().remove(&info.listed.number);
         let number = self.free_number(next_snapshot_number(info.listed.number));
-        let fresh = Arc::new(info.renumbered(number));
+        let fresh = Arc::new(info.renumbered(number, shape));
         self.by_number.write().insert(number, fresh.clone());
         state.by_id.insert(info.listed.id, fresh);
         self.build(&state);
+        number
     }
 
     fn free_number(&self, wanted: u32) -> u32 {
@@ -231,20 +268,24 @@ impl Snapshots {
     fn refresh(&self, state: &mut State) -> Result<Vec<LogLine>, VykarError> {
         state.refreshed = Instant::now();
         let mut ids = Manifest::ids(&self.repository)?;
-        ids.retain(|id| !state.unusable.contains(id));
+        ids.retain(|id| !state.left_out.contains(id));
         let mut lines = Vec::new();
         ids.retain(|id| {
             state.by_id.contains_key(id)
                 || match read_snapshot(&self.repository, id) {
-                    Ok(snapshot) => {
+                    Ok(snapshot) if self.filter.allows(&snapshot) => {
                         self.add(state, &snapshot);
                         true
+                    }
+                    Ok(_) => {
+                        state.left_out.insert(*id);
+                        false
                     }
                     // Deleted since it was listed.
                     Err(VykarError::Storage(StorageError::NotFound { .. })) => false,
                     Err(error) => {
                         if matches!(error, VykarError::SnapshotUnusable { .. }) {
-                            state.unusable.insert(*id);
+                            state.left_out.insert(*id);
                         }
                         let reason = error.to_string();
                         lines.push(LogLine::SnapshotUnusable { snapshot: *id, reason });
@@ -270,7 +311,9 @@ impl Snapshots {
         let shown = state.shown.iter().filter_map(|id| state.by_id.get(id));
         let mut listed: Vec<Listed> = shown.map(|info| info.listed.clone()).collect();
         listed.sort_by_key(|s| (s.time, s.id));
-        let mut layout = Layout::build(&listed, &self.zone, self.mounted, &mut self.numbers.write());
+        let mut numbers = self.numbers.write();
+        let mut layout = Layout::build(&listed, &self.templates, &self.zone, self.mounted, &mut numbers);
+        drop(numbers);
         let before = self.layout.read().clone();
         if before.generation == 0 {
             // The empty layout of the beginning was never shown.

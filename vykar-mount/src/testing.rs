@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use jiff::tz::TimeZone;
 use parking_lot::Mutex;
@@ -23,6 +23,8 @@ use vykar_core::{ChunkId, SnapshotId, StorageError};
 use crate::fs::{Entry, Fs, FsOptions};
 use crate::inode::ROOT;
 use crate::log::LogLine;
+use crate::shown::Shown;
+use crate::top::SetupError;
 
 /// Largest chunk of the files in these repositories, in bytes.
 pub const LARGEST: u32 = 4096;
@@ -32,6 +34,8 @@ pub const LARGEST: u32 = 4096;
 pub struct Counting {
     pub inner: MemoryBackend,
     pub pack_reads: AtomicUsize,
+    /// Reads of packs fail, as those of a network that is down.
+    pub down: AtomicBool,
 }
 
 impl Backend for Counting {
@@ -43,6 +47,10 @@ impl Backend for Counting {
     }
     fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Vec<u8>, StorageError> {
         self.pack_reads.fetch_add(1, Relaxed);
+        if self.down.load(Relaxed) {
+            let source = std::io::ErrorKind::TimedOut.into();
+            return Err(StorageError::Io { operation: "read", key: key.into(), source });
+        }
         self.inner.get_range(key, offset, len)
     }
     fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {
@@ -128,6 +136,11 @@ impl Repo {
         move || backend.put(&key, &good, PutMode::Replace).unwrap()
     }
 
+    /// Deletes a chunk's pack.
+    pub fn lose(&self, id: &ChunkId) {
+        self.backend.delete(&pack_key(&self.chunks[id].pack)).unwrap();
+    }
+
     pub fn write_index(&mut self) {
         self.generation += 1;
         let mut plain = Vec::new();
@@ -166,6 +179,15 @@ impl Repo {
     }
 
     pub fn mount_with(&self, cache_size: u64, tree_cache_size: u64) -> Mounted {
+        self.mount_shown((cache_size, tree_cache_size), Shown::default()).unwrap()
+    }
+
+    /// Shows what was chosen; the sizes are those of the caches of chunks and of trees.
+    pub fn mount_shown(
+        &self,
+        (cache_size, tree_cache_size): (u64, u64),
+        shown: Shown,
+    ) -> Result<Mounted, SetupError> {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let log = lines.clone();
         let options = FsOptions {
@@ -174,9 +196,10 @@ impl Repo {
             prefetch_threads: 1,
             owner: (77, 88),
             zone: TimeZone::UTC,
+            shown,
         };
         let log = Arc::new(move |line| log.lock().push(line));
-        Mounted { fs: Fs::new(self.repository.clone(), options, log).unwrap(), lines }
+        Ok(Mounted { fs: Fs::new(self.repository.clone(), options, log)?, lines })
     }
 }
 

@@ -25,8 +25,10 @@ pub fn run(args: Args) -> CliResult {
             restore::run(&global, &restore::Request { snapshot, dest, paths, numeric_ids })
         }
         Command::Check { verify_data } => check::run(&global, verify_data),
-        Command::Mount { mountpoint, background, cache_size, allow_other, noexec } => {
-            mount::run(&global, &mount::Request { mountpoint, background, cache_size, allow_other, noexec })
+        Command::Mount { mountpoint, background, cache_size, readahead, allow_other, noexec, view } => {
+            let request =
+                mount::Request { mountpoint, background, cache_size, readahead, allow_other, noexec, view };
+            mount::run(&global, &request)
         }
         Command::Umount { mountpoint, lazy } => mount::unmount(&mountpoint, lazy),
     }

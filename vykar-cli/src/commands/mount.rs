@@ -3,27 +3,33 @@ use std::sync::Arc;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use vykar_mount::top::SetupError;
 use vykar_mount::{Mount, MountError, MountOptions};
 
 use super::print;
 use crate::args::Global;
 use crate::background::{self, Ready, Side};
 use crate::exit::{CliError, CliResult, Exit};
+use crate::view::ViewArgs;
 use crate::watchdog::Watchdog;
 use crate::{context, platform, render};
 
 pub struct Request {
     pub mountpoint: PathBuf,
     pub background: bool,
+    /// Bytes.
     pub cache_size: u64,
+    /// KiB.
+    pub readahead: u32,
     pub allow_other: bool,
     pub noexec: bool,
+    pub view: ViewArgs,
 }
 
 impl From<MountError> for CliError {
     fn from(e: MountError) -> Self {
         match e {
-            MountError::Repository(e) => e.into(),
+            MountError::Setup(SetupError::Repository(e)) => e.into(),
             e @ (MountError::Mountpoint { .. } | MountError::NotADirectory { .. }) => {
                 CliError::new(Exit::Failure, e.to_string())
                     .hint("give an empty folder that exists (mkdir makes one)")
@@ -56,7 +62,9 @@ fn serve(global: &Global, request: &Request, ready: Option<Ready>) -> CliResult 
     let repository = Arc::new(context::open(global)?);
     let mut options = MountOptions::new(&request.mountpoint);
     options.repository_path = Some(context::repository_path(global)?);
-    options.cache_size = request.cache_size.saturating_mul(1 << 20);
+    options.cache_size = request.cache_size;
+    options.read_ahead_kib = request.readahead;
+    options.shown = request.view.shown(&repository)?;
     options.threads = global.threads;
     options.allow_other = request.allow_other;
     options.no_exec = request.noexec;

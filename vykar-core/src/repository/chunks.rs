@@ -6,7 +6,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 
 use super::{BufferPool, Keys, Repository, pack_key};
-use crate::error::{ObjectError, Result, VykarError};
+use crate::error::{ObjectError, Result, StorageError, VykarError};
 use crate::format::{IndexBlob, IndexEntry};
 use crate::id::ChunkId;
 use crate::storage::Backend;
@@ -66,7 +66,7 @@ impl ChunkReader {
         let mut object = self.buffers.take(entry.stored_size.min(MAX_STORED) as usize);
         self.backend
             .get_range_into(&pack_key(&entry.pack), entry.offset, entry.stored_size as usize, &mut object)
-            .map_err(|e| damaged(ObjectError::Unreadable(e.to_string())))?;
+            .map_err(|e| damaged(unreadable(&e)))?;
         self.keys.open_chunk_in(id, object, &self.buffers).map_err(damaged)
     }
 
@@ -83,5 +83,19 @@ impl ChunkReader {
             });
         }
         Ok(data)
+    }
+}
+
+/// Why an object could not be had: gone or cut short, or a failure of the storage that may pass.
+fn unreadable(error: &StorageError) -> ObjectError {
+    match error {
+        StorageError::NotFound { .. } | StorageError::Short { .. } => {
+            ObjectError::Unreadable(error.to_string())
+        }
+        StorageError::AlreadyExists { .. }
+        | StorageError::InvalidKey { .. }
+        | StorageError::TooLarge { .. }
+        | StorageError::Full { .. }
+        | StorageError::Io { .. } => ObjectError::OutOfReach(error.to_string()),
     }
 }

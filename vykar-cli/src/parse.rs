@@ -1,0 +1,184 @@
+//! Values of options that are more than a number or a word.
+
+use jiff::civil::{Date, DateTime};
+use jiff::{Timestamp, ToSpan, Zoned};
+
+/// Smallest cache of decoded chunks: one chunk of the largest size there may be.
+const MIN_CACHE: u64 = 16 << 20;
+/// Most threads that may be asked for.
+const MAX_THREADS: usize = 512;
+/// Largest read-ahead in KiB.
+const MAX_READ_AHEAD: u32 = 64 << 10;
+
+/// A size of the chunk cache in bytes: MiB, or with a suffix `K`, `M`, `G` or `T`.
+pub fn cache_size(text: &str) -> Result<u64, String> {
+    let bytes = size(text).ok_or("a number of MiB, or with a suffix as in 512M or 2G")?;
+    if bytes < MIN_CACHE {
+        let why = "a chunk may be that large, and what is not kept is decoded again for each read";
+        return Err(format!("at least 16M: {why}"));
+    }
+    Ok(bytes)
+}
+
+fn size(text: &str) -> Option<u64> {
+    let shift = |letter: char| "KMGT".find(letter.to_ascii_uppercase()).map(|at| 10 * (at as u32 + 1));
+    let prefixed = text.strip_suffix("iB").unwrap_or(text);
+    let (number, shift) = match prefixed.chars().last().and_then(shift) {
+        Some(shift) => (&prefixed[..prefixed.len() - 1], shift),
+        None => (text, 20),
+    };
+    let digits = !number.is_empty() && number.bytes().all(|c| c.is_ascii_digit());
+    number.parse::<u64>().ok().filter(|_| digits)?.checked_mul(1 << shift)
+}
+
+/// A number of threads; 0 lets the program choose.
+pub fn threads(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n| *n <= MAX_THREADS);
+    number.ok_or_else(|| format!("a number from 0 to {MAX_THREADS}"))
+}
+
+/// A read-ahead in KiB; 0 leaves the kernel's.
+pub fn read_ahead(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|n| *n <= MAX_READ_AHEAD);
+    number.ok_or_else(|| format!("a number of KiB from 0 to {MAX_READ_AHEAD}"))
+}
+
+/// Permission bits in octal.
+pub fn umask(text: &str) -> Result<u16, String> {
+    let octal = !text.is_empty() && text.bytes().all(|c| (b'0'..=b'7').contains(&c));
+    let bits = u16::from_str_radix(text, 8).ok().filter(|bits| octal && *bits <= 0o777);
+    bits.ok_or_else(|| "permission bits in octal, from 0 to 777, as 027".to_owned())
+}
+
+/// The number that stands for nobody in system calls.
+const NO_ID: u32 = u32::MAX;
+
+/// A user by number or name.
+pub fn user(text: &str) -> Result<u32, String> {
+    id(text, "user", |name| nix::unistd::User::from_name(name).map(|u| u.map(|u| u.uid.as_raw())))
+}
+
+/// A group by number or name.
+pub fn group(text: &str) -> Result<u32, String> {
+    id(text, "group", |name| nix::unistd::Group::from_name(name).map(|g| g.map(|g| g.gid.as_raw())))
+}
+
+fn id(text: &str, kind: &str, find: impl Fn(&str) -> nix::Result<Option<u32>>) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(NO_ID) => Err(format!("{NO_ID} is no {kind}")),
+        Ok(id) => Ok(id),
+        Err(_) => match find(text) {
+            Ok(Some(id)) => Ok(id),
+            Ok(None) => Err(format!("no such {kind} here; a number does as well")),
+            Err(e) => Err(format!("cannot look for this {kind}: {e}")),
+        },
+    }
+}
+
+/// A time: a date or a local time, an RFC 3339 time, or how long ago.
+pub fn since(text: &str) -> Result<Timestamp, String> {
+    since_from(text, &Zoned::now())
+}
+
+fn since_from(text: &str, now: &Zoned) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    let local = |time: DateTime| time.to_zoned(now.time_zone().clone()).map(|zoned| zoned.timestamp());
+    let civil = match text.parse::<Date>() {
+        // A time behind the date is not to be cut off.
+        Ok(date) if text.len() == "2026-01-31".len() => Some(date.to_datetime(jiff::civil::Time::midnight())),
+        _ => text.parse::<DateTime>().ok().filter(|_| text.contains(':')),
+    };
+    if let Some(time) = civil {
+        return local(time).map_err(|e| e.to_string());
+    }
+    ago(text, now).ok_or_else(|| {
+        "a date (2026-01-31), an RFC 3339 time, or how long ago: 30d, with h, d, w, m (30 days) or y \
+         (365 days)"
+            .to_owned()
+    })
+}
+
+/// `1y6m` and the like before now.
+fn ago(text: &str, now: &Zoned) -> Option<Timestamp> {
+    let (mut hours, mut rest) = (0i64, text);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number: i64 = rest[..digits].parse().ok()?;
+        let mut letters = rest[digits..].chars();
+        let unit = match letters.next()? {
+            'h' => 1,
+            'd' => 24,
+            'w' => 7 * 24,
+            'm' => 30 * 24,
+            'y' => 365 * 24,
+            _ => return None,
+        };
+        hours = hours.checked_add(number.checked_mul(unit)?)?;
+        rest = letters.as_str();
+    }
+    let span = 0.hours().try_hours(hours).ok().filter(|_| !text.is_empty())?;
+    now.timestamp().checked_sub(span).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_mib_or_have_a_suffix() {
+        for (text, size) in [
+            ("256", 256 << 20),
+            ("512M", 512 << 20),
+            ("2g", 2 << 30),
+            ("16384K", 16 << 20),
+            ("1GiB", 1 << 30),
+        ] {
+            assert_eq!(cache_size(text), Ok(size), "{text}");
+        }
+        for text in ["0", "15", "", "x", "-1", "+99", "1.5G", "M", "iB", "99999999999T", "1 G", "512B"] {
+            assert!(cache_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_bounds() {
+        assert_eq!((threads("0"), threads("512")), (Ok(0), Ok(512)));
+        assert!(threads("513").is_err() && threads("-1").is_err() && threads("x").is_err());
+        assert_eq!((read_ahead("0"), read_ahead("4096")), (Ok(0), Ok(4096)));
+        assert!(read_ahead("65537").is_err());
+        assert_eq!((umask("022"), umask("0"), umask("0777")), (Ok(0o22), Ok(0), Ok(0o777)));
+        for text in ["8", "1000", "", "+22", "rwx"] {
+            assert!(umask(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn owners_are_numbers_or_names() {
+        assert_eq!((user("1234"), user("root"), group("root")), (Ok(1234), Ok(0), Ok(0)));
+        assert!(user("4294967295").is_err() && user("no such user").is_err() && group("").is_err());
+    }
+
+    #[test]
+    fn times_are_dates_moments_or_ages() {
+        let now: Zoned = "2026-03-01T12:00:00+01:00[+01:00]".parse().unwrap();
+        for (text, time) in [
+            ("2026-01-31", "2026-01-30T23:00:00Z"),
+            ("2026-01-31T10:00", "2026-01-31T09:00:00Z"),
+            ("2026-01-31T10:00:00Z", "2026-01-31T10:00:00Z"),
+            ("2026-01-31T10:00:00+02:00", "2026-01-31T08:00:00Z"),
+            ("12h", "2026-02-28T23:00:00Z"),
+            ("30d", "2026-01-30T11:00:00Z"),
+            ("1m", "2026-01-30T11:00:00Z"),
+            ("1w1d", "2026-02-21T11:00:00Z"),
+            ("1y", "2025-03-01T11:00:00Z"),
+        ] {
+            assert_eq!(since_from(text, &now), Ok(time.parse().unwrap()), "{text}");
+        }
+        for text in ["", "d", "30", "30x", "yesterday", "2026-02-30", "9999999999999y", "99999y", "é", "1é"]
+        {
+            assert!(since_from(text, &now).is_err(), "{text}");
+        }
+    }
+}
