@@ -135,6 +135,9 @@ pub enum Command {
         /// Let nobody run programs that lie in the mount
         #[arg(long)]
         noexec: bool,
+        /// Do not keep the processors of a virtual machine awake while many requests come (root's mounts do)
+        #[arg(long)]
+        no_keep_awake: bool,
         #[command(flatten)]
         view: ViewArgs,
     },

@@ -37,6 +37,17 @@ pub fn close_inherited_files() {
     }
 }
 
+/// Gives back to the system what the allocator keeps of freed memory, in whole pages. Does nothing where the
+/// allocator is not glibc's.
+pub fn trim_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim takes a number and changes only pages that hold nothing but freed blocks, under the
+    // allocator's own locks.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Lets the allocator give large blocks back to the system when they are freed, and share its pools among
 /// threads. For a process that keeps a large cache of blocks of all sizes: without this, glibc raises its
 /// threshold with each block freed and keeps about twice of what is in use. Does nothing elsewhere.

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lru::LruCache;
 use parking_lot::{Condvar, Mutex};
@@ -36,6 +37,8 @@ pub struct Cache<K, V, E> {
     /// Keep one value however large it is.
     keep_one: bool,
     hasher: RandomState,
+    /// Bytes that were kept and dropped, ever.
+    evicted: AtomicU64,
 }
 
 struct Shard<K, V, E> {
@@ -73,12 +76,17 @@ impl<K: Hash + Eq + Clone, V: Clone + Weight, E: Clone> Cache<K, V, E> {
     fn with(shards: u64, capacity: u64, keep_one: bool) -> Self {
         let shard = || Shard { values: LruCache::unbounded(), bytes: 0, flights: HashMap::new() };
         let shards = (0..shards).map(|_| Mutex::new(shard())).collect();
-        Cache { shards, capacity, keep_one, hasher: RandomState::new() }
+        Cache { shards, capacity, keep_one, hasher: RandomState::new(), evicted: AtomicU64::new(0) }
     }
 
     fn shard(&self, key: &K) -> &Mutex<Shard<K, V, E>> {
         let at = self.hasher.hash_one(key) % self.shards.len() as u64;
         &self.shards[at as usize]
+    }
+
+    /// Bytes that were kept and have been dropped for others, since the beginning.
+    pub fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
     }
 
     /// Bytes that are kept now.
@@ -97,6 +105,13 @@ impl<K: Hash + Eq + Clone, V: Clone + Weight, E: Clone> Cache<K, V, E> {
     pub fn has(&self, key: &K) -> bool {
         let shard = self.shard(key).lock();
         shard.values.contains(key) || shard.flights.contains_key(key)
+    }
+
+    /// Drops a value.
+    pub fn remove(&self, key: &K) {
+        let mut shard = self.shard(key).lock();
+        let Some(old) = shard.values.pop(key) else { return };
+        shard.bytes = shard.bytes.saturating_sub(old.weight().saturating_add(OVERHEAD));
     }
 
     /// The value, made by `make` if it is neither kept nor being made. Failures are not kept.
@@ -141,7 +156,9 @@ impl<K: Hash + Eq + Clone, V: Clone + Weight, E: Clone> Cache<K, V, E> {
         shard.bytes = shard.bytes.saturating_add(weight);
         while shard.bytes > self.capacity && shard.values.len() > usize::from(self.keep_one) {
             let Some((_, old)) = shard.values.pop_lru() else { break };
-            shard.bytes = shard.bytes.saturating_sub(old.weight().saturating_add(OVERHEAD));
+            let weight = old.weight().saturating_add(OVERHEAD);
+            shard.bytes = shard.bytes.saturating_sub(weight);
+            self.evicted.fetch_add(weight, Ordering::Relaxed);
         }
     }
 }
@@ -198,6 +215,7 @@ mod tests {
             assert!(cache.bytes() <= cache.capacity);
         }
         assert_eq!((0..100).filter(|key| cache.get(key).is_some()).count(), 10);
+        assert_eq!(cache.evicted(), 90 * (1000 + OVERHEAD));
         assert!(cache.get(&99).is_some() && cache.get(&1).is_none());
     }
 
@@ -222,6 +240,15 @@ mod tests {
         assert!(cache.get(&1).is_some());
         cache.get_or_make(&2, || made(200)).unwrap();
         assert!(cache.get(&1).is_none() && cache.get(&2).is_some());
+    }
+
+    #[test]
+    fn what_is_removed_is_gone_and_leaves_room() {
+        let cache = Chunks::new(1 << 20, 1 << 10);
+        cache.get_or_make(&1, || made(100)).unwrap();
+        cache.remove(&1);
+        cache.remove(&2);
+        assert_eq!((cache.get(&1), cache.bytes()), (None, 0));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -22,6 +23,20 @@ const BAD: Duration = Duration::from_secs(2);
 /// Most chunks that are remembered as bad.
 const MAX_BAD: usize = 4096;
 
+/// Bytes that leave the cache between two calls of [`Freed`].
+const FREED_STEP: u64 = 16 << 20;
+
+/// Called when much memory was freed, so that the program's allocator can give it back to the system. From any
+/// thread, and not while a lock is held.
+#[derive(Clone)]
+pub struct Freed(pub Arc<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Freed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Freed")
+    }
+}
+
 /// An error that several readers get.
 pub(crate) type Shared = Arc<VykarError>;
 
@@ -32,18 +47,23 @@ pub(crate) struct Data {
     reader: Mutex<Option<Arc<ChunkReader>>>,
     cache: Cache<ChunkId, Bytes, Shared>,
     buffers: BufferPool,
+    freed: Option<Freed>,
+    /// What had left the cache when that was called last.
+    reported: AtomicU64,
     refreshed: Mutex<Option<Instant>>,
     bad: Mutex<HashMap<ChunkId, (Instant, Shared)>>,
 }
 
 impl Data {
     /// With a cache of `cache_size` bytes.
-    pub(crate) fn new(repository: Arc<Repository>, cache_size: u64) -> Self {
+    pub(crate) fn new(repository: Arc<Repository>, cache_size: u64, freed: Option<Freed>) -> Self {
         Data {
             repository,
             reader: Mutex::new(None),
             cache: Cache::new(cache_size, ChunkerParams::MAX.into()),
             buffers: BufferPool::default(),
+            freed,
+            reported: AtomicU64::new(0),
             refreshed: Mutex::new(None),
             bad: Mutex::new(HashMap::new()),
         }
@@ -76,18 +96,36 @@ impl Data {
         self.cache.has(id) || self.known_bad(id).is_some()
     }
 
+    /// Drops a chunk that nobody is likely to want again: a file was read past it, and the kernel has its bytes.
+    pub(crate) fn forget(&self, id: &ChunkId) {
+        self.cache.remove(id);
+    }
+
     /// A chunk, which must be `size` bytes, as the item that refers to it says.
     pub(crate) fn chunk(&self, id: &ChunkId, size: u64) -> Result<Bytes, Shared> {
         if let Some(error) = self.known_bad(id) {
             return Err(error);
         }
         let data = self.cache.get_or_make(id, || self.read(id).map_err(|e| self.remember_bad(id, e)))?;
+        self.report_freed();
         if data.len() as u64 == size {
             return Ok(data);
         }
         let reason = format!("holds {} bytes, its item says {size}", data.len());
         let pack = self.reader()?.locate(id)?.pack;
         Err(Arc::new(VykarError::ChunkDamaged { chunk: *id, pack, cause: ObjectError::Unreadable(reason) }))
+    }
+
+    fn report_freed(&self) {
+        let Some(freed) = &self.freed else { return };
+        let (evicted, before) = (self.cache.evicted(), self.reported.load(Ordering::Relaxed));
+        let due = evicted.saturating_sub(before) >= FREED_STEP;
+        // One of several threads does it.
+        if due
+            && self.reported.compare_exchange(before, evicted, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            (freed.0)();
+        }
     }
 
     fn read(&self, id: &ChunkId) -> Result<Bytes, VykarError> {

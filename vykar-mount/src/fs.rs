@@ -16,7 +16,7 @@ use vykar_core::{ChunkId, VykarError};
 use crate::ahead::{Ahead, Store};
 use crate::cache::{Cache, Weight};
 use crate::damage::{Verdict, judge};
-use crate::data::{Data, Shared};
+use crate::data::{Data, Freed, Shared};
 use crate::errno::FsError;
 use crate::holes::Zeros;
 use crate::inode::{Inode, ROOT, View};
@@ -58,6 +58,8 @@ pub struct FsOptions {
     pub zone: TimeZone,
     /// What is shown, and how.
     pub shown: Shown,
+    /// Called when much memory was freed.
+    pub freed: Option<Freed>,
 }
 
 /// What `stat` says.
@@ -162,7 +164,7 @@ impl Fs {
         let only = snapshots.only();
         let top = shown.top.clone().zip(only.as_ref());
         let top = top.map(|(top, info)| TopFolder::new(top, info.listed.number));
-        let data = Arc::new(Data::new(repository.clone(), options.cache_size));
+        let data = Arc::new(Data::new(repository.clone(), options.cache_size, options.freed.clone()));
         let prefetcher = Prefetcher::new(data.clone(), options.prefetch_threads, options.cache_size / 4);
         let ahead = Ahead::new(data.clone(), options.prefetch_threads);
         let fs = Fs {

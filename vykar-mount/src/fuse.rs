@@ -14,6 +14,7 @@ use fuser::{
     ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use crate::awake::Awake;
 use crate::errno::FsError;
 use crate::fs::{Attr, BLOCK, Entry, Fs, Seek};
 use crate::tree::NAME_MAX;
@@ -43,11 +44,20 @@ pub(crate) struct Adapter {
     checked: bool,
     no_open: bool,
     no_opendir: bool,
+    awake: Option<Awake>,
 }
 
 impl Adapter {
-    pub(crate) fn new(fs: Arc<Fs>, checked: bool) -> Self {
-        Adapter { fs, checked, no_open: false, no_opendir: false }
+    pub(crate) fn new(fs: Arc<Fs>, checked: bool, awake: Option<Awake>) -> Self {
+        Adapter { fs, checked, no_open: false, no_opendir: false, awake }
+    }
+
+    /// The file system, for a request that somebody waits for.
+    fn fs(&self) -> &Fs {
+        if let Some(awake) = &self.awake {
+            awake.tick();
+        }
+        &self.fs
     }
 }
 
@@ -143,7 +153,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.fs.lookup(parent.0, name.as_bytes()) {
+        match self.fs().lookup(parent.0, name.as_bytes()) {
             Ok(Entry::Found(attr, ttl)) => reply.entry(&ttl, &file_attr(&attr), GENERATION),
             Ok(Entry::Absent(ttl)) => reply.entry(&ttl, &nothing(), GENERATION),
             Err(e) => reply.error(e.into()),
@@ -151,14 +161,14 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        match self.fs.getattr(ino.0) {
+        match self.fs().getattr(ino.0) {
             Ok((attr, ttl)) => reply.attr(&ttl, &file_attr(&attr)),
             Err(e) => reply.error(e.into()),
         }
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.fs.readlink(ino.0) {
+        match self.fs().readlink(ino.0) {
             Ok(target) => reply.data(&target),
             Err(e) => reply.error(e.into()),
         }
@@ -185,7 +195,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match self.fs.read(ino.0, offset, size) {
+        match self.fs().read(ino.0, offset, size) {
             Ok(data) => reply.data(&data),
             Err(e) => reply.error(e.into()),
         }
@@ -217,7 +227,7 @@ impl Filesystem for Adapter {
     }
 
     fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let done = self.fs.readdir(ino.0, offset, &mut |child, next| {
+        let done = self.fs().readdir(ino.0, offset, &mut |child, next| {
             let kind = file_type(child.attr.meta.kind());
             reply.add(INodeNo(child.attr.ino), next, kind, OsStr::from_bytes(child.name))
         });
@@ -235,7 +245,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let done = self.fs.readdir(ino.0, offset, &mut |child, next| {
+        let done = self.fs().readdir(ino.0, offset, &mut |child, next| {
             let (number, name) = (INodeNo(child.attr.ino), OsStr::from_bytes(child.name));
             reply.add(number, next, name, &child.ttl, &file_attr(&child.attr), GENERATION)
         });
@@ -257,16 +267,16 @@ impl Filesystem for Adapter {
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        let stat = self.fs.statfs();
+        let stat = self.fs().statfs();
         reply.statfs(stat.blocks, 0, 0, stat.files, 0, BLOCK, NAME_MAX as u32, BLOCK);
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        reply_xattr(self.fs.getxattr(ino.0, name.as_bytes()), size, reply);
+        reply_xattr(self.fs().getxattr(ino.0, name.as_bytes()), size, reply);
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        reply_xattr(self.fs.listxattr(ino.0), size, reply);
+        reply_xattr(self.fs().listxattr(ino.0), size, reply);
     }
 
     /// Not implemented: whoever mounted may read everything, unless the kernel checks.
@@ -288,7 +298,7 @@ impl Filesystem for Adapter {
             libc::SEEK_HOLE => Seek::Hole,
             _ => return reply.error(Errno::EINVAL),
         };
-        match self.fs.seek(ino.0, offset, whence).map(i64::try_from) {
+        match self.fs().seek(ino.0, offset, whence).map(i64::try_from) {
             Ok(Ok(found)) => reply.offset(found),
             Ok(Err(_)) => reply.error(Errno::EOVERFLOW),
             Err(e) => reply.error(e.into()),

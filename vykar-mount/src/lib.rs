@@ -5,6 +5,7 @@
 //! [`log::Log`].
 
 mod ahead;
+mod awake;
 mod cache;
 mod damage;
 mod data;
@@ -31,6 +32,7 @@ pub mod unmount;
 pub mod users;
 pub mod xattr;
 
+pub use data::Freed;
 pub use log::{Log, LogLine};
 pub use mount::{Mount, MountOptions, Unmounter};
 pub use mountpoint::MountError;

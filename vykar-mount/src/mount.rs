@@ -15,6 +15,8 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use vykar_core::repository::Repository;
 
+use crate::awake::Awake;
+use crate::data::Freed;
 use crate::fs::{Fs, FsOptions};
 use crate::fuse::Adapter;
 use crate::log::{Log, LogLine};
@@ -53,10 +55,14 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// Nothing in it can be run as a program.
     pub no_exec: bool,
+    /// Keep the processors of a virtual machine awake while many requests come, if this user may.
+    pub keep_awake: bool,
     /// Zone of the times that snapshots are named by.
     pub zone: TimeZone,
     /// What is shown, and how.
     pub shown: Shown,
+    /// Called when much memory was freed.
+    pub freed: Option<Freed>,
 }
 
 impl MountOptions {
@@ -73,8 +79,10 @@ impl MountOptions {
             read_ahead_kib: DEFAULT_READ_AHEAD_KIB,
             allow_other: false,
             no_exec: false,
+            keep_awake: true,
             zone: TimeZone::UTC,
             shown: Shown::default(),
+            freed: None,
         }
     }
 
@@ -87,6 +95,7 @@ impl MountOptions {
             owner,
             zone: self.zone.clone(),
             shown: self.shown.clone(),
+            freed: self.freed.clone(),
         }
     }
 
@@ -140,7 +149,9 @@ impl Mount {
         let connection = fd.try_clone().map_err(|source| abandon(&path, source))?;
         let connection = Mutex::new(Some(connection));
         let place = Arc::new(Place { path, device, asked: AtomicBool::new(false), connection });
-        let adapter = Adapter::new(fs.clone(), options.allow_other || mountpoint::overrides_permissions());
+        let awake = options.keep_awake.then(|| Awake::start(processors())).flatten();
+        let checked = options.allow_other || mountpoint::overrides_permissions();
+        let adapter = Adapter::new(fs.clone(), checked, awake);
         let session = Session::from_fd(adapter, fd, SessionACL::All, options.config())
             .and_then(|session| {
                 let notifier = session.notifier();

@@ -14,6 +14,9 @@ use crate::tree::Content;
 
 /// The kernel's reads of one file arrive out of order by up to this many bytes.
 const NEAR: u64 = 8 << 20;
+/// Chunks behind a sequential reader that are dropped from the cache with each of its reads, which are at most
+/// 1 MiB while chunks are seldom below 512 KiB.
+const PASSED: usize = 3;
 /// Files whose position is remembered.
 const FILES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 
@@ -72,6 +75,14 @@ impl Prefetcher {
             }
             reached
         };
+        // Reads may come late by that much; what lies before will not be read again, and its buffer is warm.
+        if let Some(behind) = reached.checked_sub(NEAR) {
+            // Runs of zeros repeat one chunk.
+            let current = content.id(content.find(offset));
+            let passed = content.find(behind);
+            let ids = (passed.saturating_sub(PASSED)..passed).map(|at| content.id(at));
+            ids.filter(|id| *id != current).for_each(|id| self.shared.data.forget(&id));
+        }
         let first = content.find(reached) + 1;
         let limit = reached.saturating_add(self.max_ahead);
         for at in (first..content.len()).take(self.threads.len()) {

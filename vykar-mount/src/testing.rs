@@ -197,6 +197,7 @@ impl Repo {
             owner: (77, 88),
             zone: TimeZone::UTC,
             shown,
+            freed: None,
         };
         let log = Arc::new(move |line| log.lock().push(line));
         Ok(Mounted { fs: Fs::new(self.repository.clone(), options, log)?, lines })

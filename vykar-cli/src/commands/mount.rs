@@ -4,7 +4,7 @@ use std::sync::Arc;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use vykar_mount::top::SetupError;
-use vykar_mount::{Mount, MountError, MountOptions};
+use vykar_mount::{Freed, Mount, MountError, MountOptions};
 
 use super::print;
 use crate::args::Global;
@@ -23,6 +23,7 @@ pub struct Request {
     pub readahead: u32,
     pub allow_other: bool,
     pub noexec: bool,
+    pub keep_awake: bool,
     pub view: ViewArgs,
 }
 
@@ -68,7 +69,9 @@ fn serve(global: &Global, request: &Request, ready: Option<Ready>) -> CliResult 
     options.threads = global.threads;
     options.allow_other = request.allow_other;
     options.no_exec = request.noexec;
+    options.keep_awake = request.keep_awake;
     options.zone = jiff::tz::TimeZone::system();
+    options.freed = Some(Freed(Arc::new(platform::trim_memory)));
     let log: vykar_mount::Log = Arc::new(|line| eprintln!("vykar: {line}"));
     // Before the mount's threads are made, so that signals reach only this handler.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])

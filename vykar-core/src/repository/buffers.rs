@@ -11,10 +11,11 @@ use parking_lot::Mutex;
 const SMALLEST: usize = 64 << 10;
 /// Larger ones are not kept.
 const LARGEST: usize = 40 << 20;
-/// Sizes between one power of two and the next: a buffer is at most a fourth larger than it must be.
+/// Sizes between one power of two and the next, as a power of two: a new buffer is at most a fourth larger than
+/// it must be.
 const STEPS: u32 = 2;
 /// Most bytes of buffers that wait to be used again.
-const MAX_IDLE: usize = 24 << 20;
+const MAX_IDLE: usize = 32 << 20;
 
 /// Buffers of all threads. Clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -27,7 +28,8 @@ struct Idle {
     bytes: usize,
 }
 
-/// The capacity, in bytes, that [`BufferPool::take`] gives to a buffer of `len` bytes.
+/// The capacity, in bytes, that [`BufferPool::take`] gives to a new buffer of `len` bytes; one that is used again
+/// may have a fourth more.
 pub fn footprint(len: usize) -> usize {
     if len <= SMALLEST {
         return len;
@@ -42,9 +44,11 @@ impl BufferPool {
         let capacity = footprint(len);
         if capacity > SMALLEST {
             let mut idle = self.0.lock();
-            if let Some(at) = idle.buffers.iter().rposition(|b| b.capacity() == capacity) {
+            // One that is a little larger is better than a new one.
+            let fits = |b: &Vec<u8>| b.capacity() >= capacity && b.capacity() <= capacity + capacity / 4;
+            if let Some(at) = idle.buffers.iter().rposition(fits) {
                 let buffer = idle.buffers.remove(at);
-                idle.bytes -= capacity;
+                idle.bytes -= buffer.capacity();
                 return buffer;
             }
         }
@@ -134,6 +138,6 @@ mod tests {
         pool.give(pool.take(10));
         pool.give(Vec::with_capacity(LARGEST + 1));
         let idle = pool.0.lock();
-        assert_eq!((idle.bytes, idle.buffers.len()), (MAX_IDLE, 12));
+        assert_eq!((idle.bytes, idle.buffers.len()), (MAX_IDLE, 16));
     }
 }
