@@ -472,6 +472,11 @@ impl Fs {
         FsStat { blocks: stored.div_ceil(BLOCK.into()), files: self.snapshots.files() }
     }
 
+    /// Reads the index, which the first look into a snapshot will want. What goes wrong is said then.
+    pub(crate) fn load_index(&self) {
+        let _ = self.data.reader();
+    }
+
     /// Where files that are decoded ahead go.
     pub(crate) fn set_store(&self, store: Store) {
         self.ahead.set_store(store);

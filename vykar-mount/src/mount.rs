@@ -171,6 +171,9 @@ impl Mount {
         {
             log(LogLine::ReadAheadNotSet { reason: e.to_string() });
         }
+        // Nobody waits for it: who looks into a snapshot before it is done waits there. Without a thread it is
+        // read then.
+        let _ = std::thread::Builder::new().name("vykar-index".into()).spawn(move || fs.load_index());
         Ok(mount)
     }
 

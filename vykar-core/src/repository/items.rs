@@ -1,5 +1,9 @@
 //! Reading a snapshot's items.
 
+use std::sync::mpsc::sync_channel;
+
+use bytes::Bytes;
+
 use super::ChunkReader;
 use crate::error::Result;
 use crate::format::{Item, ItemProblem, ItemStream, Snapshot};
@@ -17,7 +21,10 @@ pub enum Found<'a> {
     Lost(String),
 }
 
-/// Reads a snapshot's item stream in order. `found` returns false to stop early.
+/// Chunks that are decoded ahead of the parsing, each of at most 512 KiB as they are written.
+const AHEAD: usize = 4;
+
+/// Reads a snapshot's item stream in order, decoding ahead in a thread. `found` returns false to stop early.
 ///
 /// Damage is reported through [`Found`], so this fails only when the caller's `found` does.
 pub fn for_each_item(
@@ -25,12 +32,41 @@ pub fn for_each_item(
     snapshot: &Snapshot,
     found: &mut dyn FnMut(Found<'_>) -> Result<bool>,
 ) -> Result<()> {
+    let pointers = &snapshot.meta.item_ptrs;
+    if pointers.len() < 2 {
+        return parse(pointers.len(), &mut pointers.iter().map(|id| reader.read(id)), found);
+    }
+    std::thread::scope(|scope| {
+        let (send, chunks) = sync_channel(AHEAD);
+        let ahead = move || {
+            for pointer in pointers {
+                let chunk = reader.read(pointer);
+                let last = chunk.is_err();
+                // Nobody listens when no more are wanted.
+                if send.send(chunk).is_err() || last {
+                    return;
+                }
+            }
+        };
+        match std::thread::Builder::new().name("vykar-items".into()).spawn_scoped(scope, ahead) {
+            Ok(_) => parse(pointers.len(), &mut chunks.into_iter(), found),
+            // Without a thread they are read when they are wanted.
+            Err(_) => parse(pointers.len(), &mut pointers.iter().map(|id| reader.read(id)), found),
+        }
+    })
+}
+
+fn parse(
+    count: usize,
+    chunks: &mut dyn Iterator<Item = Result<Bytes>>,
+    found: &mut dyn FnMut(Found<'_>) -> Result<bool>,
+) -> Result<()> {
     let mut stream = ItemStream::new();
-    for (at, pointer) in snapshot.meta.item_ptrs.iter().enumerate() {
-        let chunk = match reader.read(pointer) {
+    for (at, chunk) in chunks.enumerate() {
+        let chunk = match chunk {
             Ok(chunk) => chunk,
             Err(error) => {
-                let rest = snapshot.meta.item_ptrs.len() - at;
+                let rest = count - at;
                 found(Found::Lost(format!("{rest} of its item chunks cannot be used: {error}")))?;
                 return Ok(());
             }

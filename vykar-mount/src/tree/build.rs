@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
-use vykar_core::ChunkId;
 use vykar_core::format::{IndexBlob, Item, ItemType};
 
+use super::slots::Slots;
 use super::{HAS_XATTRS, IS_LINKED, MAX_NODES, Meta, NAME_MAX, Node, NodeId, Piece, Tree};
 use crate::xattr;
 
@@ -41,9 +41,7 @@ pub struct Builder<'r> {
     /// All nodes by parent and name.
     by_name: HashTable<NodeId>,
     hasher: DefaultHashBuilder,
-    index: Arc<IndexBlob>,
-    strangers: Vec<ChunkId>,
-    stranger_numbers: HashMap<ChunkId, u32>,
+    slots: Slots,
     /// The directory of the last item, and where each of its components ends and which node it is.
     /// A walk keeps siblings together, so this finds nearly every parent.
     dir: Vec<u8>,
@@ -61,7 +59,7 @@ pub struct Builder<'r> {
     report: Report<'r>,
 }
 
-fn bounded(n: usize, what: &'static str) -> Result<u32, BuildError> {
+pub(super) fn bounded(n: usize, what: &'static str) -> Result<u32, BuildError> {
     u32::try_from(n).map_err(|_| BuildError { what, max: u32::MAX.into() })
 }
 
@@ -75,9 +73,7 @@ impl<'r> Builder<'r> {
             pieces: Vec::new(),
             by_name: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
-            index,
-            strangers: Vec::new(),
-            stranger_numbers: HashMap::new(),
+            slots: Slots::new(index),
             dir: Vec::new(),
             dir_parts: Vec::new(),
             groups: Vec::new(),
@@ -197,8 +193,8 @@ impl<'r> Builder<'r> {
                 let mut end = 0u64;
                 for chunk in &item.chunks {
                     end = end.saturating_add(chunk.size.into());
-                    let slot = self.slot(&chunk.id)?;
-                    self.pieces.push(Piece::new(slot, end));
+                    self.slots.add(&chunk.id);
+                    self.pieces.push(Piece::new(0, end));
                 }
                 count = bounded(item.chunks.len(), "chunks")?;
                 meta.size = end.min(MAX_SIZE);
@@ -223,21 +219,6 @@ impl<'r> Builder<'r> {
         let node = &mut self.nodes[at as usize];
         *node = Node { meta, flags, nlink: nlink_of(&meta), start, count, ..*node };
         Ok(())
-    }
-
-    /// A chunk's slot in the index, or a number behind those.
-    fn slot(&mut self, id: &ChunkId) -> Result<u32, BuildError> {
-        let table = &self.index.chunks;
-        if let Some(slot) = table.find(id) {
-            return bounded(slot, "chunks");
-        }
-        if let Some(number) = self.stranger_numbers.get(id) {
-            return Ok(*number);
-        }
-        let number = bounded(table.len() + self.strangers.len(), "chunks")?;
-        self.strangers.push(*id);
-        self.stranger_numbers.insert(*id, number);
-        Ok(number)
     }
 
     /// The number of an item's set of attributes; `None` when it has none.
@@ -266,7 +247,7 @@ impl<'r> Builder<'r> {
     pub fn finish(mut self) -> Result<Tree, BuildError> {
         self.by_name = HashTable::new();
         self.xattr_index = HashMap::new();
-        self.stranger_numbers = HashMap::new();
+        let (index, strangers) = self.slots.finish(&mut self.pieces)?;
         let children = self.sorted_children();
         let mut order: Vec<NodeId> = Vec::with_capacity(self.nodes.len());
         let mut names = Vec::with_capacity(self.names.len());
@@ -307,8 +288,8 @@ impl<'r> Builder<'r> {
             xattrs,
             xattr_bytes: self.xattr_bytes,
             links: Vec::new(),
-            index: self.index,
-            strangers: self.strangers,
+            index,
+            strangers,
         };
         join_links(&mut tree, &groups);
         Ok(tree)

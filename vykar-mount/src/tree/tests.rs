@@ -201,6 +201,31 @@ fn chunks_are_named_by_the_index_and_those_it_does_not_know_by_themselves() {
 }
 
 #[test]
+fn many_chunks_are_looked_up_beside_and_none_is_mixed_up() {
+    let id = |n: u32| {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&n.wrapping_mul(0x9e37_79b9).to_be_bytes());
+        ChunkId(id)
+    };
+    let entry = |n| {
+        let pack = vykar_core::PackId([0; 32]);
+        IndexEntry { id: id(n), refcount: 1, stored_size: 1, pack, offset: 13 }
+    };
+    let count = 100_000;
+    let chunks = ChunkTable::build((0..count).filter(|n| n % 3 > 0).map(entry)).unwrap();
+    let mut report = |_: &[u8], _: &str| {};
+    let index = Arc::new(IndexBlob { generation: 1, chunks });
+    let mut builder = Builder::new(MADE_UP, MADE_UP, index, &mut report);
+    let chunk = |n| ChunkRef { id: id(n), size: 1, stored_size: 0 };
+    let item = Item { chunks: (0..count).map(chunk).collect(), ..Item::new("f", ItemType::RegularFile) };
+    builder.add(&item).unwrap();
+    let tree = builder.finish().unwrap();
+    let content = tree.content(1);
+    assert!((0..count).all(|n| content.id(n as usize) == id(n)));
+    assert_eq!(tree.strangers.len(), count as usize / 3 + 1);
+}
+
+#[test]
 fn large_offsets_fit() {
     let end = (5 << 40) + 7;
     assert_eq!(Piece::new(1, end).end(), end);
