@@ -25,7 +25,7 @@ pub enum ObjectKind {
     FileCache = 6,
     /// A session's journal; context is `pending_index`.
     PendingIndex = 7,
-    /// Local cache: snapshot metadata.
+    /// Local cache: what snapshots are made of.
     SnapshotCache = 8,
 }
 

@@ -22,6 +22,11 @@ impl ItemStream {
         Self::default()
     }
 
+    /// A stream that goes on where another one stopped, whose [`ItemStream::rest`] was `carried`.
+    pub fn resume(carried: Vec<u8>) -> Self {
+        ItemStream { buf: carried, ..Self::default() }
+    }
+
     /// Adds the next chunk's plaintext.
     pub fn push(&mut self, chunk: &[u8]) {
         self.buf.drain(..self.pos);
@@ -130,6 +135,25 @@ mod tests {
             let (paths, end) = read(&chunks);
             assert_eq!((paths, end), (expected.clone(), Ok(())), "chunks of {size}");
         }
+    }
+
+    #[test]
+    fn a_stream_can_be_read_in_pieces() {
+        let bytes: Vec<u8> = items().iter().flat_map(|i| encode("item", i).unwrap()).collect();
+        let (mut paths, mut carried) = (Vec::new(), Vec::new());
+        for chunk in bytes.chunks(1000) {
+            let mut stream = ItemStream::resume(carried);
+            stream.push(chunk);
+            while let Some(item) = stream.next_item().unwrap() {
+                paths.push(item.unwrap().path.into_owned());
+            }
+            carried = stream.rest().to_vec();
+        }
+        let mut stream = ItemStream::resume(carried);
+        while let Some(item) = stream.last_item().unwrap() {
+            paths.push(item.unwrap().path.into_owned());
+        }
+        assert_eq!(paths, items().into_iter().map(|i| i.path.into_owned()).collect::<Vec<_>>());
     }
 
     #[test]

@@ -71,13 +71,34 @@ fn parse(
                 return Ok(());
             }
         };
-        stream.push(&chunk);
-        if !drain(&mut stream, found, ItemStream::next_item)? {
+        if !next_chunk(&mut stream, &chunk, found)? {
             return Ok(());
         }
     }
-    drain(&mut stream, found, ItemStream::last_item)?;
+    end_of_chunks(&mut stream, found)?;
     Ok(())
+}
+
+/// Reads the items that end in the next chunk of a stream, whose plaintext is given. False when nothing behind
+/// it can be read, which [`Found::Lost`] said, or `found` wants no more.
+///
+/// # Errors
+/// Fails only when the caller's `found` does.
+pub fn next_chunk(
+    stream: &mut ItemStream,
+    chunk: &[u8],
+    found: &mut dyn FnMut(Found<'_>) -> Result<bool>,
+) -> Result<bool> {
+    stream.push(chunk);
+    drain(stream, found, ItemStream::next_item)
+}
+
+/// The same for what is left when there are no more chunks.
+pub fn end_of_chunks(
+    stream: &mut ItemStream,
+    found: &mut dyn FnMut(Found<'_>) -> Result<bool>,
+) -> Result<bool> {
+    drain(stream, found, ItemStream::last_item)
 }
 
 type Next = for<'s> fn(
