@@ -34,7 +34,7 @@ fn the_mount_shows_snapshots_by_id_time_host_and_label() {
         names.sort();
         names
     };
-    assert_eq!(list(""), ["hosts", "ids", "labels", "snapshots"]);
+    assert_eq!(list(""), ["hosts", "ids", "labels", "snapshots", "versions"]);
     let mut names: Vec<_> =
         world.snapshots().iter().map(|s| s["name"].as_str().unwrap().to_owned()).collect();
     names.sort();

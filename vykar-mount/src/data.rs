@@ -128,7 +128,8 @@ impl Data {
         }
     }
 
-    fn read(&self, id: &ChunkId) -> Result<Bytes, VykarError> {
+    /// A chunk of whatever size, past the cache.
+    pub(crate) fn read(&self, id: &ChunkId) -> Result<Bytes, VykarError> {
         let reader = self.reader()?;
         let seen = reader.index();
         match reader.read(id) {

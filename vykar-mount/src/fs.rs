@@ -1,9 +1,11 @@
 //! The file system as plain calls. Knows nothing of FUSE, and needs no mount to be used.
 
+mod attr;
 #[cfg(test)]
 mod shown_tests;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +32,7 @@ use crate::snapshots::{Info, Snapshots};
 use crate::template::MAX_TEMPLATES;
 use crate::top::{SetupError, TopFolder};
 use crate::tree::{Meta, NAME_MAX, NodeId, Tree};
+use crate::versions::Versions;
 use crate::xattr::Xattrs;
 
 /// How long the kernel may keep what is inside a snapshot: nothing there ever changes.
@@ -132,6 +135,7 @@ pub struct Fs {
     trees: Cache<u32, Arc<Tree>, FsError>,
     prefetcher: Prefetcher,
     ahead: Ahead,
+    versions: Versions,
     log: Log,
     limiter: Limiter,
 }
@@ -140,9 +144,18 @@ pub struct Fs {
 struct Place {
     info: Arc<Info>,
     tree: Arc<Tree>,
-    view: View,
+    of: Of,
     node: NodeId,
     meta: Meta,
+}
+
+/// What a tree is of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// A snapshot, seen in a view.
+    Snapshot(View),
+    /// The section of item streams with this number.
+    Section(u64),
 }
 
 impl Fs {
@@ -167,8 +180,10 @@ impl Fs {
         let data = Arc::new(Data::new(repository.clone(), options.cache_size, options.freed.clone()));
         let prefetcher = Prefetcher::new(data.clone(), options.prefetch_threads, options.cache_size / 4);
         let ahead = Ahead::new(data.clone(), options.prefetch_threads);
+        let versions = Versions::new(repository.clone(), data.clone(), options.owner, log.clone());
         let fs = Fs {
             ahead,
+            versions,
             zeros: Zeros::new(repository.keys().clone()),
             repository,
             shown,
@@ -210,6 +225,8 @@ impl Fs {
                 };
                 Ok(Entry::Found(attr, MOMENT))
             }
+            Inode::Folder(number) => self.lookup_version(number, name),
+            Inode::Version { .. } | Inode::Latest { .. } => Err(FsError::NotADirectory),
             Inode::Node { snapshot, view, node } => {
                 if name == b"." {
                     return self.getattr(parent).map(|(attr, ttl)| Entry::Found(attr, ttl));
@@ -246,9 +263,11 @@ impl Fs {
                 let info = self.snapshots.get(snapshot).ok_or(FsError::Stale)?;
                 Ok((self.root_attr(&info, view), MOMENT))
             }
-            Inode::Node { snapshot, view, node } => {
-                let place = self.place(snapshot, view, node)?;
-                Ok((self.node_attr(&place, node), FOREVER))
+            Inode::Folder(number) => Ok((self.versions_attr(number)?, MOMENT)),
+            Inode::Latest { place, target } => Ok((self.latest_version(place, target)?.0, MOMENT)),
+            inode => {
+                let place = self.node(inode)?.ok_or(FsError::Stale)?;
+                Ok((self.node_attr(&place, place.node), FOREVER))
             }
         }
     }
@@ -260,9 +279,10 @@ impl Fs {
                 Some((_, target)) => Ok(target),
                 None => Err(FsError::Invalid),
             },
-            Inode::Node { snapshot, view, node } => {
-                let place = self.place(snapshot, view, node)?;
-                let target = place.tree.target(node).ok_or(FsError::Invalid)?;
+            Inode::Latest { place, target } => Ok(self.latest_version(place, target)?.1),
+            inode => {
+                let place = self.node(inode)?.ok_or(FsError::Invalid)?;
+                let target = place.tree.target(place.node).ok_or(FsError::Invalid)?;
                 if target.len() > TARGET_MAX {
                     return Err(FsError::NameTooLong);
                 }
@@ -271,9 +291,9 @@ impl Fs {
         }
     }
 
-    /// True for a folder above the snapshots, whose entries come and go, and for the root.
+    /// True for a folder above the snapshots or of versions, whose entries come and go, and for the root.
     pub fn changes(ino: u64) -> bool {
-        matches!(Inode::decode(ino), Some(Inode::Layout(_)))
+        matches!(Inode::decode(ino), Some(Inode::Layout(_) | Inode::Folder(_)))
     }
 
     /// Lists a directory from position `offset`, 0 for its begin. `emit` gets each entry and the position
@@ -303,8 +323,9 @@ impl Fs {
                 }
                 Ok(())
             }
-            Inode::Node { snapshot, view, node } => {
-                let place = self.place(snapshot, view, node)?;
+            Inode::Folder(number) => self.list_versions(number, offset, emit),
+            inode => {
+                let place = self.node(inode)?.ok_or(FsError::NotADirectory)?;
                 if !place.meta.is_dir() {
                     return Err(FsError::NotADirectory);
                 }
@@ -339,10 +360,10 @@ impl Fs {
     /// # Errors
     /// [`FsError::Io`] when any of them cannot be read; that is logged.
     pub fn read(&self, ino: u64, offset: u64, size: u32) -> Result<Bytes> {
-        let Inode::Node { snapshot, view, node } = self.decode(ino)? else {
+        let inode = self.decode(ino)?;
+        let Some(place) = self.node(inode)? else {
             return Err(FsError::IsADirectory);
         };
-        let place = self.place(snapshot, view, node)?;
         match place.meta.kind() {
             libc::S_IFREG => {}
             libc::S_IFDIR => return Err(FsError::IsADirectory),
@@ -352,9 +373,9 @@ impl Fs {
         if offset >= end {
             return Ok(Bytes::new());
         }
-        let content = place.tree.content(node);
+        let content = place.tree.content(place.node);
         self.prefetcher.note(ino, content, offset, end);
-        if offset == 0 {
+        if let (0, Inode::Node { snapshot, node, .. }) = (offset, inode) {
             self.ahead.note(snapshot, &place.tree, node);
         }
         let mut gathered = Vec::new();
@@ -421,15 +442,12 @@ impl Fs {
     /// # Errors
     /// [`FsError::BeyondEnd`] when there is none.
     pub fn seek(&self, ino: u64, offset: i64, whence: Seek) -> Result<u64> {
-        let Inode::Node { snapshot, view, node } = self.decode(ino)? else {
-            return Err(FsError::Invalid);
-        };
-        let place = self.place(snapshot, view, node)?;
+        let place = self.node(self.decode(ino)?)?.ok_or(FsError::Invalid)?;
         if place.meta.kind() != libc::S_IFREG {
             return Err(FsError::Invalid);
         }
         let offset = u64::try_from(offset).map_err(|_| FsError::BeyondEnd)?;
-        let (content, largest) = (place.tree.content(node), place.info.largest_chunk);
+        let (content, largest) = (place.tree.content(place.node), place.info.largest_chunk);
         self.zeros.seek(content, largest, offset, whence == Seek::Hole).ok_or(FsError::BeyondEnd)
     }
 
@@ -455,11 +473,13 @@ impl Fs {
 
     fn with_xattrs<T>(&self, ino: u64, f: impl FnOnce(Xattrs<'_>) -> Result<T>) -> Result<T> {
         match self.decode(ino)? {
-            Inode::Layout(_) => f(Xattrs::default()),
             Inode::Node { snapshot, node: Tree::ROOT, .. } => {
                 f(Xattrs(&self.snapshots.get(snapshot).ok_or(FsError::Stale)?.root_xattrs))
             }
-            Inode::Node { snapshot, view, node } => f(self.place(snapshot, view, node)?.tree.xattrs(node)),
+            inode => match self.node(inode)? {
+                Some(place) => f(place.tree.xattrs(place.node)),
+                None => f(Xattrs::default()),
+            },
         }
     }
 
@@ -492,12 +512,20 @@ impl Fs {
     #[cfg(test)]
     pub(crate) fn forget_trees(&mut self) {
         self.trees = Cache::keeping_one(0);
+        self.versions.forget_trees();
+    }
+
+    /// As if somebody had looked into `versions`.
+    #[cfg(test)]
+    pub(crate) fn learn_versions(&self) {
+        self.versions.timeline(&self.snapshots);
     }
 
     /// Lets the next call look for new snapshots.
     #[cfg(test)]
     pub(crate) fn expire(&self) {
         self.snapshots.expire();
+        self.versions.expire();
     }
 
     fn decode(&self, ino: u64) -> Result<Inode> {
@@ -526,7 +554,16 @@ impl Fs {
         let info = self.snapshots.get(snapshot).ok_or(FsError::Stale)?;
         let tree = self.tree(&info)?;
         let meta = if node == Tree::ROOT { info.root } else { *tree.meta(node).ok_or(FsError::Stale)? };
-        Ok(Place { info, tree, view, node, meta })
+        Ok(Place { info, tree, of: Of::Snapshot(view), node, meta })
+    }
+
+    /// Where an inode is that is a node of a tree; `None` for others.
+    fn node(&self, inode: Inode) -> Result<Option<Place>> {
+        match inode {
+            Inode::Node { snapshot, view, node } => self.place(snapshot, view, node).map(Some),
+            Inode::Version { section, node } => self.version(section, node).map(Some),
+            Inode::Layout(_) | Inode::Folder(_) | Inode::Latest { .. } => Ok(None),
+        }
     }
 
     fn tree(&self, info: &Info) -> Result<Arc<Tree>> {
@@ -553,68 +590,5 @@ impl Fs {
         }
         let _ = info.nlink.set(tree.nlink(Tree::ROOT));
         Ok(tree)
-    }
-
-    /// The inode of the directory that holds a directory.
-    fn above(&self, place: &Place) -> u64 {
-        let (snapshot, view) = (place.info.listed.number, place.view);
-        match place.node {
-            node if self.top.as_ref().is_some_and(|top| top.is(snapshot, node)) => ROOT,
-            Tree::ROOT => Inode::Layout(self.snapshots.layout().home(snapshot, view)).encode(),
-            node => self.encode(snapshot, view, place.tree.parent(node)),
-        }
-    }
-
-    /// Attributes of a node of the same tree and view.
-    fn node_attr(&self, place: &Place, node: NodeId) -> Attr {
-        let (tree, info) = (&place.tree, &place.info);
-        // Names of one file show that file's attributes.
-        let node = tree.inode(node);
-        let meta = match tree.meta(node) {
-            Some(meta) if node != Tree::ROOT => self.shown.look.apply(*meta, || tree.xattrs(node)),
-            _ => return self.root_attr(info, place.view),
-        };
-        let view = if meta.is_dir() { place.view } else { View::Ids };
-        let ino = self.encode(info.listed.number, view, node);
-        let blocks = self.zeros.allocated(tree.content(node), info.largest_chunk).div_ceil(512);
-        Attr { ino, meta, blocks, nlink: tree.nlink(node) }
-    }
-
-    fn target_attr(&self, layout: &Layout, target: Target) -> Result<Attr> {
-        match target {
-            Target::Folder(number) => Ok(self.folder_attr(number, self.folder(layout, number)?)),
-            Target::Snapshot(number, view) => {
-                let info = self.snapshots.get(number).ok_or(FsError::Stale)?;
-                Ok(self.root_attr(&info, view))
-            }
-            Target::Latest(number) => self.latest_attr(layout, number),
-        }
-    }
-
-    fn folder_attr(&self, number: u32, folder: &Folder) -> Attr {
-        let meta = self.layout_meta(libc::S_IFDIR | 0o555, folder.mtime, 0);
-        let nlink = u32::try_from(folder.subdirectories()).unwrap_or(u32::MAX).saturating_add(2);
-        Attr { ino: Inode::Layout(number).encode(), meta, blocks: 0, nlink }
-    }
-
-    fn latest_attr(&self, layout: &Layout, number: u32) -> Result<Attr> {
-        let (folder, target) = self.snapshots.latest(number).ok_or(FsError::Stale)?;
-        let time = layout.folder(folder).map_or(0, |folder| folder.mtime);
-        let meta = self.layout_meta(libc::S_IFLNK | 0o777, time, target.len() as u64);
-        Ok(Attr { ino: Inode::Layout(number).encode(), meta, blocks: 0, nlink: 1 })
-    }
-
-    fn layout_meta(&self, mode: u32, time: i64, size: u64) -> Meta {
-        let (uid, gid) = self.snapshots.owner;
-        let meta = Meta { mtime: time, atime: time, ctime: time, size, uid, gid, mode: mode as u16 };
-        self.shown.look.apply(meta, Xattrs::default)
-    }
-
-    /// Attributes of a snapshot's top directory, which are known without its items.
-    fn root_attr(&self, info: &Info, view: View) -> Attr {
-        let ino = self.encode(info.listed.number, view, Tree::ROOT);
-        let nlink = info.nlink.get().copied().unwrap_or(1);
-        let meta = self.shown.look.apply(info.root, || Xattrs(&info.root_xattrs));
-        Attr { ino, meta, blocks: 0, nlink }
     }
 }

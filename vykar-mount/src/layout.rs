@@ -5,6 +5,7 @@
 //! snapshots/TIME         every snapshot by its begin, in local time
 //! hosts/HOST/TIME        likewise, those of one host
 //! labels/LABEL/TIME      likewise, those of one label
+//! versions               what is in it is not made here, see [`crate::versions`]
 //! ```
 //!
 //! Or what path templates say instead. Each folder of snapshots but `ids` has a `latest`, a symlink to
@@ -22,6 +23,9 @@ use crate::template::Template;
 
 /// Name of the symlink to the newest snapshot.
 pub const LATEST: &str = "latest";
+
+/// Name of the usual folder of snapshots by time.
+pub const TIMES: &str = "snapshots";
 
 const ROOT: u32 = crate::inode::ROOT as u32;
 const IDS: u32 = 2;
@@ -58,6 +62,8 @@ pub enum Target {
     Snapshot(u32, View),
     /// A `latest`, under its own inode number.
     Latest(u32),
+    /// The folder of versions.
+    Versions,
 }
 
 /// A folder.
@@ -190,6 +196,24 @@ impl Layout {
         self.folders.get(&number)
     }
 
+    /// The usual folder of all snapshots by time: their numbers and names.
+    pub fn times(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        let times = match self.folder(ROOT).and_then(|root| root.lookup(TIMES.as_bytes())) {
+            Some(Target::Folder(number)) => self.folder(number),
+            _ => None,
+        };
+        let entries = times.into_iter().flat_map(|folder| &folder.entries);
+        entries.filter_map(|(name, target)| match target {
+            Target::Snapshot(number, View::Times) => Some((*number, &**name)),
+            _ => None,
+        })
+    }
+
+    /// When the snapshots that the usual folders show changed last, in nanoseconds since the epoch.
+    pub fn changed(&self) -> i64 {
+        self.folder(IDS).map_or(0, |folder| folder.mtime)
+    }
+
     /// The folder that shows a snapshot in a view, or the root when it is gone.
     pub fn home(&self, snapshot: u32, view: View) -> u32 {
         self.homes.get(&(snapshot, view)).copied().unwrap_or(ROOT)
@@ -254,6 +278,7 @@ impl Layout {
         self.folders.insert(IDS, folder);
         if let Some(root) = self.folders.get_mut(&ROOT) {
             root.add("ids", Target::Folder(IDS));
+            root.add("versions", Target::Versions);
         }
     }
 }
@@ -375,7 +400,7 @@ mod tests {
     fn sub(layout: &Layout, folder: u32, name: &str) -> u32 {
         match layout.folder(folder).unwrap().lookup(name.as_bytes()) {
             Some(Target::Folder(number) | Target::Latest(number) | Target::Snapshot(number, _)) => number,
-            None => panic!("no {name}"),
+            Some(Target::Versions) | None => panic!("no {name}"),
         }
     }
 
@@ -396,7 +421,7 @@ mod tests {
         let zone = TimeZone::fixed(jiff::tz::offset(1));
         let mut numbers = Numbers::default();
         let layout = usual(&sample(), &zone, &mut numbers);
-        assert_eq!(names(&layout, ROOT), ["hosts", "ids", "labels", "snapshots"]);
+        assert_eq!(names(&layout, ROOT), ["hosts", "ids", "labels", "snapshots", "versions"]);
         assert_eq!(names(&layout, IDS), ["aaaaaaaa", "bbbbbbbb-02020202", "bbbbbbbb-03030303"]);
         let [hosts, labels, times] = ["hosts", "labels", "snapshots"].map(|name| sub(&layout, ROOT, name));
         assert_eq!(

@@ -30,6 +30,7 @@ pub mod top;
 pub mod tree;
 pub mod unmount;
 pub mod users;
+mod versions;
 pub mod xattr;
 
 pub use data::Freed;

@@ -45,7 +45,7 @@ pub(crate) struct Info {
 }
 
 /// Nanoseconds since the epoch.
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
 }
@@ -197,6 +197,11 @@ impl Snapshots {
             drop(state);
             self.say(lines.unwrap_or_else(|e| vec![LogLine::RefreshFailed { reason: e.to_string() }]));
         }
+        self.known_layout()
+    }
+
+    /// The folders as they are known now.
+    pub(crate) fn known_layout(&self) -> Arc<Layout> {
         self.layout.read().clone()
     }
 

@@ -152,7 +152,11 @@ impl Template {
     /// What is there without any template, beside `ids/`: by time, by host, by label.
     pub(crate) fn standard() -> [Template; 3] {
         let times = Template::times;
-        [times("snapshots", None), times("hosts", Some(Part::Host)), times("labels", Some(Part::Label))]
+        [
+            times(crate::layout::TIMES, None),
+            times("hosts", Some(Part::Host)),
+            times("labels", Some(Part::Label)),
+        ]
     }
 
     /// The names of the folders that lead to a snapshot, and its own last. They are not safe yet.

@@ -15,7 +15,7 @@ use vykar_core::format::snapshot::encode_ext;
 use vykar_core::format::wire::encode;
 use vykar_core::format::*;
 use vykar_core::repository::{
-    INDEX, INDEX_GENERATION, InitOptions, OpenOptions, Repository, pack_key, snapshot_key,
+    INDEX, INDEX_GENERATION, InitOptions, OpenOptions, Passphrase, Repository, pack_key, snapshot_key,
 };
 use vykar_core::storage::{Backend, MemoryBackend, ObjectInfo, PutMode};
 use vykar_core::{ChunkId, SnapshotId, StorageError};
@@ -75,20 +75,29 @@ pub struct Repo {
     /// Sealed chunks, to put them into other packs.
     objects: BTreeMap<ChunkId, Vec<u8>>,
     generation: u64,
+    /// Item streams are cut into chunks of so many bytes.
+    pub stream_chunk: usize,
+    pub compression: Compression,
 }
 
 impl Repo {
     pub fn new() -> Self {
+        Self::with(Encryption::None, &OpenOptions::default())
+    }
+
+    pub fn with(encryption: Encryption, open: &OpenOptions) -> Self {
         let backend = Arc::new(Counting::default());
-        let options = InitOptions::new(Encryption::None);
-        let repository =
-            Repository::init(backend.clone(), &options, &mut || Err("none".into()), &OpenOptions::default());
+        let options = InitOptions::new(encryption);
+        let mut passphrase = || Ok(Passphrase::from("secret".to_owned()));
+        let repository = Repository::init(backend.clone(), &options, &mut passphrase, open);
         Repo {
             backend,
             repository: Arc::new(repository.unwrap()),
             chunks: BTreeMap::new(),
             objects: BTreeMap::new(),
             generation: 1,
+            stream_chunk: 1000,
+            compression: Compression::Lz4,
         }
     }
 
@@ -97,7 +106,7 @@ impl Repo {
         let keys = self.repository.keys();
         let id = keys.hasher().chunk_id(data).unwrap();
         let mut payload = Vec::new();
-        Compressor::new(Compression::Lz4).unwrap().compress(data, &mut payload).unwrap();
+        Compressor::new(self.compression).unwrap().compress(data, &mut payload).unwrap();
         let object = keys.seal(ObjectKind::Chunk, id.as_bytes(), &payload).unwrap();
         let size = object.len() as u32;
         if self.objects.insert(id, object).is_none() {
@@ -161,10 +170,16 @@ impl Repo {
         Item { chunks, size, mode, ..Item::new(path.to_owned(), ItemType::RegularFile) }
     }
 
-    /// Writes a snapshot, whose id begins with `n`, with its items in chunks of 1000 bytes.
+    /// Writes a snapshot, whose id begins with `n`.
     pub fn snapshot(&mut self, n: u8, like: SnapshotMeta, items: &[Item<'_>]) -> SnapshotId {
         let stream: Vec<u8> = items.iter().flat_map(|item| encode("item", item).unwrap()).collect();
-        let item_ptrs = stream.chunks(1000).map(|piece| self.chunk(piece).id).collect();
+        let chunks: Vec<_> = stream.chunks(self.stream_chunk).collect();
+        self.raw_snapshot(n, like, &chunks)
+    }
+
+    /// The same with these chunks as its item stream.
+    pub fn raw_snapshot(&mut self, n: u8, like: SnapshotMeta, chunks: &[&[u8]]) -> SnapshotId {
+        let item_ptrs = chunks.iter().map(|piece| self.chunk(piece).id).collect();
         self.write_index();
         let meta = SnapshotMeta { item_ptrs, ..like };
         let id = SnapshotId([n; 32]);

@@ -10,7 +10,8 @@ use crate::tree::noise;
 /// How soon a change of the repository must be seen.
 const SOON: Duration = Duration::from_secs(5);
 
-fn soon(what: &str, mut test: impl FnMut() -> bool) {
+/// Waits until a change of the repository is seen.
+pub fn soon(what: &str, mut test: impl FnMut() -> bool) {
     let began = Instant::now();
     while !test() {
         assert!(began.elapsed() < SOON, "{what}: not within {SOON:?}");
@@ -22,7 +23,8 @@ fn count(dir: &Path) -> usize {
     fs::read_dir(dir).unwrap().count()
 }
 
-fn delete(world: &World, at: usize) {
+/// Deletes the snapshot at this place among those that `list` shows.
+pub fn delete(world: &World, at: usize) {
     let id = world.snapshots()[at]["id"].as_str().unwrap().to_owned();
     fs::remove_file(world.repo.join("snapshots").join(id)).unwrap();
 }

@@ -6,3 +6,4 @@ mod data;
 mod loss;
 mod metadata;
 mod names;
+mod versions;

@@ -35,7 +35,7 @@ fn small() -> (Repo, Mounted) {
 #[test]
 fn every_view_leads_to_the_files() {
     let (_, m) = small();
-    assert_eq!(m.list(""), ["hosts", "ids", "labels", "snapshots"]);
+    assert_eq!(m.list(""), ["hosts", "ids", "labels", "snapshots", "versions"]);
     assert_eq!(m.list("ids"), ["one", "two"]);
     assert_eq!(m.list("labels/docs"), ["2026-01-02T03-04-05", "2026-01-03T03-04-05", "latest"]);
     for path in ["ids/one", "snapshots/2026-01-02T03-04-05", "hosts/web/2026-01-02T03-04-05"] {
@@ -296,7 +296,7 @@ fn a_listing_goes_on_where_it_stopped() {
                 break;
             }
         }
-        assert_eq!(seen.len(), if path.is_empty() { 6 } else { 27 });
+        assert_eq!(seen.len(), if path.is_empty() { 7 } else { 27 });
         assert_eq!(seen[..2], [b".".to_vec(), b"..".to_vec()]);
         assert!(seen[2..].is_sorted_by(|a, b| a < b));
     }

@@ -93,6 +93,16 @@ impl<'r> Builder<'r> {
         self.by_name.reserve(items, |at| hash_of(hasher, nodes, names, *at));
     }
 
+    /// Nodes so far, the root included.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// True when nothing was added yet.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.len() <= 1
+    }
+
     /// Adds an item that follows the format's rules.
     ///
     /// The last of several items for a path counts, unless it would turn a directory with contents

@@ -1,0 +1,112 @@
+//! The folder of versions: translation between inodes and [`crate::versions`].
+
+use super::{Attr, Child, Entry, Fs, MOMENT, Of, Place, Result};
+use crate::errno::FsError;
+use crate::inode::{Inode, ROOT};
+use crate::layout::Position;
+use crate::tree::{NAME_MAX, NodeId};
+use crate::versions::{Listing, Member, Timeline, target_hash};
+
+impl Fs {
+    /// A node of a section's tree.
+    pub(super) fn version(&self, section: u64, node: NodeId) -> Result<Place> {
+        let (tree, info) = self.versions.section(section)?;
+        let meta = *tree.meta(node).ok_or(FsError::Stale)?;
+        Ok(Place { info, tree, of: Of::Section(section), node, meta })
+    }
+
+    /// Attributes of a folder; 0 is `versions` itself. Computes nothing of what it shows.
+    pub(super) fn versions_attr(&self, number: u64) -> Result<Attr> {
+        self.versions.folder(number)?;
+        let mtime = self.versions.mtime(&self.snapshots.layout());
+        Ok(self.version_folder_attr(number, mtime))
+    }
+
+    fn version_folder_attr(&self, number: u64, mtime: i64) -> Attr {
+        let meta = self.layout_meta(libc::S_IFDIR | 0o555, mtime, 0);
+        // How many folders it has is not known without looking.
+        Attr { ino: Inode::Folder(number).encode(), meta, blocks: 0, nlink: 1 }
+    }
+
+    /// Attributes and target of a `latest`, if it still points there.
+    pub(super) fn latest_version(&self, place: u32, target: u32) -> Result<(Attr, Vec<u8>)> {
+        let timeline = self.versions.timeline(&self.snapshots);
+        let listing = self.versions.list(&timeline, place)?;
+        let now = listing.target().filter(|now| target_hash(now) == target).ok_or(FsError::Stale)?;
+        let attr = self.member_attr(&timeline, &listing, (b"", Member::Latest(now)))?;
+        Ok((attr, now.to_vec()))
+    }
+
+    fn member_attr(&self, timeline: &Timeline, listing: &Listing, of: (&[u8], Member<'_>)) -> Result<Attr> {
+        match of {
+            (name, Member::Folder) => {
+                let number = self.versions.folder_below(listing.place, name)?;
+                Ok(self.version_folder_attr(number, timeline.mtime))
+            }
+            (_, Member::Version(section, node)) => {
+                let place = self.version(self.versions.section_number(section), node)?;
+                Ok(self.node_attr(&place, node))
+            }
+            (_, Member::Latest(target)) => {
+                let meta = self.layout_meta(libc::S_IFLNK | 0o777, timeline.mtime, target.len() as u64);
+                let inode = Inode::Latest { place: listing.place, target: target_hash(target) };
+                Ok(Attr { ino: inode.encode(), meta, blocks: 0, nlink: 1 })
+            }
+        }
+    }
+
+    /// The folder that a folder is in.
+    fn above_versions(&self, place: u32) -> u64 {
+        let above = self.versions.above(place);
+        above.map_or(ROOT, |above| Inode::Folder(self.versions.folder_number(above)).encode())
+    }
+
+    pub(super) fn lookup_version(&self, folder: u64, name: &[u8]) -> Result<Entry> {
+        let place = self.versions.folder(folder)?;
+        let attr = match name {
+            b"." => self.versions_attr(folder)?,
+            b".." => self.getattr(self.above_versions(place))?.0,
+            name if name.len() > NAME_MAX => return Err(FsError::NameTooLong),
+            name => {
+                let timeline = self.versions.timeline(&self.snapshots);
+                let listing = self.versions.list(&timeline, place)?;
+                let member = listing.find(name).ok_or(FsError::NotFound)?;
+                self.member_attr(&timeline, &listing, (name, member))?
+            }
+        };
+        Ok(Entry::Found(attr, MOMENT))
+    }
+
+    pub(super) fn list_versions(
+        &self,
+        folder: u64,
+        offset: u64,
+        emit: &mut dyn FnMut(Child<'_>, u64) -> bool,
+    ) -> Result<()> {
+        let place = self.versions.folder(folder)?;
+        let position = Position::decode(offset);
+        let timeline = match position.at {
+            0 => self.versions.timeline(&self.snapshots),
+            _ => self.versions.earlier_timeline(position.generation, &self.snapshots),
+        };
+        let listing = self.versions.list(&timeline, place)?;
+        let own = self.version_folder_attr(folder, timeline.mtime);
+        for at in position.at.. {
+            let (name, attr) = match at {
+                0 => (&b"."[..], Ok(own)),
+                1 => (&b".."[..], Ok(Attr { ino: self.above_versions(place), ..own })),
+                at => {
+                    let Some(member) = listing.get(at as usize - 2) else { break };
+                    (member.0, self.member_attr(&timeline, &listing, member))
+                }
+            };
+            // One that cannot be read was logged.
+            let Ok(attr) = attr else { continue };
+            let next = Position { generation: timeline.serial, at: at.saturating_add(1) }.encode();
+            if emit(Child { name, attr, ttl: MOMENT }, next) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
