@@ -6,7 +6,7 @@ PREFIX ?= $(HOME)/.cargo
 SBIN ?= /sbin
 SOAK_SECONDS ?= 600
 
-.PHONY: help needs fmt-check lint test soak pre-commit build install install-mount-helper demo
+.PHONY: help needs fmt-check lint test soak pre-commit build install install-mount-helper demo bench-mount
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -46,3 +46,6 @@ install-mount-helper: ## as root, after make install PREFIX=/usr/local: lets mou
 
 demo: ## backup, mount, compare and restore in a temporary folder; SOURCE=folder to choose what
 	scripts/demo $(SOURCE)
+
+bench-mount: ## time the mount beside other file systems, as root on Debian, and write docs/benchmarks.md
+	scripts/bench-mount --write

@@ -9,7 +9,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -68,7 +68,7 @@ impl Awake {
 }
 
 impl Shared {
-    fn watch(&self, device: &PathBuf) {
+    fn watch(&self, device: &Path) {
         let mut held: Option<File> = None;
         while !self.closed.load(Ordering::Relaxed) {
             self.watching.store(true, Ordering::Relaxed);

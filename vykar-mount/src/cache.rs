@@ -13,8 +13,8 @@ use lru::LruCache;
 use parking_lot::{Condvar, Mutex};
 use vykar_core::repository::buffers;
 
-/// Bytes that a value counts besides its own: keys, links of the list.
-const OVERHEAD: u64 = 128;
+/// Bytes that a value counts besides its own: key, links of the list, slot of the table, the allocator's.
+const OVERHEAD: u64 = 192;
 
 /// Something with a size.
 pub trait Weight {

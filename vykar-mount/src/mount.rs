@@ -28,8 +28,8 @@ use crate::unmount;
 pub const DEFAULT_CACHE: u64 = 256 << 20;
 /// Default size of the cache of snapshots' trees: 512 MiB.
 pub const DEFAULT_TREE_CACHE: u64 = 512 << 20;
-/// Default read-ahead of the kernel: 1 MiB, the largest single read of most kernels.
-pub const DEFAULT_READ_AHEAD_KIB: u32 = 1024;
+/// Default read-ahead of the kernel: 8 MiB, several reads of the largest size under way at once.
+pub const DEFAULT_READ_AHEAD_KIB: u32 = 8192;
 /// How long a dropped mount that somebody else has detached waits for its end.
 const DETACHED_FOR: Duration = Duration::from_secs(1);
 

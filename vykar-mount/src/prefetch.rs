@@ -13,7 +13,7 @@ use crate::data::Data;
 use crate::tree::Content;
 
 /// The kernel's reads of one file arrive out of order by up to this many bytes.
-const NEAR: u64 = 8 << 20;
+const NEAR: u64 = 16 << 20;
 /// Chunks behind a sequential reader that are dropped from the cache with each of its reads, which are at most
 /// 1 MiB while chunks are seldom below 512 KiB.
 const PASSED: usize = 3;

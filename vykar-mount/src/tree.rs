@@ -276,7 +276,7 @@ impl Tree {
 
     /// A node's extended attributes.
     pub fn xattrs(&self, node: NodeId) -> Xattrs<'_> {
-        if !self.nodes.get(node as usize).is_some_and(|n| n.flags & HAS_XATTRS != 0) {
+        if self.nodes.get(node as usize).is_none_or(|n| n.flags & HAS_XATTRS == 0) {
             return Xattrs::default();
         }
         let found = self.xattrs.binary_search_by_key(&node, |entry| entry.0).ok();

@@ -27,6 +27,11 @@ const BELOW_A_FILE: &str = "lies below something that is not a directory";
 const HAS_CHILDREN: &str = "a second item for a directory that has contents, and not a directory itself";
 const LONG_NAME: &str = "a name is longer than 255 bytes";
 
+/// A node, and the begin and length of its attributes.
+type Attributes = (NodeId, u32, u32);
+/// A node, and the device and inode that it had.
+type Linked = (NodeId, (u64, u64));
+
 /// Called with the path of an item that is left out and the reason.
 pub type Report<'r> = &'r mut dyn FnMut(&[u8], &str);
 
@@ -47,7 +52,7 @@ pub struct Builder<'r> {
     dir: Vec<u8>,
     dir_parts: Vec<(usize, NodeId)>,
     /// Nodes with [`IS_LINKED`] and the device and inode they had; the last entry of a node counts.
-    groups: Vec<(NodeId, (u64, u64))>,
+    groups: Vec<Linked>,
     /// Nodes with [`HAS_XATTRS`] and a number in `xattr_sets`; the last entry of a node counts.
     xattrs: Vec<(NodeId, u32)>,
     /// Many files have the same attributes, so equal sets are kept once.
@@ -331,7 +336,7 @@ impl<'r> Builder<'r> {
     }
 
     /// The tables of attributes and of hard links by the nodes' numbers in the tree, sorted by them.
-    fn renumbered(&mut self, order: &[NodeId]) -> (Vec<(NodeId, u32, u32)>, Vec<(NodeId, (u64, u64))>) {
+    fn renumbered(&mut self, order: &[NodeId]) -> (Vec<Attributes>, Vec<Linked>) {
         let (xattrs, groups) = (std::mem::take(&mut self.xattrs), std::mem::take(&mut self.groups));
         if xattrs.is_empty() && groups.is_empty() {
             return Default::default();
@@ -370,7 +375,7 @@ fn last_of_each<T>(
 
 /// Names with one device and inode are one file, if their contents are the same. The first in the
 /// tree stands for it.
-fn join_links(tree: &mut Tree, groups: &[(NodeId, (u64, u64))]) {
+fn join_links(tree: &mut Tree, groups: &[Linked]) {
     let mut first: HashMap<((u64, u64), &[Piece]), NodeId> = HashMap::new();
     let mut links = Vec::new();
     for (number, group) in groups {
