@@ -305,7 +305,26 @@ impl World {
 
     /// Lets the independent reader verify the repository, where there is one.
     pub fn oracle_verify(&self) {
-        let Some(tool) = shared("tools/repo_oracle.py") else { return };
+        let problems = self.oracle_problems();
+        assert!(problems.is_empty(), "the independent reader found:\n{}", problems.join("\n"));
+    }
+
+    /// The same after commits side by side: one that lost its lock between the index and the snapshot adds its
+    /// references again, and counts that are too high only cost space.
+    pub fn oracle_verify_but_for_high_counts(&self) {
+        let mut problems = self.oracle_problems();
+        problems.retain(|line| {
+            let counts =
+                line.split_once(": refcount ").and_then(|(_, counts)| counts.split_once(", counted "));
+            let number = |text: &str| text.parse::<u64>().unwrap();
+            counts.is_none_or(|(kept, counted)| number(kept) < number(counted))
+        });
+        assert!(problems.is_empty(), "the independent reader found:\n{}", problems.join("\n"));
+    }
+
+    /// What the independent reader finds wrong; nothing where it is not there.
+    fn oracle_problems(&self) -> Vec<String> {
+        let Some(tool) = shared("tools/repo_oracle.py") else { return Vec::new() };
         let python = oracle_python();
         // It lists this folder, which need not exist while there is no snapshot.
         fs::create_dir_all(self.repo.join("snapshots")).unwrap();
@@ -318,8 +337,11 @@ impl World {
             .unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         let complained = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "the independent reader found:\n{said}{complained}");
-        assert!(said.contains(" 0 problems"), "{said}");
+        let mut lines: Vec<String> = said.lines().map(str::to_owned).collect();
+        let last = lines.pop().unwrap_or_default();
+        assert!(last.ends_with(" problems"), "the independent reader did not end:\n{said}{complained}");
+        assert!(last.contains(&format!(" {} problems", lines.len())), "{said}");
+        lines
     }
 }
 

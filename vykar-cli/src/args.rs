@@ -117,30 +117,7 @@ pub enum Command {
     /// Show all snapshots as folders
     ///
     /// Stays until unmounted, interrupted (Ctrl-C) or told to go to the background.
-    Mount {
-        /// An empty folder
-        mountpoint: PathBuf,
-        /// Return when the mount can be used
-        #[arg(long)]
-        background: bool,
-        /// Memory for decoded chunks: a number of MiB, or as 512M or 2G; at least 16M
-        #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse::cache_size)]
-        cache_size: u64,
-        /// How far the kernel reads ahead in a file, in KiB; root only, and 0 leaves its default
-        #[arg(long, value_name = "KIB", default_value_t = DEFAULT_READ_AHEAD_KIB, value_parser = parse::read_ahead)]
-        readahead: u32,
-        /// Let other users look, as far as permissions allow them
-        #[arg(long)]
-        allow_other: bool,
-        /// Let nobody run programs that lie in the mount
-        #[arg(long)]
-        noexec: bool,
-        /// Do not keep the processors of a virtual machine awake while many requests come (root's mounts do)
-        #[arg(long)]
-        no_keep_awake: bool,
-        #[command(flatten)]
-        view: ViewArgs,
-    },
+    Mount(MountArgs),
     /// Unmount a vykar mount
     Umount {
         /// The folder it is mounted on
@@ -149,6 +126,32 @@ pub enum Command {
         #[arg(long)]
         lazy: bool,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct MountArgs {
+    /// An empty folder
+    pub mountpoint: PathBuf,
+    /// Return when the mount can be used
+    #[arg(long)]
+    pub background: bool,
+    /// Memory for decoded chunks: a number of MiB, or as 512M or 2G; at least 16M
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse::cache_size)]
+    pub cache_size: u64,
+    /// How far the kernel reads ahead in a file, in KiB; root only, and 0 leaves its default
+    #[arg(long, value_name = "KIB", default_value_t = DEFAULT_READ_AHEAD_KIB, value_parser = parse::read_ahead)]
+    pub readahead: u32,
+    /// Let other users look, as far as permissions allow them
+    #[arg(long)]
+    pub allow_other: bool,
+    /// Let nobody run programs that lie in the mount
+    #[arg(long)]
+    pub noexec: bool,
+    /// Do not keep the processors of a virtual machine awake while many requests come (root's mounts do)
+    #[arg(long)]
+    pub no_keep_awake: bool,
+    #[command(flatten)]
+    pub view: ViewArgs,
 }
 
 #[derive(Debug, Subcommand)]

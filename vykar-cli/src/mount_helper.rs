@@ -286,9 +286,9 @@ mod tests {
         assert_eq!(args.global.cache_dir, Some("/c".into()));
         assert!(args.global.quiet);
         match args.command {
-            Command::Mount { mountpoint, background, allow_other, .. } => {
-                assert_eq!(mountpoint, PathBuf::from("/mnt"));
-                assert!(background && allow_other);
+            Command::Mount(args) => {
+                assert_eq!(args.mountpoint, PathBuf::from("/mnt"));
+                assert!(args.background && args.allow_other);
             }
             other => panic!("{other:?}"),
         }

@@ -25,28 +25,7 @@ pub fn run(args: Args) -> CliResult {
             restore::run(&global, &restore::Request { snapshot, dest, paths, numeric_ids })
         }
         Command::Check { verify_data } => check::run(&global, verify_data),
-        Command::Mount {
-            mountpoint,
-            background,
-            cache_size,
-            readahead,
-            allow_other,
-            noexec,
-            no_keep_awake,
-            view,
-        } => {
-            let request = mount::Request {
-                mountpoint,
-                background,
-                cache_size,
-                readahead,
-                allow_other,
-                noexec,
-                keep_awake: !no_keep_awake,
-                view,
-            };
-            mount::run(&global, &request)
-        }
+        Command::Mount(args) => mount::run(&global, &args),
         Command::Umount { mountpoint, lazy } => mount::unmount(&mountpoint, lazy),
     }
 }

@@ -1,4 +1,4 @@
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -7,25 +7,11 @@ use vykar_mount::top::SetupError;
 use vykar_mount::{Freed, Mount, MountError, MountOptions};
 
 use super::print;
-use crate::args::Global;
+use crate::args::{Global, MountArgs};
 use crate::background::{self, Ready, Side};
 use crate::exit::{CliError, CliResult, Exit};
-use crate::view::ViewArgs;
 use crate::watchdog::Watchdog;
 use crate::{context, platform, render};
-
-pub struct Request {
-    pub mountpoint: PathBuf,
-    pub background: bool,
-    /// Bytes.
-    pub cache_size: u64,
-    /// KiB.
-    pub readahead: u32,
-    pub allow_other: bool,
-    pub noexec: bool,
-    pub keep_awake: bool,
-    pub view: ViewArgs,
-}
 
 impl From<MountError> for CliError {
     fn from(e: MountError) -> Self {
@@ -45,31 +31,31 @@ impl From<MountError> for CliError {
     }
 }
 
-pub fn run(global: &Global, request: &Request) -> CliResult {
-    if !request.background {
-        return serve(global, request, None);
+pub fn run(global: &Global, args: &MountArgs) -> CliResult {
+    if !args.background {
+        return serve(global, args, None);
     }
     let log = context::open_options(global).cache_dir.map(|dir| dir.join("mount.log"));
     match background::split(log)? {
         Side::Caller(exit) => Ok(exit),
-        Side::Child(ready) => serve(global, request, Some(ready)),
+        Side::Child(ready) => serve(global, args, Some(ready)),
     }
 }
 
-fn serve(global: &Global, request: &Request, ready: Option<Ready>) -> CliResult {
+fn serve(global: &Global, args: &MountArgs, ready: Option<Ready>) -> CliResult {
     platform::return_freed_memory();
     // Before the mount, so that hardly a moment of it is without.
     let watchdog = Watchdog::start();
     let repository = Arc::new(context::open(global)?);
-    let mut options = MountOptions::new(&request.mountpoint);
+    let mut options = MountOptions::new(&args.mountpoint);
     options.repository_path = Some(context::repository_path(global)?);
-    options.cache_size = request.cache_size;
-    options.read_ahead_kib = request.readahead;
-    options.shown = request.view.shown(&repository)?;
+    options.cache_size = args.cache_size;
+    options.read_ahead_kib = args.readahead;
+    options.shown = args.view.shown(&repository)?;
     options.threads = global.threads;
-    options.allow_other = request.allow_other;
-    options.no_exec = request.noexec;
-    options.keep_awake = request.keep_awake;
+    options.allow_other = args.allow_other;
+    options.no_exec = args.noexec;
+    options.keep_awake = !args.no_keep_awake;
     options.zone = jiff::tz::TimeZone::system();
     options.freed = Some(Freed(Arc::new(platform::trim_memory)));
     let log: vykar_mount::Log = Arc::new(|line| eprintln!("vykar: {line}"));
@@ -81,7 +67,7 @@ fn serve(global: &Global, request: &Request, ready: Option<Ready>) -> CliResult 
     if let Err(e) = &watchdog {
         eprintln!("vykar: nothing will unmount this if the process is killed: {e}");
     }
-    let place = render::path(&request.mountpoint);
+    let place = render::path(&args.mountpoint);
     match ready {
         Some(ready) => {
             if !global.quiet {

@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use proptest::prelude::*;
-use vykar_core::format::{Item, ItemType};
-use vykar_core::repository::snapshot_key;
+use vykar_core::format::{Encryption, Item, ItemType};
+use vykar_core::repository::{OpenOptions, snapshot_key};
 use vykar_core::storage::Backend;
 
 use super::*;
@@ -193,6 +193,40 @@ fn a_compaction_under_the_mount_goes_unnoticed() {
     assert_eq!(&*m.fs.read(f, 0, 50).unwrap(), b"hello world");
     assert_eq!(m.list("ids/two"), ["d"], "items move as well");
     assert_eq!(m.log(), [""; 0]);
+}
+
+#[test]
+fn a_local_copy_of_the_index_that_is_wrong_costs_a_look_at_the_index_and_nothing_else() {
+    let cache = tempfile::tempdir().unwrap();
+    let open = OpenOptions { cache_dir: Some(cache.path().to_owned()), trust: false };
+    let mut repo = Repo::with(Encryption::None, &open);
+    let items: Vec<_> = (0..50).map(|n: u8| repo.file(&format!("f{n:02}"), &[&[n; 100]])).collect();
+    repo.snapshot(1, meta("one", "h", "", "2026-01-02T03:04:05Z"), &items);
+    let read_all = || {
+        let m = repo.mount();
+        let contents = (0..50u8).map(|n| m.fs.read(m.ino(&format!("ids/one/f{n:02}")), 0, 200));
+        assert!(contents.zip(0..50u8).all(|(found, n)| found.unwrap() == [n; 100][..]));
+        assert_eq!(m.log(), [""; 0]);
+    };
+    read_all();
+    let copy = repo.repository.cache_dir().unwrap().join("index");
+    let good = std::fs::read(&copy).unwrap();
+    // Replaced by rename, as the program does: the old one may still be mapped.
+    let put = |bytes: &[u8]| {
+        std::fs::write(copy.with_extension("new"), bytes).unwrap();
+        std::fs::rename(copy.with_extension("new"), &copy).unwrap();
+    };
+    for wrong in [0, 0xff] {
+        let mut bytes = good.clone();
+        // The slots are at its end, 48 bytes each.
+        let slots = bytes.len() - 40 * 48;
+        bytes[slots..].fill(wrong);
+        put(&bytes);
+        read_all();
+    }
+    put(b"short");
+    read_all();
+    assert_eq!(std::fs::read(&copy).unwrap(), good, "it was made again");
 }
 
 #[test]
