@@ -96,14 +96,24 @@ fn nothing_is_read_before_somebody_looks_and_then_each_chunk_once() {
     let before = attr(&m, "versions");
     assert_eq!((before.nlink, before.meta.mtime), (1, attr(&m, "ids").meta.mtime));
     assert_eq!(reads(), 0);
-    let chunks = [1, 2, 3]
-        .map(|n| read_snapshot(&repo.repository, &SnapshotId([n; 32])).unwrap().meta.item_ptrs.into_iter());
-    let distinct: BTreeSet<_> = chunks.into_iter().flatten().collect();
+    let streams =
+        [1, 2, 3].map(|n| read_snapshot(&repo.repository, &SnapshotId([n; 32])).unwrap().meta.item_ptrs);
+    let distinct: BTreeSet<_> = streams.iter().flatten().collect();
+    // Ids are of random lengths in items, so a chunk may come behind another unfinished item in another
+    // snapshot: then it is another section.
+    let behind: BTreeSet<_> =
+        streams.iter().flat_map(|s| s.iter().zip([None].into_iter().chain(s.iter().map(Some)))).collect();
     m.fs.learn_versions();
-    assert_eq!(reads(), distinct.len());
+    let read = reads();
+    assert!(
+        (distinct.len()..=behind.len()).contains(&read),
+        "{read} of {} and {}",
+        distinct.len(),
+        behind.len()
+    );
     assert_eq!(attr(&m, "versions"), before);
     m.fs.learn_versions();
-    assert_eq!(reads(), distinct.len());
+    assert_eq!(reads(), read);
 }
 
 #[test]
