@@ -77,15 +77,25 @@ def peak_and_private(pid):
     return found["VmHWM"], found["RssAnon"]
 
 
+def available():
+    """Bytes that programs can get without pushing others out."""
+    return sizes_in("/proc/meminfo")["MemAvailable"]
+
+
 def status(pid):
     """The sizes in /proc/PID/status, in bytes, by their names; none if the process is gone."""
-    found = {}
     try:
-        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                name, _, value = line.partition(":")
-                if value.endswith(" kB\n"):
-                    found[name] = int(value.split()[0]) * 1024
+        return sizes_in(f"/proc/{pid}/status")
     except (FileNotFoundError, ProcessLookupError):
-        pass
+        return {}
+
+
+def sizes_in(path):
+    """The lines `NAME: NUMBER kB` of a file, in bytes."""
+    found = {}
+    with open(path, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            name, _, value = line.partition(":")
+            if value.endswith(" kB\n"):
+                found[name] = int(value.split()[0]) * 1024
     return found

@@ -9,16 +9,19 @@ import statistics
 
 def machine(rows):
     """The table of what everything ran on, with more rows behind."""
+    return table(["", ""], [*facts(), *rows])
+
+
+def facts():
+    """[name, text] of each thing to know about the machine."""
     lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8")
     model = re.search(r"model name\s*: (.*)", lines)
     memory = re.search(r"MemTotal:\s*(\d+)", pathlib.Path("/proc/meminfo").read_text(encoding="ascii"))
     processors = lines.count("processor\t")
-    rows = [["date", datetime.date.today().isoformat()],
+    return [["date", datetime.date.today().isoformat()],
             ["processor", f"{processors} × {model.group(1) if model else platform.machine()}"],
             ["memory", f"{int(memory.group(1)) / (1 << 20):.0f} GiB"],
-            ["kernel", platform.release()],
-            *rows]
-    return table(["", ""], rows)
+            ["kernel", platform.release()]]
 
 
 def ratios(ones, others):
