@@ -5,7 +5,6 @@ import contextlib
 import json
 import pathlib
 import sys
-import tempfile
 
 from bench_backup import programs, report
 from bench_backup.operations import DATA, DISK, ON_DISK, OPERATIONS, RAM
@@ -16,8 +15,9 @@ from bench_common.archivers import CACHE
 from bench_common.document import DOCUMENT, write_section
 from bench_common.memory import available
 from bench_common.mounts import own_mounts
-from bench_common.options import add_common, checked, listed, own_copy, run_folder, vykar_binary
-from bench_common.processes import Failure, remove, run, say
+from bench_common.options import (
+    add_common, checked, disk_folder, file_system, listed, own_copy, run_folder, vykar_binary)
+from bench_common.processes import Failure, run, say
 
 TMPFS_GIGABYTES = {"full": 14, "small": 2}
 DISK_GIGABYTES = {"full": 5, "small": 1}
@@ -82,19 +82,8 @@ def on_disk(options, sizes):
     options.disk.mkdir(parents=True, exist_ok=True)
     if file_system(options.disk) == "tmpfs":
         raise Failure(f"{options.disk} is in RAM; name a folder on a disk with --disk DIR")
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="bench-", dir=options.disk)).resolve()
-    try:
-        free = int(run(["stat", "-f", "-c", "%a", folder])) * int(run(["stat", "-f", "-c", "%S", folder]))
-        if free < DISK_GIGABYTES[sizes.name] * 10**9:
-            raise Failure(f"{options.disk} has less than {DISK_GIGABYTES[sizes.name]} GB left; see --disk DIR")
+    with disk_folder(options.disk, DISK_GIGABYTES[sizes.name] * 10**9) as folder:
         yield folder
-    finally:
-        remove(folder)
-
-
-def file_system(path):
-    """The kind of a file system."""
-    return run(["findmnt", "-n", "-o", "FSTYPE", "-T", path]).strip()
 
 
 def install(chosen, options):

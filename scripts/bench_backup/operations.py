@@ -57,9 +57,10 @@ def in_ram(data, operation):
 
 TARGETS = (
     Target("first backup of the tree, time, of restic's", in_ram("tree", "first"), "seconds", "restic", 0.40),
-    Target("the same, processor time", in_ram("tree", "first"), "cpu", "restic", 0.40),
+    Target("first backup of the tree, processor time, of restic's", in_ram("tree", "first"), "cpu", "restic", 0.40),
     Target("first backup of the large files, time, of restic's", in_ram("large", "first"), "seconds", "restic", 0.40),
-    Target("the same, processor time", in_ram("large", "first"), "cpu", "restic", 0.40),
+    Target("first backup of the large files, processor time, of restic's", in_ram("large", "first"),
+           "cpu", "restic", 0.40),
     Target("nothing changed in the tree, time, of restic's", in_ram("tree", "unchanged"), "seconds", "restic", 0.18),
     Target("restore of the tree, time, of restic's", in_ram("tree", "restore"), "seconds", "restic", 0.22),
     Target("restore of the large files, time, of restic's", in_ram("large", "restore"), "seconds", "restic", 0.25),

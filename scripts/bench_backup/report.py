@@ -199,7 +199,7 @@ class Report:
                 title = f"peak memory, {name}, {named}, MB"
                 peak = max(self.peak(program, data, operations, "resident") for program in ("vykar", "vykar-lz4"))
                 rows.append([title, f"{MEMORY_TARGET / 1e6:.0f}", megabytes([peak]) if peak else "",
-                             self.verdict(title, peak or None, MEMORY_TARGET)])
+                             self.verdict(title, peak / 1e6 if peak else None, MEMORY_TARGET / 1e6)])
         return table(["", "target", "measured", ""], rows)
 
     def verdict(self, title, value, limit):

@@ -5,6 +5,7 @@ import contextlib
 import os
 import pathlib
 import shutil
+import tempfile
 
 from bench_common.mounts import work_folder
 from bench_common.processes import SCRIPT, Failure, end_on_signals, remove, run, say
@@ -84,6 +85,24 @@ def run_folder(work, name, gigabytes, keep=False):
         finally:
             if not keep:
                 remove(folder)
+
+
+@contextlib.contextmanager
+def disk_folder(parent, needed):
+    """A new folder in `parent`, removed afterwards. A Failure if there are less than `needed` bytes left."""
+    parent.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(parent).free < needed:
+        raise Failure(f"{parent} has less than {needed / 1e9:.1f} GB left; name another folder with --disk DIR")
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="bench-", dir=parent)).resolve()
+    try:
+        yield folder
+    finally:
+        remove(folder)
+
+
+def file_system(path):
+    """The kind of file system that a path is on."""
+    return run(["findmnt", "-n", "-o", "FSTYPE", "-T", path]).strip()
 
 
 def own_copy(built, folder):
