@@ -6,7 +6,7 @@ PREFIX ?= $(HOME)/.cargo
 SBIN ?= /sbin
 SOAK_SECONDS ?= 600
 
-.PHONY: help needs fmt-check lint test soak pre-commit build install install-mount-helper demo bench-mount
+.PHONY: help needs fmt-check lint test soak pre-commit build install install-mount-helper demo bench-mount bench-stages
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -49,3 +49,6 @@ demo: ## backup, mount, compare and restore in a temporary folder; SOURCE=folder
 
 bench-mount: ## time the mount beside other file systems, as root on Debian, and write docs/benchmarks.md
 	scripts/bench-mount --write
+
+bench-stages: ## time each stage of backup and restore alone; ONLY=name for those whose name contains it
+	$(CARGO) bench --locked --package vykar-core --bench stages -- $(ONLY)
