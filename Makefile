@@ -6,7 +6,7 @@ PREFIX ?= $(HOME)/.cargo
 SBIN ?= /sbin
 SOAK_SECONDS ?= 600
 
-.PHONY: help needs fmt-check lint test soak pre-commit build install install-mount-helper demo bench bench-mount scale
+.PHONY: help needs fmt-check lint test soak pre-commit build install install-mount-helper demo bench bench-mount scale bench-stages
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -55,3 +55,6 @@ bench-mount: ## time the mount beside other file systems, as root on Debian, and
 
 scale: ## show how time and memory grow, to ten million chunks, as root on Debian, and write docs/benchmarks.md
 	scripts/scale --write
+
+bench-stages: ## time each stage of backup and restore alone; ONLY=name for those whose name contains it
+	$(CARGO) bench --locked --package vykar-core --bench stages -- $(ONLY)

@@ -13,6 +13,7 @@ mod fixtures;
 mod golden;
 mod harness;
 mod life;
+mod memory;
 mod mount_helper;
 mod mounts;
 mod platform;
