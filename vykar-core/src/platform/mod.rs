@@ -3,5 +3,6 @@
 
 pub mod map;
 pub mod process;
+pub mod read;
 
 pub use process::ProcessIdentity;

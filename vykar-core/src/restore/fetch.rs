@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
+
 use super::plan::Piece;
 use crate::error::{ObjectError, Result, VykarError};
 use crate::format::index::ChunkTable;
@@ -22,6 +24,8 @@ pub(super) struct Source<'a> {
     pub table: &'a ChunkTable,
     /// The index was read again after a chunk was not where it should be.
     pub refreshed: AtomicBool,
+    /// Buffers of chunks that were kept and are not needed any more.
+    pub spare: Mutex<Vec<Vec<u8>>>,
 }
 
 /// Neighbouring chunks of one pack.
@@ -88,7 +92,8 @@ impl<'a> Fetcher<'a> {
         let memo = match self.memo.take() {
             Some(memo) if memo.0 == want.slot => memo,
             other => {
-                let mut data = other.map_or_else(Vec::new, |memo| memo.1);
+                let mut data =
+                    other.map_or_else(|| self.source.spare.lock().pop().unwrap_or_default(), |m| m.1);
                 self.decode(at, want, &mut data)?;
                 (want.slot, data)
             }
@@ -100,6 +105,16 @@ impl<'a> Fetcher<'a> {
             return Err(damaged(&entry, ObjectError::Unreadable(reason)));
         }
         Ok(data)
+    }
+
+    /// The chunk that was given last.
+    pub fn last(&self) -> &[u8] {
+        self.memo.as_ref().map_or(&[], |memo| &memo.1)
+    }
+
+    /// The same, to be kept. Its memory comes back through [`Source::spare`].
+    pub fn take(&mut self) -> Vec<u8> {
+        self.memo.take().map_or_else(Vec::new, |memo| memo.1)
     }
 
     fn decode(&mut self, at: usize, want: Piece, out: &mut Vec<u8>) -> Result<()> {

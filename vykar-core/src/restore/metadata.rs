@@ -46,6 +46,15 @@ impl Metadata {
         }
     }
 
+    /// The mode with which its file is created: its own where that lets in nobody whom it would not later on, and
+    /// else one for its owner alone, until everything else is set.
+    pub fn first_mode(&self, me: (u32, u32)) -> u32 {
+        match self.xattrs.is_empty() && (self.uid, self.gid) == me {
+            true => self.mode & 0o777,
+            false => 0o600,
+        }
+    }
+
     fn timestamps(&self) -> Timestamps {
         let spec = |ns: i64| Timespec { tv_sec: ns.div_euclid(NANOS), tv_nsec: ns.rem_euclid(NANOS) as _ };
         Timestamps { last_access: spec(self.atime), last_modification: spec(self.mtime) }
@@ -112,12 +121,17 @@ impl Applier {
         // Owner first: changing it clears set-id bits and capabilities. The mode last but for the
         // times: an ACL changes it.
         // Most are right from the start, and setting them again writes the inode again.
-        let right = rustix::fs::fstat(fd).is_ok_and(|s| (s.st_uid, s.st_gid) == (metadata.uid, metadata.gid));
+        let found = rustix::fs::fstat(fd).ok();
+        let right = found.is_some_and(|s| (s.st_uid, s.st_gid) == (metadata.uid, metadata.gid));
         let owned = right || self.own(metadata, |uid, gid| rustix::fs::fchown(fd, uid, gid), &mut missing);
         self.xattrs(metadata, |n, v| rustix::fs::fsetxattr(fd, n, v, XattrFlags::empty()), &mut missing);
         // Set-id bits would lend the rights of an owner that nobody asked for.
         let mode = if owned { metadata.mode } else { metadata.mode & !SET_ID };
-        note(&mut missing, "mode", rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)));
+        let has_mode = found.is_some_and(|s| s.st_mode & 0o7777 == mode);
+        // Nothing has changed it since only if nothing else was set.
+        if !(right && has_mode && metadata.xattrs.is_empty()) {
+            note(&mut missing, "mode", rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)));
+        }
         note(&mut missing, "times", rustix::fs::futimens(fd, &metadata.timestamps()));
         (!missing.is_empty()).then(|| missing.join("; "))
     }

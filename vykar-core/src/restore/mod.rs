@@ -15,6 +15,7 @@ mod plan;
 mod queue;
 mod report;
 mod select;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -108,7 +109,8 @@ pub fn restore(
     let threads = threads.clamp(1, MAX_THREADS);
     let max_read = (READ_IN_FLIGHT / threads as u64).clamp(MIN_READ, MAX_READ);
     let table = &plan.index.chunks;
-    let source = Source { repository, reader: &reader, table, refreshed: AtomicBool::new(false) };
+    let (refreshed, spare) = (AtomicBool::new(false), Mutex::default());
+    let source = Source { repository, reader: &reader, table, refreshed, spare };
     let site = Site::new(&plan, &source, destination.root.clone(), max_read);
 
     directories::make(&site, &mut reporter);

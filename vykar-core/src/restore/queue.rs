@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use super::plan::{Piece, Plan};
+use super::shared::Writes;
 use super::tree::{Content, Kind};
 
 /// Files in one task at most.
@@ -27,6 +28,8 @@ pub(super) struct Output {
     pub failed: AtomicBool,
     /// Something was left out as a hole.
     pub holes: AtomicBool,
+    /// What several tasks write into it.
+    pub writes: Writes,
 }
 
 /// Whether a file was created.
@@ -46,6 +49,8 @@ pub(super) struct Part {
     pub pieces: Range<usize>,
     /// Where they begin in the file.
     pub offset: u64,
+    /// The file has other parts, which other threads may write at the same time.
+    pub shared: bool,
 }
 
 /// What a thread does in one go.
@@ -157,9 +162,11 @@ fn output(node: u32, content: Content, parts: usize) -> Arc<Output> {
         remaining: AtomicUsize::new(parts),
         failed: AtomicBool::new(false),
         holes: AtomicBool::new(false),
+        writes: Writes::default(),
     })
 }
 
 fn part(output: &Arc<Output>, pieces: Range<usize>, offset: u64) -> Part {
-    Part { output: output.clone(), pieces, offset }
+    let shared = output.remaining.load(Ordering::Relaxed) > 1;
+    Part { output: output.clone(), pieces, offset, shared }
 }

@@ -16,6 +16,7 @@ use super::metadata::Applier;
 use super::place::{Dir, Places};
 use super::plan::{Piece, Plan, as_path};
 use super::queue::{Open, Output, Part, Queue, Task};
+use super::shared::Turn;
 use super::tree::{Kind, ROOT};
 use crate::event::Event;
 
@@ -34,6 +35,8 @@ pub(super) struct Site<'a> {
     pub plan: &'a Plan,
     pub source: &'a Source<'a>,
     pub root: Dir,
+    /// Owner and group of what this process makes, but in directories that give it their own group.
+    pub me: (u32, u32),
     pub applier: Applier,
     /// A value of [`state`] for each node.
     pub states: Vec<AtomicU8>,
@@ -57,6 +60,7 @@ impl<'a> Site<'a> {
             plan,
             source,
             root,
+            me: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             applier: Applier::default(),
             states,
             max_read,
@@ -165,15 +169,35 @@ impl<'a> Worker<'a> {
                 return Err(Failure::Known);
             }
             let data = self.fetch.chunk(at, *want).map_err(|e| Failure::Because(e.to_string()))?;
-            match holes::write(&file, data, offset) {
-                Ok(false) => {}
-                Ok(true) => part.output.holes.store(true, Ordering::Release),
-                Err(error) => return Err(self.refused("write", error)),
-            }
+            let written = match part.shared {
+                false => write(&part.output, &file, (offset, data)),
+                true => self.write_shared(&part.output, &file, offset, want.size as usize),
+            };
+            written.map_err(|error| self.refused("write", error))?;
             offset += u64::from(want.size);
             self.site.progress.fetch_add(want.size.into(), Ordering::Relaxed);
         }
+        if part.shared {
+            let drained = drain(&part.output, &file, &mut part.output.writes.turn(), self.site.source);
+            drained.map_err(|error| self.refused("write", error))?;
+        }
         Ok(())
+    }
+
+    /// Writes the chunk that was fetched last, or leaves that to the thread that is writing.
+    fn write_shared(
+        &mut self,
+        output: &Output,
+        file: &OwnedFd,
+        offset: u64,
+        len: usize,
+    ) -> Result<(), Errno> {
+        let fetch = &mut self.fetch;
+        let Some(mut turn) = output.writes.turn_or_leave(len, || (offset, fetch.take())) else {
+            return Ok(());
+        };
+        write(output, file, (offset, fetch.last()))?;
+        drain(output, file, &mut turn, self.site.source)
     }
 
     fn refused(&self, what: &str, error: Errno) -> Failure {
@@ -208,8 +232,9 @@ impl<'a> Worker<'a> {
             return Err(Failure::Because(NO_DIRECTORY.into()));
         }
         let dir = self.places.parent(node).map_err(|e| self.refused("open its directory", e))?;
-        // Nobody else reads it before it has its own mode.
-        match rustix::fs::openat(&dir, self.site.plan.tree.name(node), FRESH, Mode::from_raw_mode(0o600)) {
+        let tree = &self.site.plan.tree;
+        let mode = Mode::from_raw_mode(tree.node(node).metadata.first_mode(self.site.me));
+        match rustix::fs::openat(&dir, tree.name(node), FRESH, mode) {
             Ok(file) => Ok(file),
             Err(Errno::EXIST) => Err(Failure::Because(EXISTS.into())),
             Err(error) => Err(self.refused("create", error)),
@@ -300,4 +325,20 @@ impl<'a> Worker<'a> {
             self.task(&task);
         }
     }
+}
+
+fn write(output: &Output, file: &OwnedFd, (offset, data): (u64, &[u8])) -> Result<(), Errno> {
+    if holes::write(file, data, offset)? {
+        output.holes.store(true, Ordering::Release);
+    }
+    Ok(())
+}
+
+/// Writes what other threads left.
+fn drain(output: &Output, file: &OwnedFd, turn: &mut Turn<'_>, source: &Source<'_>) -> Result<(), Errno> {
+    while let Some((offset, data)) = turn.next() {
+        write(output, file, (offset, &data))?;
+        source.spare.lock().push(data);
+    }
+    Ok(())
 }

@@ -17,6 +17,7 @@ use super::{Backend, ObjectInfo, PutMode, Upload, check_key};
 use crate::crypto::random;
 use crate::error::StorageError;
 use crate::id::SessionId;
+use crate::platform::read::append_at;
 
 /// Name prefix of unfinished writes.
 pub const TEMPORARY_PREFIX: &str = ".tmp-";
@@ -283,18 +284,11 @@ impl Backend for LocalBackend {
         out.clear();
         let mut at = offset;
         while at < end {
-            // Into what is allocated and not yet used, which need not be zeroed first.
-            out.reserve(len - out.len());
-            let read = rustix::io::pread(&file, rustix::buffer::spare_capacity(out), at);
-            match read.map_err(io::Error::from) {
-                Ok(0) => return Err(short()),
-                Ok(n) => at += n as u64,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(failed("read", key, e)),
+            match append_at(&file, at, len - out.len(), out).map_err(|e| failed("read", key, e))? {
+                0 => return Err(short()),
+                n => at += n as u64,
             }
         }
-        // The capacity may be larger than what was asked for.
-        out.truncate(len);
         Ok(())
     }
 

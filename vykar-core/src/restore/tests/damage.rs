@@ -123,6 +123,7 @@ fn chunks_that_were_moved_meanwhile_are_found_again() {
         repository: &t.repository,
         reader: &reader,
         table: &plan.index.chunks,
+        spare: Default::default(),
         refreshed: false.into(),
     };
     let mut fetcher = super::super::fetch::Fetcher::new(&source, 1 << 20);
