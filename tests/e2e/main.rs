@@ -13,6 +13,7 @@ mod fixtures;
 mod golden;
 mod harness;
 mod life;
+mod limits;
 mod mount_helper;
 mod mounts;
 mod platform;

@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
@@ -20,14 +21,16 @@ pub struct Request {
 }
 
 pub fn run(global: &Global, request: Request) -> CliResult {
-    let repository = context::open(global)?;
+    let cancel = Arc::default();
+    let repository = context::open_until(global, &cancel)?;
+    context::cancel_on_signals(&cancel)?;
     let options = BackupOptions {
         label: request.label,
         comment: request.comment,
         compression: request.compression,
         threads: global.threads,
         lock: context::lock_options(global),
-        cancel: context::cancel_flag()?,
+        cancel,
         ..BackupOptions::new(request.paths)
     };
     let began = Instant::now();

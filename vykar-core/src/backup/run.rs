@@ -180,6 +180,8 @@ impl<'r> Run<'r> {
         let added = store.added_plain.load(Ordering::Relaxed);
         let added_stored = store.added_stored.load(Ordering::Relaxed);
         let packs = finish_packs(written.is_ok() && !context.is_aborted(), store, uploader);
+        // The last packs may have taken long, and somebody may have lost patience.
+        context.is_aborted();
         if let Some(error) = context.take_failure() {
             return Err(error);
         }
