@@ -273,12 +273,14 @@ impl<'w> Worker<'w> {
     fn link(&self, draft: &Draft, first: &FileSlot) -> Option<FileDone> {
         let content = first.content().filter(|c| c.stat.same_content(&draft.stat))?;
         self.context.references.add_again(&content.chunks);
+        self.context.done(0, content.stat.size);
         let read_start = content.has_record.then_some(i64::MAX);
         Some(self.finish(draft, content, read_start))
     }
 
     fn file(&mut self, draft: &Draft, ask: &Ask) -> Result<FileDone, Failed> {
         let read_start = self.context.now();
+        self.context.progress.reading(&draft.path, draft.stat.size);
         let mut fd = source::open_file(&draft.dir, &draft.name)?;
         let mut before = Stat::of(&fd)?;
         if before.kind != FileType::RegularFile {
@@ -325,7 +327,7 @@ impl<'w> Worker<'w> {
             stored_bytes: stored_bytes(chunks),
             ..draft.compared(chunks)
         };
-        self.context.done(1, stat.size);
+        self.context.done(1, 0);
         let content = (stat.nlink > 1).then_some(content);
         FileDone { encoded: Some(encoded), content }
     }
@@ -395,6 +397,7 @@ impl<'w> Worker<'w> {
         let whole_hole = sparse && range.1 - range.0 == SEGMENT && hole_at(fd, range.0, SEGMENT) == SEGMENT;
         if whole_hole && let Some(zeros) = &self.zero_segment {
             self.context.references.add_again(zeros);
+            self.context.done(0, SEGMENT);
             chunks.clone_from(zeros);
             return Ok(());
         }
@@ -436,6 +439,7 @@ impl<'w> Worker<'w> {
             let wanted = room.min(end - at);
             let got = read_range(fd, at, wanted as usize, sparse, &mut buf)?;
             at += got as u64;
+            self.context.done(0, got as u64);
             at_end = (got as u64) < wanted || at >= end;
             let used = match at_end {
                 true => {
