@@ -18,6 +18,7 @@ mod mount_helper;
 mod mounts;
 mod platform;
 mod processes;
+mod progress;
 mod real;
 mod roundtrip;
 mod semantics;
