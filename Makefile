@@ -6,7 +6,7 @@ PREFIX ?= $(HOME)/.cargo
 SBIN ?= /sbin
 SOAK_SECONDS ?= 600
 
-.PHONY: help needs fmt-check lint test soak pre-commit build install install-mount-helper demo bench-mount
+.PHONY: help needs fmt-check lint test soak pre-commit build install install-mount-helper demo bench bench-mount scale bench-stages
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -47,5 +47,14 @@ install-mount-helper: ## as root, after make install PREFIX=/usr/local: lets mou
 demo: ## backup, mount, compare and restore in a temporary folder; SOURCE=folder to choose what
 	scripts/demo $(SOURCE)
 
+bench: ## time backup and restore beside other programs, as root on Debian, and write docs/benchmarks.md
+	scripts/bench --write
+
 bench-mount: ## time the mount beside other file systems, as root on Debian, and write docs/benchmarks.md
 	scripts/bench-mount --write
+
+scale: ## show how time and memory grow, to ten million chunks, as root on Debian, and write docs/benchmarks.md
+	scripts/scale --write
+
+bench-stages: ## time each stage of backup and restore alone; ONLY=name for those whose name contains it
+	$(CARGO) bench --locked --package vykar-core --bench stages -- $(ONLY)

@@ -3,17 +3,14 @@
 import pathlib
 import re
 import shutil
-import sys
 
+from bench_common import archivers
+from bench_common.data import once
+from bench_common.mounts import device_of
+from bench_common.processes import run, spawn
 from bench_mount import zero
-from bench_mount.data import once
-from bench_mount.system import Failure, device_of, run, spawn
 
-PASSPHRASE = "bench-mount"
 NOBODY = ["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups"]
-CACHE = pathlib.Path.home() / ".cache" / "vykar-bench"
-BORG = "borgbackup[pyfuse3]>=1.4,<1.5"
-"""What pip installs into a virtual environment in CACHE."""
 
 
 class Program:
@@ -64,7 +61,34 @@ class Program:
         raise NotImplementedError
 
 
-class Vykar(Program):
+class Archived(Program):
+    """A program that mounts the repositories that it makes itself."""
+
+    def __init__(self, folder, archiver):
+        super().__init__(folder)
+        self.archiver = archiver
+
+    def install(self, allowed):
+        self.archiver.install(allowed)
+
+    def build(self, data, path):
+        self.archiver.cache.mkdir(exist_ok=True)
+        self.archiver.init(path).run()
+        self.archiver.backup(path, data.path, "archive").run()
+
+    def spawn(self, log, *argv):
+        """Starts a command of it that keeps running."""
+        return spawn([*self.prefix, *argv], log, env=self.env())
+
+    def env(self):
+        """The environment of its commands."""
+        return self.archiver.env()
+
+    def version(self):
+        return self.archiver.version()
+
+
+class Vykar(Archived):
     """The program that this is all about, with its defaults."""
 
     name = "vykar"
@@ -72,32 +96,23 @@ class Vykar(Program):
     packages = ("fuse3",)
 
     def __init__(self, folder, binary):
-        super().__init__(folder)
+        super().__init__(folder, archivers.Vykar(folder / f"cache-{self.name}", binary))
         self.binary = binary
-
-    def env(self):
-        """The environment of its commands."""
-        return {"VYKAR_PASSPHRASE": PASSPHRASE, "VYKAR_CACHE_DIR": str(self.folder / f"cache-{self.name}")}
 
     def command(self, repo, *arguments):
         """Runs one of its commands to its end, and returns its stdout."""
-        return run([self.binary, "-R", repo, *arguments], env=self.env())
+        return self.archiver.command(repo, *arguments).run()
 
     def build(self, data, path):
-        self.command(path, "init", "--quiet")
-        self.command(path, "backup", "--quiet", data.path)
+        super().build(data, path)
         # Root reads it all the same.
         run(["chown", "-R", "nobody:nogroup", path])
 
     def start(self, data, mountpoint, log):
-        argv = [*self.prefix, self.binary, "-R", self.stored(data), "mount", mountpoint]
-        return spawn(argv, log, env=self.env())
+        return self.spawn(log, self.binary, "-R", self.stored(data), "mount", mountpoint)
 
     def root(self, mountpoint):
         return mountpoint / "snapshots" / "latest"
-
-    def version(self):
-        return run([self.binary, "--version"]).strip()
 
 
 class VykarAsUser(Vykar):
@@ -112,80 +127,48 @@ class VykarAsUser(Vykar):
         return self.folder / f"vykar-{data.name}"
 
     def env(self):
-        return {**super().env(), "HOME": str(self.folder / f"cache-{self.name}")}
+        return {**super().env(), "HOME": str(self.archiver.cache)}
 
     def install(self, _allowed):
-        home = self.folder / f"cache-{self.name}"
-        home.mkdir(exist_ok=True)
-        shutil.chown(home, "nobody", "nogroup")
+        self.archiver.cache.mkdir(exist_ok=True)
+        shutil.chown(self.archiver.cache, "nobody", "nogroup")
 
 
-class Restic(Program):
+class Restic(Archived):
     """restic's mount."""
 
     name = "restic"
     title = "restic"
-    packages = ("restic", "fuse3")
+    packages = (*archivers.Restic.packages, "fuse3")
     slow = True
 
-    def env(self):
-        """The environment of its commands."""
-        return {"RESTIC_PASSWORD": PASSPHRASE, "RESTIC_CACHE_DIR": str(self.folder / "cache-restic")}
-
-    def build(self, data, path):
-        run(["restic", "-r", path, "init", "--repository-version", "2"], env=self.env())
-        run(["restic", "-r", path, "backup", "--quiet", "."], env=self.env(), cwd=data.path)
+    def __init__(self, folder):
+        super().__init__(folder, archivers.Restic(folder / "cache-restic"))
 
     def start(self, data, mountpoint, log):
-        return spawn(["restic", "-r", self.stored(data), "mount", mountpoint], log, env=self.env())
+        return self.spawn(log, "restic", "-r", self.stored(data), "mount", mountpoint)
 
     def root(self, mountpoint):
         return mountpoint / "snapshots" / "latest"
 
-    def version(self):
-        return " ".join(run(["restic", "version"]).split()[:2])
 
-
-class Borg(Program):
-    """borg's mount, through pyfuse3, from PyPI: Debian's borg lacks it."""
+class Borg(Archived):
+    """borg's mount, through pyfuse3."""
 
     name = "borg"
     title = "borg"
-    packages = ("fuse3", "python3-venv", "python3-dev", "libfuse3-dev", "pkg-config", "libacl1-dev",
-                "libssl-dev", "build-essential")
+    packages = archivers.Borg.packages
     slow = True
-    binary = CACHE / "borg" / "bin" / "borg"
 
-    def install(self, allowed):
-        def build(path):
-            if not allowed:
-                raise Failure(f"borg is missing: make a virtual environment in {path}, with {BORG}")
-            run([sys.executable, "-m", "venv", path])
-            run([path / "bin" / "pip", "install", "--quiet", BORG])
-
-        CACHE.mkdir(parents=True, exist_ok=True)
-        once(CACHE / "borg", build)
-
-    def env(self):
-        """The environment of its commands."""
-        return {"BORG_PASSPHRASE": PASSPHRASE, "BORG_BASE_DIR": str(self.folder / "cache-borg"),
-                "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes"}
-
-    def build(self, data, path):
-        (self.folder / "cache-borg").mkdir(exist_ok=True)
-        run([self.binary, "init", "--encryption", "repokey-blake2", path], env=self.env())
-        create = [self.binary, "create", "--compression", "zstd,3", f"{path}::archive", "."]
-        run(create, env=self.env(), cwd=data.path)
+    def __init__(self, folder):
+        super().__init__(folder, archivers.Borg(folder / "cache-borg", "zstd,3"))
 
     def start(self, data, mountpoint, log):
         # The whole repository, as with restic and vykar: an archive is loaded when it is looked into.
-        return spawn([self.binary, "mount", "-f", self.stored(data), mountpoint], log, env=self.env())
+        return self.spawn(log, self.archiver.binary, "mount", "-f", self.stored(data), mountpoint)
 
     def root(self, mountpoint):
         return mountpoint / "archive"
-
-    def version(self):
-        return run([self.binary, "--version"]).strip()
 
 
 class Squashfs(Program):

@@ -1,15 +1,29 @@
 """How soon a mount can be used: with one snapshot and with many, and with a snapshot of very many files."""
 
 import concurrent.futures
+import dataclasses
 import shutil
 import time
 
+from bench_common.data import Data, once
+from bench_common.memory import peak_and_private
+from bench_common.mounts import mounted, unmount
+from bench_common.processes import Failure, drop_caches, pipeline, say
 from bench_mount import zero
-from bench_mount.data import Data, once, tiny_folder
 from bench_mount.operations import Place
 from bench_mount.programs import Zero
-from bench_mount.system import Failure, drop_caches, memory_of, mounted, pipeline, say, unmount
 
+@dataclasses.dataclass(frozen=True)
+class Many:
+    """How much is much."""
+
+    snapshots: int
+    """In the repository that has many."""
+    files: int
+    """In the snapshot that has many."""
+
+
+MANY = {"full": Many(1000, 1_000_000), "small": Many(30, 20_000)}
 CIPHERS = ("none", "auto")
 LISTS = 5
 """How often `vykar list` is timed in a round, to know how long the derivation of the key takes."""
@@ -18,10 +32,10 @@ LISTS = 5
 class Ready:
     """The repositories, and what was measured so far."""
 
-    def __init__(self, vykar, sizes):
+    def __init__(self, vykar, many):
         self.vykar = vykar
-        self.sizes = sizes
-        self.counts = (1, sizes.snapshots)
+        self.many = many
+        self.counts = (1, many.snapshots)
         self.seconds = {}
         """(cipher, number of snapshots, "kept" or "new" cache) -> seconds of each round, without the key."""
         self.key = []
@@ -56,7 +70,7 @@ class Ready:
         pretended = Zero(self.vykar.folder)
         pretended.install(True)
         data = self.many_files()
-        zero.write_many_files(self.sizes.files, pretended.stored(data))
+        zero.write_many_files(self.many.files, pretended.stored(data))
         mountpoint = self.mountpoint("pretended")
 
         def build(path):
@@ -114,12 +128,20 @@ class Ready:
         mountpoint = self.mountpoint("many")
         with mounted(self.vykar, self.many_files(), mountpoint) as process:
             place = Place(self.vykar.root(mountpoint), mountpoint, mountpoint)
-            seconds, said = pipeline([["ls", place.inside]], keep=True)
-            folders = len(said.splitlines())
-            expected = -(-self.sizes.files // 1000)
+            listed = pipeline([["ls", place.inside]], keep=True)
+            folders = len(listed.output.splitlines())
+            expected = -(-self.many.files // 1000)
             if folders != expected:
                 raise Failure(f"NOT THE SAME AS THE SOURCE: {folders} folders instead of {expected}")
             pipeline([["find", place.inside]])
-            self.enter.append(seconds)
-            self.memory.append(memory_of(process))
-        say(f"enter    {self.sizes.files} files: {seconds:.3f}, memory {self.memory[-1]}")
+            self.enter.append(listed.seconds)
+            self.memory.append(peak_and_private(process.pid))
+        say(f"enter    {self.many.files} files: {listed.seconds:.3f}, memory {self.memory[-1]}")
+
+
+def tiny_folder(folder):
+    """A folder with one small file: snapshots of it cost nearly nothing."""
+    path = folder / "tiny"
+    path.mkdir(exist_ok=True)
+    (path / "file").write_text("one line\n", encoding="ascii")
+    return path

@@ -1,19 +1,17 @@
 """The tables, from what was measured."""
 
-import datetime
-import pathlib
-import platform
 import re
 import statistics
 
+from bench_common.processes import Failure, run
+from bench_common.tables import bytes_shown, machine, megabytes, ratios, spread, table
 from bench_mount.operations import ENTER_TARGET, MEMORY_TARGET, READY_TARGET, USER_TARGET
-from bench_mount.system import Failure, run
 
 INTRODUCTION = """\
-# Benchmarks
+## The mount
 
 `vykar mount` beside other read-only file systems, with everything in RAM: what is left is what the programs
-and the kernel cost. Written by `scripts/bench-mount --write` (`make bench-mount`) from one run; do not edit.
+and the kernel cost. Written by `scripts/bench-mount --write` (`make bench-mount`) from one run.
 
 Times are in seconds: the median of the rounds, and in brackets the fastest and the slowest. *Cold* is the
 first time on a fresh mount, after the kernel's caches were dropped; *again* is the same a second time. The
@@ -38,7 +36,7 @@ CONDITIONS = """\
 
 
 class Report:
-    """Makes the document from a Bench, a Ready (or None for either), and the choice of operations."""
+    """Makes the section of the document from a Bench, a Ready (or None for either), and the choice of operations."""
 
     def __init__(self, bench, ready, operations, sizes):
         self.bench = bench
@@ -48,19 +46,20 @@ class Report:
         self.failed_targets = []
 
     def text(self, versions, runs):
-        """The whole document."""
-        parts = [INTRODUCTION, machine(versions, runs)]
-        parts.append("## Conditions\n\n" + CONDITIONS.format(
+        """The whole section."""
+        rounds = ["rounds", f"{runs[0]}; {runs[1]} with the slow programs"]
+        parts = [INTRODUCTION, "### Machine\n\n" + machine([rounds, *versions])]
+        parts.append("### Conditions\n\n" + CONDITIONS.format(
             parts=f" (only {', '.join(self.sizes.parts)})" if self.sizes.parts else "",
             compressible=bytes_shown(self.sizes.compressible), random=bytes_shown(self.sizes.random)))
-        parts += ["## Cold\n\n" + self.times("cold"), "## Again\n\n" + self.times("warm")]
-        parts += ["## Targets\n\n" + self.targets(), "## As an unprivileged user\n\n" + self.user()]
-        parts.append("## Memory\n\n" + self.memory())
+        parts += ["### Cold\n\n" + self.times("cold"), "### Again\n\n" + self.times("warm")]
+        parts += ["### Targets\n\n" + self.targets(), "### As an unprivileged user\n\n" + self.user()]
+        parts.append("### Memory\n\n" + self.memory())
         if self.ready is not None:
-            parts.append("## Ready\n\n" + self.ready_table())
+            parts.append("### Ready\n\n" + self.ready_table())
         if self.bench.problems:
             lines = dict.fromkeys(f"- {name}: {text}" for name, text in self.bench.problems)
-            parts.append("## What failed\n\n" + "\n".join(lines) + "\n")
+            parts.append("### What failed\n\n" + "\n".join(lines) + "\n")
         return "\n".join(parts)
 
     def shown_programs(self):
@@ -81,8 +80,7 @@ class Report:
 
     def ratios(self, operation, when, program, other):
         """The ratios of two programs' times, round by round."""
-        pairs = zip(self.seconds(operation, program, when), self.seconds(operation, other, when))
-        return [one / two for one, two in pairs if one is not None and two]
+        return ratios(self.seconds(operation, program, when), self.seconds(operation, other, when))
 
     def targets(self):
         """What vykar takes of what the kernel's squashfs takes cold, and of the tree itself again."""
@@ -145,7 +143,7 @@ class Report:
             title = f"mount, {named}, {count} snapshot{'s' if count > 1 else ''}, cache {cache}"
             rows.append([title, spread(values), *self.judged(values, READY_TARGET, None, title)])
         if ready.enter:
-            title = f"entering a snapshot of {ready.sizes.files} files"
+            title = f"entering a snapshot of {ready.many.files} files"
             rows.append([title, spread(ready.enter), *self.judged(ready.enter, ENTER_TARGET, None, title)])
             peaks = [peak for peak, _ in ready.memory]
             target = self.judged(peaks, MEMORY_TARGET, None, "memory with many files")
@@ -159,21 +157,6 @@ class Report:
                 + table(["", "seconds", "target", "aim", ""], rows))
 
 
-def machine(versions, runs):
-    """What everything ran on."""
-    lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    model = re.search(r"model name\s*: (.*)", lines)
-    memory = re.search(r"MemTotal:\s*(\d+)", pathlib.Path("/proc/meminfo").read_text(encoding="ascii"))
-    processors = lines.count("processor\t")
-    rows = [["date", datetime.date.today().isoformat()],
-            ["processor", f"{processors} × {model.group(1) if model else platform.machine()}"],
-            ["memory", f"{int(memory.group(1)) / (1 << 20):.0f} GiB"],
-            ["kernel", platform.release()],
-            ["rounds", f"{runs[0]}; {runs[1]} with the slow programs"],
-            *versions]
-    return "## Machine\n\n" + table(["", ""], rows)
-
-
 def tool_versions():
     """The versions of the commands that read."""
     found = []
@@ -184,32 +167,3 @@ def tool_versions():
             line = name
         found.append(re.sub(r"^\w+ \((.*)\)", r"\1", line))
     return ["commands", ", ".join(found)]
-
-
-def spread(values):
-    """`median (fastest to slowest)`, of the values that there are."""
-    good = [value for value in values if value is not None]
-    if not good:
-        return "failed" if values else ""
-    digits = 2 if statistics.median(good) >= 0.1 else 3
-    middle = f"{statistics.median(good):.{digits}f}"
-    if len(good) == 1:
-        return middle
-    return f"{middle} ({min(good):.{digits}f} to {max(good):.{digits}f})"
-
-
-def megabytes(values):
-    """Bytes as megabytes, `one / two`."""
-    return " / ".join(f"{value / 1e6:.0f}" for value in values) if values else ""
-
-
-def bytes_shown(size):
-    """A size in words."""
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
-
-
-def table(head, rows):
-    """A table in Markdown."""
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"

@@ -4,8 +4,10 @@ import contextlib
 import dataclasses
 import shutil
 
+from bench_common.memory import peak_and_private
+from bench_common.mounts import mounted
+from bench_common.processes import Failure, drop_caches, pipeline, remove, run, say, times_dropped
 from bench_mount.operations import OPERATIONS, Place
-from bench_mount.system import Failure, drop_caches, memory_of, mounted, pipeline, run, say, times_dropped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,12 +89,12 @@ class Bench:
         commands[0] = [*program.prefix, *commands[0]]
         good = (0, 1) if program.zeros and operation.name == "grep" else (0,)
         try:
-            seconds, output = pipeline(commands, good, keep=operation.name in ("diff", "grep"))
+            done = pipeline(commands, good, keep=operation.name in ("diff", "grep"))
         except Failure as failure:
             raise Failure(f"NOT THE SAME AS THE SOURCE: {failure}" if operation.name == "diff" else failure) from failure
         if operation.name == "grep" and not program.zeros:
-            self.check_grep(place, output)
-        return seconds
+            self.check_grep(place, done.output)
+        return done.seconds
 
     def check_grep(self, place, output):
         """A Failure if `grep` found something else than in the source."""
@@ -102,7 +104,7 @@ class Bench:
         if self.found is None:
             operation = next(each for each in OPERATIONS if each.name == "grep")
             at_source = Place(place.source, place.source, place.copy)
-            text = pipeline(operation.commands(at_source), keep=True)[1].decode()
+            text = pipeline(operation.commands(at_source), keep=True).output.decode()
             self.found = names(text, place.source)
         if names(output.decode(), place.root) != self.found:
             raise Failure(f"WRONG DATA: grep -rl in {place.root} found other files than in the source")
@@ -154,7 +156,7 @@ class Bench:
                         place = Place(program.root(mountpoint), self.data[name].path, self.folder / "copy")
                         for operation in chosen:
                             self.once(program, operation, place)
-                        self.memory[program.name, name] = memory_of(process)
+                        self.memory[program.name, name] = peak_and_private(process.pid)
                 except Failure as failure:
                     self.problem(program, str(failure))
                 finally:
@@ -175,12 +177,6 @@ def possible(program, operation):
     if program.zeros and operation.name == "diff":
         return False
     return operation.as_user or not program.prefix
-
-
-def remove(path):
-    """Removes a folder, if it is there."""
-    if path.exists():
-        run(["rm", "-rf", "--one-file-system", path])
 
 
 def shown(seconds):

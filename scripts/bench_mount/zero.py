@@ -4,7 +4,8 @@ import os
 import pathlib
 import stat
 
-from bench_mount.system import Failure, run, spawn
+from bench_common.data import compile_c
+from bench_common.processes import Failure, run, spawn
 
 SOURCE = pathlib.Path(__file__).with_name("zero.c")
 
@@ -12,7 +13,7 @@ SOURCE = pathlib.Path(__file__).with_name("zero.c")
 def compile_driver(folder):
     """Compiles the driver into `folder`."""
     flags = run(["pkg-config", "--cflags", "--libs", "fuse3"]).split()
-    run(["cc", "-O2", "-Wall", "-o", folder / "zero", SOURCE, *flags])
+    compile_c(SOURCE, folder / "zero", flags)
 
 
 def start(folder, listing, mountpoint, log):

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -243,7 +243,12 @@ impl World {
     }
 
     /// Runs a prepared command to its end.
-    pub fn finish(&self, mut command: Command) -> Run {
+    pub fn finish(&self, command: Command) -> Run {
+        self.finish_watched(command, &mut |_| ())
+    }
+
+    /// Likewise, and calls `look` every few milliseconds while it runs.
+    pub fn finish_watched(&self, mut command: Command, look: &mut dyn FnMut(&Child)) -> Run {
         // Files and not pipes: a background process that keeps them open must not hold up the test.
         let number = self.runs.fetch_add(1, Ordering::Relaxed);
         let logs = self.folder("logs");
@@ -252,7 +257,7 @@ impl World {
         let line = shown(&command);
         let began = Instant::now();
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{line}: {e}"));
-        let Some(status) = wait(&mut child, PATIENCE) else {
+        let Some(status) = wait_watching(&mut child, PATIENCE, look) else {
             let _ = child.kill();
             let _ = child.wait();
             panic!("{line}: still running after {PATIENCE:?}; stderr:\n{}", text(&err));
@@ -483,12 +488,17 @@ pub fn is_mounted(at: &Path) -> bool {
 }
 
 /// Waits for a child; `None` when it takes too long.
-pub fn wait(child: &mut Child, patience: Duration) -> Option<std::process::ExitStatus> {
+pub fn wait(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
+    wait_watching(child, patience, &mut |_| ())
+}
+
+fn wait_watching(child: &mut Child, patience: Duration, look: &mut dyn FnMut(&Child)) -> Option<ExitStatus> {
     let began = Instant::now();
     while began.elapsed() < patience {
         if let Some(status) = child.try_wait().unwrap() {
             return Some(status);
         }
+        look(child);
         std::thread::sleep(Duration::from_millis(3));
     }
     None

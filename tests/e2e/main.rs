@@ -14,6 +14,7 @@ mod golden;
 mod harness;
 mod life;
 mod limits;
+mod memory;
 mod mount_helper;
 mod mounts;
 mod platform;

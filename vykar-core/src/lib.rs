@@ -19,6 +19,7 @@ pub mod maintenance;
 pub mod platform;
 pub mod repository;
 pub mod restore;
+pub mod stage;
 pub mod storage;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -8,6 +8,7 @@ use std::fs;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use vykar_core::backup::{BackupOptions, BackupSummary, backup};
@@ -39,8 +40,9 @@ impl Fixture {
         options.pack_sizes = (256 << 10, 256 << 10);
         let backend = limits.apply(Arc::new(MemoryBackend::new()));
         let mut passphrase = || Ok(String::new().into());
-        let repository = Repository::init(backend, &options, &mut passphrase, &OpenOptions::default());
         let dir = tempfile::tempdir().unwrap();
+        let open = OpenOptions { cache_dir: Some(dir.path().join("cache")), trust: false };
+        let repository = Repository::init(backend, &options, &mut passphrase, &open);
         fs::create_dir(dir.path().join("source")).unwrap();
         Fixture { dir, repository: repository.unwrap() }
     }
@@ -94,6 +96,23 @@ fn a_backup_tells_its_path_and_in_the_end_what_the_snapshot_counts() {
     let stats = &summary.meta.stats;
     assert_eq!(told.last(), Some(&(stats.nfiles, stats.original_size, None, None)));
     assert_eq!((stats.nfiles, stats.original_size), (30, 3_000_000));
+}
+
+#[test]
+fn files_that_are_not_read_again_count_as_well() {
+    let f = Fixture::new();
+    (0..9).for_each(|n| f.write(&format!("file {n}"), 10_000));
+    fs::hard_link(f.source().join("file 2"), f.source().join("file 2a")).unwrap();
+    // Older than the clock's granularity, so that they are not read again.
+    std::thread::sleep(Duration::from_millis(2100));
+    f.backup(|_| {});
+    f.write("file 4", 20_000);
+    f.write("large", 300_000);
+    let (summary, told) = f.backup(|_| {});
+    assert_eq!((summary.new, summary.changed, summary.unchanged), (1, 1, 9));
+    let (files, bytes, ..) = told.last().unwrap();
+    assert_eq!((*files, *bytes), (11, 9 * 10_000 + 20_000 + 300_000));
+    assert_eq!(*bytes, summary.meta.stats.original_size);
 }
 
 #[test]

@@ -74,7 +74,7 @@ impl Data {
         if let Some(reader) = &*reader {
             return Ok(reader.clone());
         }
-        let index = self.repository.read_index_copy()?;
+        let index = self.repository.open_index()?.index;
         let (backend, keys) = (self.repository.backend().clone(), self.repository.keys().clone());
         let made = Arc::new(ChunkReader::with_buffers(backend, keys, index, self.buffers.clone()));
         *reader = Some(made.clone());

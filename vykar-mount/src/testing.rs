@@ -17,7 +17,7 @@ use vykar_core::format::*;
 use vykar_core::repository::{
     INDEX, INDEX_GENERATION, InitOptions, OpenOptions, Passphrase, Repository, pack_key, snapshot_key,
 };
-use vykar_core::storage::{Backend, MemoryBackend, ObjectInfo, PutMode};
+use vykar_core::storage::{Backend, Buffered, MemoryBackend, ObjectInfo, PutMode, Upload};
 use vykar_core::{ChunkId, SnapshotId, StorageError};
 
 use crate::fs::{Entry, Fs, FsOptions};
@@ -55,6 +55,9 @@ impl Backend for Counting {
     }
     fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {
         self.inner.put(key, data, mode)
+    }
+    fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError> {
+        Ok(Box::new(Buffered::new(self)))
     }
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
         self.inner.list(prefix)

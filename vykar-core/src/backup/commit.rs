@@ -1,23 +1,27 @@
 //! Publishing a backup: index, then snapshot, under the lock.
 
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::store::References;
+use super::references::References;
+use super::rewrite::Rewrite;
 use crate::codec::Compression;
 use crate::crypto::random;
 use crate::error::{Result, StorageError, VykarError};
+use crate::format::SnapshotMeta;
 use crate::format::envelope::ObjectKind;
-use crate::format::{IndexBlob, IndexEntry, SnapshotMeta};
-use crate::id::{ChunkId, SnapshotId};
+use crate::id::SnapshotId;
 use crate::repository::pack_writer::WrittenPack;
-use crate::repository::{LockOptions, Manifest, Repository, RepositoryLock, Session, pack_key, snapshot_key};
+use crate::repository::{
+    IndexStamp, LockOptions, Manifest, OpenIndex, Repository, RepositoryLock, Session, pack_key, snapshot_key,
+};
 use crate::storage::PutMode;
 
 /// What is to be published.
 pub struct Commit<'a> {
     pub repository: &'a Repository,
     pub session: &'a Session,
+    /// The index that the backup began with, whose slots the references name.
+    pub base: &'a OpenIndex,
     pub references: &'a References,
     pub packs: &'a [WrittenPack],
     pub lock: &'a LockOptions,
@@ -47,27 +51,31 @@ impl Commit<'_> {
         }
     }
 
-    /// `written` is the generation of the index that an earlier attempt of this commit wrote.
+    /// `written` is the stamp of the index that an earlier attempt of this commit wrote.
     fn publish_locked(
         &self,
         lock: &mut RepositoryLock<'_>,
         mut meta: SnapshotMeta,
-        written: &mut Option<u64>,
+        written: &mut Option<IndexStamp>,
     ) -> Result<(SnapshotId, SnapshotMeta)> {
         let manifest = Manifest::load(self.repository)?;
-        let current = self.repository.read_index()?;
+        let mut known = self.repository.index_stamp()?;
         self.check_packs()?;
-        let mut known = current.generation;
         // With our own index still there, the references are in it. When somebody has written another
         // one since, adding them again makes counts too high, which is safe.
-        let entries = if *written == Some(known) { Vec::new() } else { self.reconcile(&current)? };
-        if !entries.is_empty() {
-            let generation = u64::from_le_bytes(random()?);
-            self.check_owner(lock, known)?;
-            let count = u32::try_from(entries.len())
-                .map_err(|_| VykarError::CommitRefused { reason: "more than 2^32 chunks".into() })?;
-            self.repository.write_index(generation, count, entries.into_iter(), Compression::default())?;
-            (known, *written) = (generation, Some(generation));
+        if written.is_none() || *written != known {
+            let current = self.current_index(known)?;
+            known = current.stamp;
+            let rewrite = Rewrite::plan(self.references, &self.base.index, current.index, self.packs)?;
+            if let Some(rewrite) = rewrite {
+                let generation = u64::from_le_bytes(random()?);
+                self.check_owner(lock, known)?;
+                let (count, entries) = (rewrite.count()?, rewrite.entries());
+                // Ids do not compress, and what does comes out as small at the fastest level.
+                let level = Compression::Zstd(1);
+                known = Some(self.repository.write_index(generation, count, entries, level)?);
+                *written = known;
+            }
         }
         meta.name = unique_name(&manifest)?;
         let id = SnapshotId(random()?);
@@ -75,6 +83,15 @@ impl Commit<'_> {
         self.check_owner(lock, known)?;
         self.repository.backend().put(&snapshot_key(&id), &object, PutMode::Exclusive)?;
         Ok((id, meta))
+    }
+
+    /// The index that is there now, every byte of it sound. It is the one that the backup began with unless
+    /// somebody has written another one since.
+    fn current_index(&self, stamp: Option<IndexStamp>) -> Result<OpenIndex> {
+        if stamp == self.base.stamp && self.base.is_sound(self.repository.keys().hasher()) {
+            return Ok(self.base.clone());
+        }
+        self.repository.open_sound_index()
     }
 
     /// Every pack of this session must still be there in full: others may have taken a session that
@@ -85,7 +102,7 @@ impl Commit<'_> {
             return Err(refused("this backup's session marker was removed by somebody else".into()));
         }
         for pack in self.packs {
-            let key = pack_key(&pack.pending.pack);
+            let key = pack_key(&pack.id);
             match self.repository.backend().size(&key) {
                 Ok(size) if size == pack.size => {}
                 Ok(size) => return Err(refused(format!("{key} has {size} bytes instead of {}", pack.size))),
@@ -96,70 +113,14 @@ impl Commit<'_> {
         Ok(())
     }
 
-    /// The new index: the current one with this backup's references and chunks. Empty when nothing
-    /// changes.
-    fn reconcile(&self, current: &IndexBlob) -> Result<Vec<IndexEntry>> {
-        let base = &self.references.base;
-        let mut entries: Vec<IndexEntry> = current.chunks.iter().collect();
-        let mut changed = false;
-        let mut refer = |entries: &mut Vec<IndexEntry>, slot: usize, times: u32| {
-            let count = &mut entries[slot].refcount;
-            *count = count.saturating_add(times);
-            changed = true;
-        };
-        for (slot, times) in self.references.to_base.iter().enumerate() {
-            let times = times.load(Ordering::Relaxed);
-            if times == 0 {
-                continue;
-            }
-            let found = match base.generation == current.generation {
-                true => Some(slot),
-                false => current.chunks.find(&base.chunks.entry(slot).id),
-            };
-            let Some(found) = found else {
-                return Err(gone(&base.chunks.entry(slot).id));
-            };
-            refer(&mut entries, found, times);
-        }
-        let mut added = Vec::new();
-        for pack in self.packs {
-            for (id, stored_size, offset) in &pack.pending.chunks {
-                let refcount = self.references.to_new(id);
-                match current.chunks.find(id) {
-                    _ if refcount == 0 => {}
-                    // Somebody else stored it meanwhile: theirs is in the index, ours is not needed.
-                    Some(slot) => refer(&mut entries, slot, refcount),
-                    None => {
-                        let (stored_size, offset, pack) = (*stored_size, *offset, pack.pending.pack);
-                        added.push(IndexEntry { id: *id, refcount, stored_size, pack, offset });
-                    }
-                }
-            }
-        }
-        if !changed && added.is_empty() {
-            return Ok(Vec::new());
-        }
-        entries.append(&mut added);
-        entries.sort_unstable_by_key(|entry| entry.id);
-        Ok(entries)
-    }
-
     /// The lock is ours, and nobody wrote an index that we have not read.
-    fn check_owner(&self, lock: &mut RepositoryLock<'_>, known: u64) -> Result<()> {
+    fn check_owner(&self, lock: &mut RepositoryLock<'_>, known: Option<IndexStamp>) -> Result<()> {
         lock.check()?;
         // The index itself: its hint is written after it, with best effort, and may be behind.
-        match self.repository.read_index()?.generation {
-            found if found == known => Ok(()),
-            found => Err(VykarError::LockLost {
-                reason: format!("the index changed under the lock (generation {found:016x})"),
-            }),
+        match self.repository.index_stamp()? == known {
+            true => Ok(()),
+            false => Err(VykarError::LockLost { reason: "the index changed under the lock".into() }),
         }
-    }
-}
-
-fn gone(id: &ChunkId) -> VykarError {
-    VykarError::CommitRefused {
-        reason: format!("chunk {} was removed while this backup relied on it", id.short()),
     }
 }
 

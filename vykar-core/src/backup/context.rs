@@ -7,16 +7,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
-use super::filecache::FileCache;
+use super::filecache::{FileCache, Record, Records};
 use super::progress::Progress;
+use super::references::References;
 use super::source::{Names, OwnedXattrs, Stat, XattrResult};
-use super::store::References;
 use super::walk::shown_path;
 use crate::crypto::ChunkHasher;
 use crate::error::{Result, VykarError};
 use crate::event::Event;
 use crate::format::{ChunkRef, Item, wire};
 use crate::repository::Keys;
+use crate::stage::Stages;
 
 /// Shared by walkers, workers and writer.
 pub struct Context<'c> {
@@ -25,6 +26,7 @@ pub struct Context<'c> {
     pub cache: FileCache,
     pub names: Names,
     pub progress: Progress,
+    pub stages: &'c Stages,
     /// Paths that could not be stored.
     pub errors: AtomicU64,
     /// Files stored although they changed while they were read.
@@ -46,6 +48,7 @@ pub struct Parts<'c> {
     pub keys: &'c Keys,
     pub references: &'c References,
     pub cache: FileCache,
+    pub stages: &'c Stages,
     pub read_xattrs: bool,
     pub base: PathBuf,
     pub excluded: Vec<(u64, u64, &'static str)>,
@@ -56,13 +59,14 @@ pub struct Parts<'c> {
 impl<'c> Context<'c> {
     /// A fresh one.
     pub fn new(parts: Parts<'c>) -> Self {
-        let Parts { keys, references, cache, read_xattrs, base, excluded, events, cancel } = parts;
+        let Parts { keys, references, cache, stages, read_xattrs, base, excluded, events, cancel } = parts;
         Context {
             keys,
             references,
             cache,
             names: Names::default(),
             progress: Progress::default(),
+            stages,
             errors: AtomicU64::new(0),
             changed_files: AtomicU64::new(0),
             read_xattrs,
@@ -137,6 +141,11 @@ impl<'c> Context<'c> {
     pub fn encode(&self, item: &Item<'_>, out: &mut Vec<u8>) {
         let written = rmp_serde::encode::write(out, item);
         self.ok(written.map_err(|e| VykarError::Encode { what: "item", reason: e.to_string() }));
+    }
+
+    /// Remembers a file's content for the next backup.
+    pub fn remember(&self, record: &Record, records: &mut Records) {
+        self.ok(records.add(record, self.hasher()).map_err(Into::into));
     }
 
     /// Keeps the source directory's own item.

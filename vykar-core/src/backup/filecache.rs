@@ -37,6 +37,8 @@ const UNSETTLED: u8 = 4;
 /// A file whose ctime is closer than this to the start of the read that was recorded may have been
 /// rewritten within the clock's granularity: it is read again.
 const SETTLED: i64 = 2_000_000_000;
+/// Steps of a search that guess; most searches need no more.
+const MAX_GUESSES: u32 = 6;
 
 /// A path's key in the cache.
 pub type PathHash = [u8; 16];
@@ -158,12 +160,60 @@ fn check(hasher: &ChunkHasher, parts: &[&[u8]]) -> Result<[u8; 8], CryptoError> 
     Ok(out)
 }
 
+/// The first bytes of a path's key, as a number.
+fn prefix(path: &PathHash) -> u64 {
+    u64::from_be_bytes([path[0], path[1], path[2], path[3], path[4], path[5], path[6], path[7]])
+}
+
 /// The key of a path.
 pub fn path_hash(hasher: &ChunkHasher, path: &[u8]) -> Result<PathHash, CryptoError> {
     let hash = hasher.local(b"vykarfcp", &[path])?;
     let mut out = [0; 16];
     out.copy_from_slice(&hash[..16]);
     Ok(out)
+}
+
+/// What is known of a path, and the record as it stands in the cache, to be kept as it is.
+pub struct Known<'c> {
+    /// Decoded.
+    pub record: Record,
+    /// Checked.
+    pub raw: &'c [u8],
+}
+
+/// Records for the next cache, encoded.
+#[derive(Default)]
+pub struct Records {
+    bytes: Vec<u8>,
+    /// Paths, and where the record of each ends.
+    ends: Vec<(PathHash, usize)>,
+}
+
+impl Records {
+    /// True when there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Adds a record.
+    pub fn add(&mut self, record: &Record, hasher: &ChunkHasher) -> Result<(), CryptoError> {
+        record.encode(hasher, &mut self.bytes)?;
+        self.ends.push((record.path, self.bytes.len()));
+        Ok(())
+    }
+
+    /// Adds one that is encoded.
+    pub fn push(&mut self, path: PathHash, raw: &[u8]) {
+        self.bytes.extend_from_slice(raw);
+        self.ends.push((path, self.bytes.len()));
+    }
+
+    /// Puts others behind these.
+    pub fn append(&mut self, other: &Records) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&other.bytes);
+        self.ends.extend(other.ends.iter().map(|(path, end)| (*path, start + end)));
+    }
 }
 
 /// The cache of the last backup, read-only.
@@ -206,34 +256,48 @@ impl FileCache {
     }
 
     /// What is remembered of a path.
-    pub fn find(&self, path: &PathHash) -> Option<Record> {
+    pub fn find(&self, path: &PathHash) -> Option<Known<'_>> {
         let data: &[u8] = self.map.as_ref()?;
         let entries = data.get(self.index.clone())?;
-        let (mut low, mut high) = (0, entries.len() / INDEX_ENTRY);
+        let count = entries.len() / INDEX_ENTRY;
+        let hash = |at: usize| entries.get(at * INDEX_ENTRY..).and_then(<[u8]>::first_chunk::<16>);
+        let key = prefix(path);
+        let (mut low, mut high, mut low_key, mut high_key) = (0, count, 0, u64::MAX);
+        let mut guesses = 0;
         while low < high {
-            let middle = low + (high - low) / 2;
-            let entry = &entries[middle * INDEX_ENTRY..(middle + 1) * INDEX_ENTRY];
-            match entry[..16].cmp(path) {
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Greater => high = middle,
+            // Hashes are even, so that where this one is can be told from its neighbours nearly as well as from
+            // itself. (In a damaged file not, and halving ends for sure.)
+            let middle = if guesses < MAX_GUESSES {
+                guesses += 1;
+                let part = u128::from(key.saturating_sub(low_key)) * (high - low) as u128;
+                let part = part / (u128::from(high_key.saturating_sub(low_key)) + 1);
+                low + usize::try_from(part).unwrap_or(0).min(high - low - 1)
+            } else {
+                low + (high - low) / 2
+            };
+            let found = hash(middle)?;
+            match found.cmp(path) {
+                std::cmp::Ordering::Less => (low, low_key) = (middle + 1, prefix(found)),
+                std::cmp::Ordering::Greater => (high, high_key) = (middle, prefix(found)),
                 std::cmp::Ordering::Equal => {
-                    let offset = u64::from_le_bytes(entry[16..].try_into().ok()?);
-                    return self.record(data, *path, usize::try_from(offset).ok()?);
+                    let offset = entries.get(middle * INDEX_ENTRY + 16..)?.first_chunk::<8>()?;
+                    return self.record(data, *path, usize::try_from(u64::from_le_bytes(*offset)).ok()?);
                 }
             }
         }
         None
     }
 
-    fn record(&self, data: &[u8], path: PathHash, offset: usize) -> Option<Record> {
-        let mut fields = Fields(data.get(offset..self.index.start)?);
+    fn record<'c>(&self, data: &'c [u8], path: PathHash, offset: usize) -> Option<Known<'c>> {
+        let rest = data.get(offset..self.index.start)?;
+        let mut fields = Fields(rest);
         let len = u32::from_le_bytes(fields.take()?) as usize;
         let sum: [u8; 8] = fields.take()?;
         let body = fields.0.get(..len)?;
         if check(&self.hasher, &[&path, body]).ok()? != sum {
             return None;
         }
-        Record::decode(path, body)
+        Some(Known { record: Record::decode(path, body)?, raw: rest.get(..12 + len)? })
     }
 }
 
@@ -247,7 +311,6 @@ pub struct FileCacheWriter {
     index: Vec<(PathHash, u64)>,
     repository: RepositoryId,
     hasher: ChunkHasher,
-    buf: Vec<u8>,
 }
 
 impl FileCacheWriter {
@@ -267,17 +330,19 @@ impl FileCacheWriter {
             index: Vec::new(),
             repository,
             hasher: hasher.clone(),
-            buf: Vec::new(),
         })
     }
 
-    /// Adds a record; of two for one path the later is lost.
-    pub fn add(&mut self, record: &Record) -> io::Result<()> {
-        self.buf.clear();
-        record.encode(&self.hasher, &mut self.buf).map_err(io::Error::other)?;
-        self.out.write_all(&self.buf)?;
-        self.index.push((record.path, self.offset));
-        self.offset += self.buf.len() as u64;
+    /// Adds records; of two for one path the later is lost.
+    pub fn add(&mut self, records: &Records) -> io::Result<()> {
+        self.out.write_all(&records.bytes)?;
+        let start = self.offset;
+        self.offset += records.bytes.len() as u64;
+        let mut at = start;
+        for (path, end) in &records.ends {
+            self.index.push((*path, at));
+            at = start + *end as u64;
+        }
         Ok(())
     }
 
@@ -335,7 +400,13 @@ mod tests {
         let (hasher, id) = (ChunkHasher::new([4; 32]), RepositoryId([5; 32]));
         let path = dir.join("files");
         let mut writer = FileCacheWriter::create(&path, id, &hasher).unwrap();
-        records.iter().for_each(|r| writer.add(r).unwrap());
+        for part in records.chunks(7) {
+            let (mut first, mut second) = (Records::default(), Records::default());
+            part[..part.len() / 2].iter().for_each(|r| first.add(r, &hasher).unwrap());
+            part[part.len() / 2..].iter().for_each(|r| second.add(r, &hasher).unwrap());
+            first.append(&second);
+            writer.add(&first).unwrap();
+        }
         writer.finish().unwrap();
         (path, hasher, id)
     }
@@ -358,9 +429,16 @@ mod tests {
         let (path, hasher, id) = write(dir.path(), &records());
         let cache = FileCache::open(&path, &id, &hasher).unwrap();
         for record in records() {
-            assert_eq!(cache.find(&record.path), Some(record));
+            let known = cache.find(&record.path).unwrap();
+            let mut again = Records::default();
+            again.push(record.path, known.raw);
+            let mut encoded = Records::default();
+            encoded.add(&record, &hasher).unwrap();
+            assert_eq!((known.record, again.bytes), (record, encoded.bytes));
         }
-        assert_eq!(cache.find(&[0; 16]), None);
+        for absent in [[0; 16], [255; 16], [100; 16]] {
+            assert!(cache.find(&absent).is_none());
+        }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
     }
 
@@ -378,7 +456,7 @@ mod tests {
             fs::write(&path, &bad).unwrap();
             let Some(cache) = FileCache::open(&path, &id, &hasher) else { continue };
             for record in &known {
-                assert!(cache.find(&record.path).is_none_or(|found| found == *record));
+                assert!(cache.find(&record.path).is_none_or(|found| found.record == *record));
             }
         }
         for len in [0, 1, HEADER - 1, HEADER, whole.len() - 1] {

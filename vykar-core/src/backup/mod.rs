@@ -1,17 +1,24 @@
 //! Storing trees: walk, read, cut, name, store, and publish as a snapshot.
 //!
 //! ```text
-//! listing threads --pieces--> emitter --files--> workers --packs--> pack thread
-//!                                |                  |
-//!                                +----in order----> item writer
+//! listing threads --pieces--> emitter --jobs--> workers --blocks--> pack thread --packs--> sync thread
+//!                                |                 |
+//!                                +----in order---> item writer
 //! ```
 //!
-//! Every queue is bounded, so memory is.
+//! A job is some files and what lies between them, or one large file, whose segments several workers share. Every
+//! queue is bounded, so memory is.
 
 mod commit;
 mod context;
+mod emit;
 mod filecache;
+mod job;
+mod large;
 mod progress;
+mod read;
+mod references;
+mod rewrite;
 mod run;
 mod source;
 mod sources;
@@ -35,6 +42,7 @@ use crate::format::SnapshotMeta;
 use crate::id::SnapshotId;
 use crate::repository::lock::wait_until_free;
 use crate::repository::{LockOptions, Repository, Session};
+use crate::stage::Stages;
 
 /// What to store, and how.
 #[derive(Debug, Clone)]
@@ -103,6 +111,8 @@ pub struct BackupSummary {
     pub added_stored: u64,
     /// Files that changed while they were read.
     pub changed_while_read: u64,
+    /// Time spent in each stage.
+    pub stages: Arc<Stages>,
 }
 
 impl BackupSummary {

@@ -10,27 +10,27 @@ use crossbeam_channel::{Receiver, bounded, select, unbounded};
 
 use super::commit::Commit;
 use super::context::{Context, Parts};
-use super::filecache::{self, FileCache, FileCacheWriter, Record};
+use super::emit::{Emitter, JOB_QUEUE, offer};
+use super::filecache::{self, FileCache, FileCacheWriter, Record, Records};
 use super::progress::{Progress, previous_totals};
-use super::store::{ChunkStore, References, Sealer};
+use super::references::References;
+use super::store::{ChunkStore, Sealer};
 use super::walk::Walk;
 use super::worker::{Queues, Worker};
-use super::writer::{self, ItemWriter, Written};
+use super::writer::{ItemWriter, Written};
 use super::{BackupOptions, BackupSummary, Sources, emit};
-use crate::codec::Chunker;
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Events};
 use crate::format::wire::Reader;
 use crate::format::{Item, Snapshot, SnapshotMeta, SnapshotStats, snapshot};
 use crate::platform::process;
 use crate::repository::items::{Found, for_each_item};
-use crate::repository::pack_writer::{PackUploader, PackWriter, WrittenPack};
-use crate::repository::{LockOptions, Manifest, Repository, Session, now_rfc3339};
+use crate::repository::pack_writer::{PackOutput, PackUploader, PackWriter, WrittenPack};
+use crate::repository::{LockOptions, Manifest, OpenIndex, Repository, Session, now_rfc3339};
+use crate::stage::{Stage, Stages};
 
-/// Files waiting for a worker.
-const JOB_QUEUE: usize = 256;
-/// Pieces waiting for the item writer.
-const ITEM_QUEUE: usize = 1024;
+/// Pieces and jobs waiting for the item writer.
+const ITEM_QUEUE: usize = 256;
 /// How often [`Event::Progress`] is sent.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// Most threads that read, and as many that list.
@@ -41,7 +41,9 @@ pub struct Run<'r> {
     repository: &'r Repository,
     options: &'r BackupOptions,
     sources: &'r Sources,
-    references: References,
+    base: OpenIndex,
+    references: Arc<References>,
+    stages: Arc<Stages>,
     label: String,
     hostname: String,
     began: String,
@@ -66,7 +68,8 @@ impl<'r> Run<'r> {
         options: &'r BackupOptions,
         sources: &'r Sources,
     ) -> Result<Self> {
-        let base = Arc::new(repository.read_index()?);
+        let stages = Arc::new(Stages::default());
+        let base = stages.time(Stage::Index, || repository.open_index())?;
         let label = options.label.clone().unwrap_or_else(|| sources.default_label());
         let hostname = options.hostname.clone().unwrap_or_else(process::short_hostname);
         let threads = match options.threads {
@@ -78,7 +81,9 @@ impl<'r> Run<'r> {
             repository,
             options,
             sources,
-            references: References::new(base),
+            references: Arc::new(References::new(base.index.clone())),
+            base,
+            stages,
             label,
             hostname,
             began: now_rfc3339(),
@@ -139,7 +144,9 @@ impl<'r> Run<'r> {
             if let Found::Item(item) = found
                 && let Some(record) = record_of(&item, hasher, began)?
             {
-                cache.add(&record).map_err(failed)?;
+                let mut records = Records::default();
+                records.add(&record, hasher)?;
+                cache.add(&records).map_err(failed)?;
             }
             Ok(true)
         })?;
@@ -167,19 +174,22 @@ impl<'r> Run<'r> {
             keys: self.repository.keys(),
             references: &self.references,
             cache: self.open_cache(),
+            stages: &self.stages,
             read_xattrs: self.options.xattrs,
             base: self.sources.base(),
             excluded: self.excluded(),
             events: sender,
             cancel: self.options.cancel.clone(),
         });
-        let (packs, uploader) = PackWriter::start(
-            self.repository.backend().clone(),
-            self.repository.config(),
-            self.references.base.chunks.packs().len(),
-            session.clone(),
-        )?;
-        let store = ChunkStore::new(self.repository.keys(), &self.references, packs);
+        let output = PackOutput {
+            backend: self.repository.backend().clone(),
+            session: session.clone(),
+            chunks: self.references.clone(),
+            stages: self.stages.clone(),
+        };
+        let data_packs = self.references.base.chunks.packs().len();
+        let (packs, uploader) = PackWriter::start(output, self.repository.config(), data_packs)?;
+        let store = ChunkStore::new(self.repository.keys(), &self.references, packs, &self.stages);
         let written = self.run_threads(&context, &store, &receiver, events);
         let added = store.added_plain.load(Ordering::Relaxed);
         let added_stored = store.added_stored.load(Ordering::Relaxed);
@@ -215,7 +225,7 @@ impl<'r> Run<'r> {
         let chunker = self.repository.config().chunker;
         let compression = self.options.compression;
         let walk = Walk::new(context);
-        writer::offer(&walk, &pieces);
+        offer(&walk, &pieces);
         let new_cache = self.cache_path.as_deref().and_then(|path| {
             FileCacheWriter::create(path, self.repository.config().id, context.hasher()).ok()
         });
@@ -230,9 +240,8 @@ impl<'r> Run<'r> {
             });
             let mut started = writing.as_ref().map(drop).map_err(std::io::Error::kind);
             for number in 0..self.threads {
-                let cutter = (Chunker::new(chunker), chunker.max as usize);
                 let ask = ask.clone();
-                let work = move || match Worker::new(context, store, queues, cutter, compression) {
+                let work = move || match Worker::new(context, store, queues, chunker, compression) {
                     Ok(mut worker) => worker.run(ask),
                     Err(e) => {
                         context.abort(e);
@@ -254,7 +263,7 @@ impl<'r> Run<'r> {
             }
             if started.is_ok() {
                 let emitting = named("walk").spawn_scoped(scope, move || {
-                    writer::emit(context, walk, pieces, &job_sender, &next_sender);
+                    Emitter::new(&job_sender, &next_sender, walk.max_handles()).run(context, walk, pieces);
                     walk.close();
                 });
                 started = emitting.map(drop).map_err(|e| e.kind());
@@ -312,11 +321,12 @@ impl<'r> Run<'r> {
         let commit = Commit {
             repository: self.repository,
             session,
+            base: &self.base,
             references: &self.references,
             packs: &packs,
             lock,
         };
-        let (id, meta) = commit.publish(&meta)?;
+        let (id, meta) = self.stages.time(Stage::Commit, || commit.publish(&meta))?;
         if let Some(cache) = written.cache {
             // Without it the next backup reads more, that is all.
             let _ = cache.finish();
@@ -332,6 +342,7 @@ impl<'r> Run<'r> {
             added,
             added_stored,
             changed_while_read: changed_files,
+            stages: self.stages.clone(),
         })
     }
 }

@@ -22,7 +22,7 @@ use crate::id::ChunkId;
 use crate::repository::items::{Found, for_each_item};
 use crate::repository::now_rfc3339;
 use crate::repository::{InitOptions, OpenOptions};
-use crate::storage::{Backend, MemoryBackend, ObjectInfo, PutMode};
+use crate::storage::{Backend, Buffered, MemoryBackend, ObjectInfo, PutMode, Upload};
 
 struct Fixture {
     dir: tempfile::TempDir,
@@ -297,6 +297,9 @@ impl Backend for Meddling {
         }
         self.inner.put(key, data, mode)
     }
+    fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError> {
+        Ok(Box::new(Buffered::new(self)))
+    }
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
         self.inner.list(prefix)
     }
@@ -392,7 +395,9 @@ fn a_lock_lost_for_a_moment_costs_a_second_look_and_no_wrong_counts() {
     f.assert_counts();
 }
 
-/// Two hundred files, then what `make` adds; when the first pack is written, long before those are
+const MANY: u64 = 500;
+
+/// Several hundred files, then what `make` adds; when the first pack is written, long before those are
 /// read, `change` is done to the source.
 fn changed_before_it_is_read(
     make: impl Fn(&Path),
@@ -401,7 +406,8 @@ fn changed_before_it_is_read(
     let backend = Arc::new(Meddling { inner: MemoryBackend::new(), hook: Mutex::new(None) });
     // Each chunk closes a pack.
     let f = Fixture::with_packs(backend.clone(), (1, 1));
-    for n in 0..200 {
+    // More than are read at once.
+    for n in 0..MANY {
         f.write(&format!("f{n:03}"), format!("{n}").as_bytes());
     }
     make(&f.source());
@@ -412,7 +418,8 @@ fn changed_before_it_is_read(
         }
         Ok(())
     }));
-    let summary = backup(&f.repository(), &f.options(), None).unwrap();
+    let options = BackupOptions { threads: 1, ..f.options() };
+    let summary = backup(&f.repository(), &options, None).unwrap();
     *backend.hook.lock() = None;
     f.assert_counts();
     (f, summary)
@@ -449,7 +456,7 @@ fn a_file_that_vanishes_is_reported_and_counted_and_the_rest_is_stored() {
     let make = |dir: &Path| fs::write(dir.join("g1"), b"content").unwrap();
     let (f, summary) = changed_before_it_is_read(make, |dir| fs::remove_file(dir.join("g1")).unwrap());
     assert!(!summary.is_complete());
-    assert_eq!((summary.meta.stats.errors, summary.meta.stats.nfiles), (1, 200));
+    assert_eq!((summary.meta.stats.errors, summary.meta.stats.nfiles), (1, MANY));
     assert!(!f.items().contains_key(&b"g1"[..]));
 }
 

@@ -15,10 +15,11 @@ use parking_lot::{Condvar, Mutex};
 use rustix::fs::{FileType, RawDir};
 
 use super::context::{Context, stored_bytes};
-use super::filecache::{self, PathHash, Record};
+use super::filecache::{self, Known, PathHash, Records};
 use super::source::{self, OwnedXattrs, Stat};
 use crate::event::Event;
 use crate::format::ChunkRef;
+use crate::stage::Stage;
 
 /// Entries that may be listed ahead of the emitter; bounds the walk's memory.
 const MAX_AHEAD: usize = 50_000;
@@ -61,7 +62,23 @@ impl Counts {
 pub struct Encoded {
     pub items: Vec<u8>,
     pub counts: Counts,
-    pub records: Vec<Record>,
+    /// For the next file cache.
+    pub records: Records,
+}
+
+impl Encoded {
+    /// Puts others behind these.
+    pub fn append(&mut self, other: Encoded) {
+        if self.items.is_empty() && self.records.is_empty() {
+            let counts = self.counts;
+            *self = other;
+            self.counts.add(&counts);
+            return;
+        }
+        self.items.extend_from_slice(&other.items);
+        self.counts.add(&other.counts);
+        self.records.append(&other.records);
+    }
 }
 
 /// A file whose content must be read.
@@ -197,6 +214,11 @@ impl<'c> Walk<'c> {
         Walk { context, ahead, changed, stop, max_handles }
     }
 
+    /// Directories that may be kept open for files that wait to be read.
+    pub fn max_handles(&self) -> usize {
+        self.max_handles
+    }
+
     /// Lets listing threads begin with this directory.
     pub fn offer(&self, ticket: Arc<Ticket>) {
         self.ahead.lock().stack.push(ticket);
@@ -232,7 +254,7 @@ impl<'c> Walk<'c> {
             match std::mem::replace(&mut *state, State::Running) {
                 State::Waiting(task) => {
                     drop(state);
-                    let (pieces, entries) = self.list(task);
+                    let (pieces, entries) = self.context.stages.time(Stage::List, || self.list(task));
                     let weight = Weight::of(&pieces, entries);
                     let mut ahead = self.ahead.lock();
                     ahead.waiting.entries += weight.entries;
@@ -254,7 +276,7 @@ impl<'c> Walk<'c> {
             match std::mem::replace(&mut *state, State::Taken) {
                 State::Waiting(task) => {
                     drop(state);
-                    return self.list(task).0;
+                    return self.context.stages.time(Stage::List, || self.list(task)).0;
                 }
                 State::Done(pieces, weight) => {
                     drop(state);
@@ -411,23 +433,25 @@ impl Listing<'_> {
             return;
         };
         let found = context.cache.find(&hash);
-        let unchanged = |r: &Record| r.matches(&stat) && context.references.add_existing(&r.chunks);
+        let unchanged =
+            |k: &Known<'_>| k.record.matches(&stat) && context.references.add_existing(&k.record.chunks);
         let before = match found {
-            Some(record) if unchanged(&record) => {
-                let xattrs = match record.has_xattrs {
+            Some(known) if unchanged(&known) => {
+                let xattrs = match known.record.has_xattrs {
                     true => context.xattrs(&path, || source::xattrs_at(dir, &name)).0,
                     false => None,
                 };
-                return self.unchanged(&path, &stat, xattrs, record);
+                return self.unchanged(&path, &stat, xattrs, known);
             }
-            other => other.map(|record| record.chunks),
+            other => other.map(|known| known.record.chunks),
         };
         self.pieces.push(Piece::File(Draft { dir: dir.clone(), name, path, stat, hash, before }));
     }
 
-    fn unchanged(&mut self, path: &[u8], stat: &Stat, xattrs: OwnedXattrs, record: Record) {
+    fn unchanged(&mut self, path: &[u8], stat: &Stat, xattrs: OwnedXattrs, known: Known<'_>) {
+        let Known { record, raw } = known;
         let mut item = source::item(path, stat, &self.context.names, xattrs);
-        item.chunks = record.chunks.clone();
+        item.chunks = record.chunks;
         let context = self.context;
         let encoded = self.encoded();
         context.encode(&item, &mut encoded.items);
@@ -438,7 +462,7 @@ impl Listing<'_> {
             stored_bytes: stored_bytes(&item.chunks),
             ..Counts::default()
         });
-        encoded.records.push(record);
+        encoded.records.push(record.path, raw);
     }
 }
 

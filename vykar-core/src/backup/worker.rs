@@ -1,177 +1,31 @@
 //! Reading files: cut, name, store.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, select_biased};
-use parking_lot::{Condvar, Mutex};
 use rustix::fs::FileType;
-use rustix::io::Errno;
 
 use super::context::{Context, stored_bytes};
+use super::emit::SMALL;
 use super::filecache::Record;
+use super::job::{Content, ContentSlot, Job, Link, Part};
+use super::large::{Failed, Large};
+use super::read::{FileReader, hole_at};
 use super::source::{self, Stat};
 use super::store::{ChunkStore, Sealer};
 use super::walk::{Counts, Draft, Encoded};
 use crate::codec::chunker::SEGMENT;
 use crate::codec::{Chunker, Compression};
 use crate::error::{Result, VykarError};
-use crate::format::ChunkRef;
+use crate::format::{ChunkRef, ChunkerParams};
 use crate::repository::pack_writer::PackKind;
+use crate::stage::Stage;
 
-/// Largest file: 64 TiB, a million segments. Larger ones are made up (/proc/kcore) or a mistake.
-const MAX_FILE: u64 = 64 << 40;
-
-/// Where a worker leaves what became of a file, and the writer waits for it.
-#[derive(Default)]
-pub struct FileSlot {
-    done: Mutex<Option<FileDone>>,
-    ready: Condvar,
-}
-
-/// What became of a file.
-#[derive(Default)]
-struct FileDone {
-    /// Its item; `None` when it was left out, which has been reported and counted.
-    encoded: Option<Encoded>,
-    /// What another name of it needs.
-    content: Option<Arc<Content>>,
-}
-
-/// A file's content and metadata without its name.
-struct Content {
-    chunks: Vec<ChunkRef>,
-    stat: Stat,
-    xattrs: source::OwnedXattrs,
-    has_record: bool,
-}
-
-impl FileSlot {
-    fn set(&self, done: FileDone) {
-        *self.done.lock() = Some(done);
-        self.ready.notify_all();
-    }
-
-    fn wait<T>(&self, take: impl FnOnce(&mut FileDone) -> T) -> T {
-        let mut done = self.done.lock();
-        loop {
-            match &mut *done {
-                Some(done) => return take(done),
-                None => self.ready.wait(&mut done),
-            }
-        }
-    }
-
-    /// Waits for a worker and takes the file's item, if it was stored.
-    pub fn take_encoded(&self) -> Option<Encoded> {
-        self.wait(|done| done.encoded.take())
-    }
-
-    fn content(&self) -> Option<Arc<Content>> {
-        self.wait(|done| done.content.clone())
-    }
-}
-
-/// A file to be read.
-pub struct Job {
-    pub draft: Draft,
-    pub slot: Arc<FileSlot>,
-    /// Another name of the same file, whose job was sent before.
-    pub first: Option<Arc<FileSlot>>,
-}
-
-impl Drop for Job {
-    fn drop(&mut self) {
-        // A job that nobody could do (the backup ends) must not be waited for.
-        let mut done = self.slot.done.lock();
-        if done.is_none() {
-            *done = Some(FileDone::default());
-            self.slot.ready.notify_all();
-        }
-    }
-}
-
-/// Why a file is not stored.
-enum Failed {
-    /// The source's fault: this file is left out.
-    Source(io::Error),
-    /// The repository's fault: the backup ends.
-    Fatal(VykarError),
-}
-
-impl From<io::Error> for Failed {
-    fn from(e: io::Error) -> Self {
-        Failed::Source(e)
-    }
-}
-
-impl From<Errno> for Failed {
-    fn from(e: Errno) -> Self {
-        Failed::Source(e.into())
-    }
-}
-
-impl From<VykarError> for Failed {
-    fn from(e: VykarError) -> Self {
-        Failed::Fatal(e)
-    }
-}
-
-/// A file of several segments, which workers share.
-struct Large {
-    fd: OwnedFd,
-    size: u64,
-    sparse: bool,
-    work: Mutex<LargeWork>,
-    idle: Condvar,
-}
-
-/// What is left to do of a large file.
-struct LargeWork {
-    /// The next segment's number; past the last one when nothing more is to be begun.
-    next: usize,
-    /// Workers that have begun a segment.
-    working: usize,
-    parts: Vec<Option<Vec<ChunkRef>>>,
-    failure: Option<Failed>,
-}
-
-impl Large {
-    /// The next segment to read.
-    fn begin(&self) -> Option<usize> {
-        let mut work = self.work.lock();
-        let number = work.next;
-        if number >= work.parts.len() {
-            return None;
-        }
-        work.next += 1;
-        work.working += 1;
-        Some(number)
-    }
-
-    fn end(&self, number: usize, result: Result<Vec<ChunkRef>, Failed>) {
-        let mut work = self.work.lock();
-        match result {
-            Ok(chunks) => work.parts[number] = Some(chunks),
-            Err(failed) => {
-                work.next = work.parts.len();
-                work.failure.get_or_insert(failed);
-            }
-        }
-        work.working -= 1;
-        self.idle.notify_all();
-    }
-
-    /// All segments, once nobody works on them any more.
-    fn wait(&self) -> (Vec<Option<Vec<ChunkRef>>>, Option<Failed>) {
-        let mut work = self.work.lock();
-        while work.working > 0 {
-            self.idle.wait(&mut work);
-        }
-        (std::mem::take(&mut work.parts), work.failure.take())
-    }
-}
+/// Bytes that all workers together may have read and not cut, but that each has room for the largest chunk.
+const WINDOWS: usize = 64 << 20;
 
 /// The queues that workers take from. Helping with a large file comes first.
 pub struct Queues {
@@ -192,6 +46,14 @@ impl Queues {
     }
 }
 
+/// A small file that is read: where it is in the buffer, and the rest of it.
+struct Small {
+    range: Range<usize>,
+    stat: Stat,
+    xattrs: source::OwnedXattrs,
+    complete: bool,
+}
+
 /// One thread that reads files.
 pub struct Worker<'w> {
     context: &'w Context<'w>,
@@ -199,9 +61,13 @@ pub struct Worker<'w> {
     queues: &'w Queues,
     chunker: Chunker,
     sealer: Sealer,
-    buf: Vec<u8>,
-    /// Most that is read before it is cut: twice the largest chunk.
-    window: usize,
+    reader: FileReader,
+    /// The files of a job.
+    batch: Vec<u8>,
+    /// A part of a larger file.
+    window: Vec<u8>,
+    /// Most that is read before it is cut.
+    window_len: usize,
     /// The chunks of a segment that is one hole.
     zero_segment: Option<Vec<ChunkRef>>,
 }
@@ -212,19 +78,22 @@ impl<'w> Worker<'w> {
         context: &'w Context<'w>,
         store: &'w ChunkStore<'w>,
         queues: &'w Queues,
-        chunker: (Chunker, usize),
+        params: ChunkerParams,
         compression: Compression,
     ) -> Result<Self> {
-        let (chunker, max_chunk) = chunker;
-        let sealer = Sealer::new(compression)?;
+        // Twice the largest chunk, so that several are named at once; a little more than one will do.
+        let largest = params.max as usize;
+        let window_len = (WINDOWS / queues.workers.max(1)).clamp(largest + largest / 4 + 1, largest * 2 + 1);
         Ok(Worker {
             context,
             store,
             queues,
-            chunker,
-            sealer,
-            buf: Vec::new(),
-            window: max_chunk * 2,
+            chunker: Chunker::new(params),
+            sealer: Sealer::new(compression)?,
+            reader: FileReader::new(),
+            batch: Vec::new(),
+            window: Vec::new(),
+            window_len,
             zero_segment: None,
         })
     }
@@ -236,7 +105,7 @@ impl<'w> Worker<'w> {
             select_biased! {
                 recv(queues.help) -> large => if let Ok(large) = large { self.help(&large) },
                 recv(queues.jobs) -> job => match job {
-                    Ok(job) => self.job(&job, &ask),
+                    Ok(job) => self.job(job, &ask),
                     Err(_) => break,
                 },
             }
@@ -247,39 +116,151 @@ impl<'w> Worker<'w> {
         }
     }
 
-    fn job(&mut self, job: &Job, ask: &Ask) {
+    fn job(&mut self, mut job: Job, ask: &Ask) {
         if self.context.is_aborted() {
-            return job.slot.set(FileDone::default());
+            return;
         }
-        if let Some(done) = job.first.as_ref().and_then(|first| self.link(&job.draft, first)) {
-            return job.slot.set(done);
-        }
-        match self.file(&job.draft, ask) {
-            Ok(done) => job.slot.set(done),
-            Err(failed) => {
-                match failed {
-                    Failed::Source(e) => self.context.failed(&job.draft.path, &e),
-                    Failed::Fatal(e) => self.context.abort(e),
+        let parts = std::mem::take(&mut job.parts);
+        let mut out = Encoded::default();
+        match &job.link {
+            None => self.batch(parts, ask, &mut out),
+            Some(link) => {
+                for part in parts {
+                    match part {
+                        Part::Encoded(encoded) => self.pass_on(encoded, &mut out),
+                        Part::File(draft) => self.linked(&draft, link, ask, &mut out),
+                    }
                 }
-                job.slot.set(FileDone::default());
+            }
+        }
+        job.slot.set(out);
+    }
+
+    /// What needed no reading, between files that do.
+    fn pass_on(&self, encoded: Encoded, out: &mut Encoded) {
+        self.context.done(encoded.counts.files, encoded.counts.bytes);
+        out.append(encoded);
+    }
+
+    /// Reads all small files first, since chunks are named faster several at once.
+    fn batch(&mut self, parts: Vec<Part>, ask: &Ask, out: &mut Encoded) {
+        let read_start = self.context.now();
+        let mut buf = std::mem::take(&mut self.batch);
+        let small = self.context.stages.time(Stage::Read, || self.read_small_files(&parts, &mut buf));
+        let chunks = |small: &Option<Small>| match small {
+            Some(small) => self.chunker.cut(&buf[small.range.clone()]).collect(),
+            None => Vec::new(),
+        };
+        let cut: Vec<Vec<&[u8]>> =
+            self.context.stages.time(Stage::Cut, || small.iter().map(chunks).collect());
+        let mut names = self.store.names(&cut.concat()).into_iter();
+        for ((part, small), cut) in parts.into_iter().zip(small).zip(cut) {
+            match (part, small) {
+                (Part::Encoded(encoded), _) => self.pass_on(encoded, out),
+                (Part::File(draft), None) => {
+                    self.file(&draft, ask, out);
+                }
+                (Part::File(draft), Some(small)) => {
+                    let named = cut.iter().zip(names.by_ref());
+                    let stored: Result<Vec<ChunkRef>> = named
+                        .map(|(data, id)| self.store.put(&mut self.sealer, PackKind::Data, id, data))
+                        .collect();
+                    let Some(chunks) = self.context.ok(stored) else { return };
+                    let Small { stat, xattrs, complete, .. } = small;
+                    let content = Content { chunks, stat, xattrs, has_record: complete };
+                    self.context.done(0, stat.size);
+                    self.finish(&draft, &content, complete.then_some(read_start), out);
+                }
+            }
+        }
+        self.batch = buf;
+    }
+
+    /// Reads what can be read at once and is just as it was listed. What is left out here, whatever the reason, is
+    /// done file by file.
+    fn read_small_files(&mut self, parts: &[Part], buf: &mut Vec<u8>) -> Vec<Option<Small>> {
+        let small = |part: &Part| match part {
+            Part::File(draft) if draft.stat.size <= SMALL => draft.stat.size as usize + 1,
+            _ => 0,
+        };
+        let room = parts.iter().map(small).sum();
+        if buf.len() < room {
+            buf.resize(room, 0);
+        }
+        let mut at = 0;
+        let mut found = Vec::with_capacity(parts.len());
+        for part in parts {
+            let Part::File(draft) = part else {
+                found.push(None);
+                continue;
+            };
+            // One more than there should be: only then its end is seen.
+            let read = self.read_small(draft, &mut buf[at..at + small(part)]);
+            let end = at + draft.stat.size as usize;
+            found.push(read.map(|read| {
+                let range = at..end;
+                at = end;
+                Small { range, ..read }
+            }));
+        }
+        found
+    }
+
+    fn read_small(&mut self, draft: &Draft, buf: &mut [u8]) -> Option<Small> {
+        let size = buf.len().checked_sub(1)?;
+        self.context.progress.reading(&draft.path, draft.stat.size);
+        let fd = source::open_file(&draft.dir, &draft.name).ok()?;
+        let read = self.reader.read_expecting(&fd, draft.stat.dev, size, buf).ok()?;
+        let stat = Stat::of(&fd).ok()?;
+        if read != size || stat.kind != FileType::RegularFile || !stat.same_content(&draft.stat) {
+            return None;
+        }
+        let (xattrs, complete) = self.context.xattrs(&draft.path, || source::xattrs_of(&fd));
+        Some(Small { range: 0..0, stat, xattrs, complete })
+    }
+
+    /// A name of a file that has several: nothing to read, if what was read under the first name is what was listed
+    /// under this one. (The first name may have been given to another file meanwhile.)
+    ///
+    /// Waiting here cannot last: the first name's job was taken before this one, and does not wait.
+    fn linked(&mut self, draft: &Draft, link: &Link, ask: &Ask, out: &mut Encoded) {
+        let first: &ContentSlot = match link {
+            Link::First(slot) => {
+                let content = self.file(draft, ask, out);
+                return slot.set(content);
+            }
+            Link::Other(first) => first,
+        };
+        let same = |c: &Arc<Content>| c.stat.same_content(&draft.stat);
+        let Some(content) = first.wait(|content| content.clone()).filter(same) else {
+            self.file(draft, ask, out);
+            return;
+        };
+        self.context.references.add_again(&content.chunks);
+        self.context.done(0, content.stat.size);
+        self.finish(draft, &content, content.has_record.then_some(i64::MAX), out);
+    }
+
+    /// Stores one file; gives its content for its other names.
+    fn file(&mut self, draft: &Draft, ask: &Ask, out: &mut Encoded) -> Option<Arc<Content>> {
+        let read_start = self.context.now();
+        match self.read(draft, ask) {
+            Ok(content) => {
+                self.finish(draft, &content, content.has_record.then_some(read_start), out);
+                Some(Arc::new(content))
+            }
+            Err(Failed::Source(e)) => {
+                self.context.failed(&draft.path, &e);
+                None
+            }
+            Err(Failed::Fatal(e)) => {
+                self.context.abort(e);
+                None
             }
         }
     }
 
-    /// Another name of a file that was read before: nothing to read, if what was read then is what
-    /// was listed under this name. (The first name may have been given to another file meanwhile.)
-    ///
-    /// Waiting here cannot last: the first name's job was taken before this one, and does not wait.
-    fn link(&self, draft: &Draft, first: &FileSlot) -> Option<FileDone> {
-        let content = first.content().filter(|c| c.stat.same_content(&draft.stat))?;
-        self.context.references.add_again(&content.chunks);
-        self.context.done(0, content.stat.size);
-        let read_start = content.has_record.then_some(i64::MAX);
-        Some(self.finish(draft, content, read_start))
-    }
-
-    fn file(&mut self, draft: &Draft, ask: &Ask) -> Result<FileDone, Failed> {
-        let read_start = self.context.now();
+    fn read(&mut self, draft: &Draft, ask: &Ask) -> Result<Content, Failed> {
         self.context.progress.reading(&draft.path, draft.stat.size);
         let mut fd = source::open_file(&draft.dir, &draft.name)?;
         let mut before = Stat::of(&fd)?;
@@ -306,30 +287,26 @@ impl<'w> Worker<'w> {
         let stat = Stat { size: read, ..before };
         let (xattrs, complete) = self.context.xattrs(&draft.path, || source::xattrs_of(&fd));
         let has_record = unchanged && read == after.size && complete;
-        let content = Arc::new(Content { chunks, stat, xattrs, has_record });
-        Ok(self.finish(draft, content, has_record.then_some(read_start)))
+        Ok(Content { chunks, stat, xattrs, has_record })
     }
 
     /// Encodes the item of a stored file; with a time, its content is remembered as read then.
-    fn finish(&self, draft: &Draft, content: Arc<Content>, read_start: Option<i64>) -> FileDone {
-        let Content { chunks, stat, xattrs, .. } = &*content;
-        let mut encoded = Encoded::default();
+    fn finish(&self, draft: &Draft, content: &Content, read_start: Option<i64>, out: &mut Encoded) {
+        let Content { chunks, stat, xattrs, .. } = content;
         if let Some(read_start) = read_start {
             let record = Record::new(draft.hash, stat, xattrs.is_some(), chunks.clone(), read_start);
-            encoded.records.push(record);
+            self.context.remember(&record, &mut out.records);
         }
         let mut item = source::item(&draft.path, stat, &self.context.names, xattrs.clone());
         item.chunks = chunks.clone();
-        self.context.encode(&item, &mut encoded.items);
-        encoded.counts = Counts {
+        self.context.encode(&item, &mut out.items);
+        out.counts.add(&Counts {
             files: 1,
             bytes: stat.size,
             stored_bytes: stored_bytes(chunks),
             ..draft.compared(chunks)
-        };
+        });
         self.context.done(1, 0);
-        let content = (stat.nlink > 1).then_some(content);
-        FileDone { encoded: Some(encoded), content }
     }
 
     /// Reads and stores the content of an open file, alone or with the other workers' help.
@@ -338,50 +315,29 @@ impl<'w> Worker<'w> {
             let mut chunks = Vec::new();
             // What says that it is empty may have made-up contents: only reading tells.
             let end = if stat.size == 0 { SEGMENT } else { stat.size };
-            self.segment(&fd, (0, end), stat.has_holes(), &mut chunks)?;
+            self.segment(&fd, stat, (0, end), &mut chunks)?;
             return Ok((fd, chunks));
         }
-        if stat.size > MAX_FILE {
-            let reason =
-                format!("{} bytes, more than the {} TiB that can be stored", stat.size, MAX_FILE >> 40);
-            return Err(io::Error::other(reason).into());
-        }
-        let segments = usize::try_from(stat.size.div_ceil(SEGMENT)).map_err(io::Error::other)?;
-        let large = Arc::new(Large {
-            fd,
-            size: stat.size,
-            sparse: stat.has_holes(),
-            work: Mutex::new(LargeWork { next: 0, working: 0, parts: vec![None; segments], failure: None }),
-            idle: Condvar::new(),
-        });
-        for _ in 1..self.queues.workers.min(segments) {
+        let large = Arc::new(Large::new(fd, stat)?);
+        for _ in 1..self.queues.workers.min(large.segments()) {
             let _ = ask.0.send(large.clone());
         }
         self.help(&large);
-        let (parts, failure) = large.wait();
-        if let Some(failed) = failure {
-            for part in parts.iter().flatten() {
-                self.context.references.remove(part);
+        match large.wait() {
+            // A helper that came too late may still hold the file: a second handle will do.
+            (chunks, None) => Ok((large.fd.try_clone()?, chunks)),
+            (chunks, Some(failed)) => {
+                self.context.references.remove(&chunks);
+                Err(failed)
             }
-            return Err(failed);
         }
-        let parts: Option<Vec<_>> = parts.into_iter().collect();
-        let Some(parts) = parts else {
-            return Err(io::Error::other("a segment was not read").into());
-        };
-        let chunks = parts.into_iter().flatten().collect();
-        // A helper that came too late may still hold the file: a second handle will do.
-        let fd = large.fd.try_clone()?;
-        Ok((fd, chunks))
     }
 
     /// Reads segments of a large file until there are none left.
     fn help(&mut self, large: &Large) {
-        while let Some(number) = large.begin() {
-            let start = (number as u64).saturating_mul(SEGMENT);
-            let end = start.saturating_add(SEGMENT).min(large.size);
+        while let Some((number, range)) = large.begin() {
             let mut chunks = Vec::new();
-            let result = self.segment(&large.fd, (start, end), large.sparse, &mut chunks);
+            let result = self.segment(&large.fd, &large.stat, range, &mut chunks);
             large.end(number, result.map(|()| chunks));
         }
     }
@@ -390,18 +346,22 @@ impl<'w> Worker<'w> {
     fn segment(
         &mut self,
         fd: &OwnedFd,
+        stat: &Stat,
         range: (u64, u64),
-        sparse: bool,
         chunks: &mut Vec<ChunkRef>,
     ) -> Result<(), Failed> {
-        let whole_hole = sparse && range.1 - range.0 == SEGMENT && hole_at(fd, range.0, SEGMENT) == SEGMENT;
+        let whole_hole =
+            stat.has_holes() && range.1 - range.0 == SEGMENT && hole_at(fd, range.0, SEGMENT) == SEGMENT;
         if whole_hole && let Some(zeros) = &self.zero_segment {
             self.context.references.add_again(zeros);
             self.context.done(0, SEGMENT);
             chunks.clone_from(zeros);
             return Ok(());
         }
-        let result = self.read_segment(fd, range, sparse, chunks);
+        let mut window = std::mem::take(&mut self.window);
+        window.resize(self.window_len, 0);
+        let result = self.read_segment(fd, stat, range, &mut window, chunks);
+        self.window = window;
         if whole_hole && result.is_ok() {
             self.zero_segment = self.is_zero_segment(chunks)?.then(|| chunks.clone());
         }
@@ -424,79 +384,40 @@ impl<'w> Worker<'w> {
     fn read_segment(
         &mut self,
         fd: &OwnedFd,
+        stat: &Stat,
         (mut at, end): (u64, u64),
-        sparse: bool,
+        window: &mut [u8],
         chunks: &mut Vec<ChunkRef>,
     ) -> Result<(), Failed> {
-        let mut buf = std::mem::take(&mut self.buf);
-        buf.clear();
-        let mut at_end = false;
-        while !at_end {
+        let stages = self.context.stages;
+        let mut filled = 0;
+        loop {
             if self.context.is_aborted() {
                 return Err(VykarError::Interrupted.into());
             }
-            let room = (self.window - buf.len()) as u64;
-            let wanted = room.min(end - at);
-            let got = read_range(fd, at, wanted as usize, sparse, &mut buf)?;
+            let wanted = (end - at).min((window.len() - filled) as u64) as usize;
+            let room = &mut window[filled..filled + wanted];
+            let got = stages.time(Stage::Read, || match stat.has_holes() {
+                true => self.reader.read_sparse(fd, stat.dev, at, room),
+                false => self.reader.read(fd, stat.dev, at, room),
+            })?;
+            filled += got;
             at += got as u64;
             self.context.done(0, got as u64);
-            at_end = (got as u64) < wanted || at >= end;
-            let used = match at_end {
-                true => {
-                    for chunk in self.chunker.cut(&buf) {
-                        chunks.push(self.store.put(&mut self.sealer, PackKind::Data, chunk)?);
-                    }
-                    buf.len()
-                }
-                false => {
-                    let (done, used) = self.chunker.cut_open(&buf);
-                    for chunk in done {
-                        chunks.push(self.store.put(&mut self.sealer, PackKind::Data, chunk)?);
-                    }
-                    used
-                }
-            };
-            buf.drain(..used);
-        }
-        self.buf = buf;
-        Ok(())
-    }
-}
-
-/// Appends up to `len` bytes from `offset` to `buf`; fewer only at the end of the file. Holes of a
-/// sparse file become zeros without being read.
-fn read_range(fd: &OwnedFd, offset: u64, len: usize, sparse: bool, buf: &mut Vec<u8>) -> io::Result<usize> {
-    let start = buf.len();
-    buf.resize(start + len, 0);
-    let mut done = 0;
-    while done < len {
-        let at = offset + done as u64;
-        if sparse {
-            let hole = hole_at(fd, at, (len - done) as u64);
-            if hole > 0 {
-                // Cleared by resize, and never written since.
-                done += hole as usize;
-                continue;
+            let at_end = got < wanted || at >= end;
+            let data = &window[..filled];
+            let (cut, used) = stages.time(Stage::Cut, || match at_end {
+                true => (self.chunker.cut(data).collect(), filled),
+                false => self.chunker.cut_open(data),
+            });
+            for (id, data) in self.store.names(&cut).into_iter().zip(cut) {
+                chunks.push(self.store.put(&mut self.sealer, PackKind::Data, id, data)?);
             }
+            if at_end {
+                return Ok(());
+            }
+            window.copy_within(used..filled, 0);
+            filled -= used;
         }
-        match rustix::io::pread(fd, &mut buf[start + done..], at) {
-            Ok(0) => break,
-            Ok(n) => done += n,
-            Err(Errno::INTR) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
-    buf.truncate(start + done);
-    Ok(done)
-}
-
-/// How many bytes from `at` are a hole, at most `max`; zero where there is data, or no answer.
-fn hole_at(fd: &OwnedFd, at: u64, max: u64) -> u64 {
-    match rustix::fs::seek(fd, rustix::fs::SeekFrom::Data(at)) {
-        Ok(data) => data.saturating_sub(at).min(max),
-        // No data behind `at`, or the end of the file: only a look at its size tells which.
-        Err(Errno::NXIO) => rustix::fs::fstat(fd)
-            .map_or(0, |s| u64::try_from(s.st_size).unwrap_or(0).saturating_sub(at).min(max)),
-        Err(_) => 0,
     }
 }

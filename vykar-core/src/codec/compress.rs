@@ -8,7 +8,7 @@
 //! ```
 
 use std::fmt;
-use std::io::{Read, Write};
+use std::io::{Cursor, Read, Write};
 
 use crate::error::CodecError;
 
@@ -94,10 +94,12 @@ impl Compressor {
             Compression::Zstd(_) => {
                 out.push(ZSTD);
                 let body = out.len();
-                out.resize(body + zstd::zstd_safe::compress_bound(plaintext.len()), 0);
+                out.reserve(zstd::zstd_safe::compress_bound(plaintext.len()));
                 if let Some(zstd) = &mut self.zstd {
-                    let n = zstd.compress_to_buffer(plaintext, &mut out[body..]).map_err(zstd_error)?;
-                    out.truncate(body + n);
+                    // Behind what is there, into room that need not be zeroed first.
+                    let mut tail = Cursor::new(&mut *out);
+                    tail.set_position(body as u64);
+                    zstd.compress_to_buffer(plaintext, &mut tail).map_err(zstd_error)?;
                 }
             }
         }
@@ -175,7 +177,7 @@ pub fn decompress_stream(payload: &[u8], max: u64) -> Result<Box<dyn Read + '_>,
             Ok(Box::new(Bounded { inner: decoder, left: max, max }))
         }
         Some((&STORED, body)) if body.len() as u64 <= max => Ok(Box::new(body)),
-        _ => Ok(Box::new(std::io::Cursor::new(decompress(payload, max)?))),
+        _ => Ok(Box::new(Cursor::new(decompress(payload, max)?))),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
-use super::random;
+use super::nonce;
 use crate::error::CryptoError;
 use crate::format::Encryption;
 
@@ -84,7 +84,7 @@ impl Engine for AeadEngine {
     }
 
     fn seal(&self, aad: &[u8], buf: &mut Vec<u8>, start: usize) -> Result<(), CryptoError> {
-        let nonce = random::<NONCE>()?;
+        let nonce = nonce()?;
         let Some((head, plaintext)) = buf.get_mut(start..).and_then(|b| b.split_at_mut_checked(NONCE)) else {
             return Err(CryptoError::TooShort { len: buf.len() });
         };

@@ -3,6 +3,8 @@
 use blake2::digest::consts::U32;
 use blake2::digest::{Digest, FixedOutput, Update};
 use blake2::{Blake2b256, Blake2bMac};
+use blake2b_simd::Params;
+use blake2b_simd::many::{self, HashManyJob};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::error::CryptoError;
@@ -30,6 +32,24 @@ impl ChunkHasher {
         self.keyed(b"", &[plaintext]).map(ChunkId)
     }
 
+    /// The ids of several chunks, in their order. Four at a time where the processor can (AVX2), which takes less
+    /// than half the time of one after another.
+    pub fn chunk_ids(&self, chunks: &[&[u8]]) -> Vec<ChunkId> {
+        let mut params = Params::new();
+        params.hash_length(32).key(&self.key);
+        // Long ones first: at the end, when fewer than four are left, those have little to do.
+        let mut order: Vec<usize> = (0..chunks.len()).collect();
+        order.sort_by_key(|at| std::cmp::Reverse(chunks[*at].len()));
+        let mut jobs: Vec<HashManyJob<'_>> =
+            order.iter().map(|at| HashManyJob::new(&params, chunks[*at])).collect();
+        many::hash_many(&mut jobs);
+        let mut ids = vec![ChunkId([0; 32]); chunks.len()];
+        for (at, job) in order.into_iter().zip(&jobs) {
+            ids[at].0.copy_from_slice(job.to_hash().as_bytes());
+        }
+        ids
+    }
+
     /// A keyed hash for local use, kept apart from chunk ids by BLAKE2b's personalisation.
     pub fn local(&self, purpose: &[u8; 8], parts: &[&[u8]]) -> Result<[u8; 32], CryptoError> {
         self.keyed(purpose, parts)
@@ -42,6 +62,22 @@ impl ChunkHasher {
             mac.update(part);
         }
         Ok(mac.finalize_fixed().into())
+    }
+}
+
+/// Computes a pack's id from its bytes as they come.
+#[derive(Default)]
+pub struct PackHasher(Blake2b256);
+
+impl PackHasher {
+    /// Adds the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        Update::update(&mut self.0, bytes);
+    }
+
+    /// The id of everything added.
+    pub fn finish(self) -> PackId {
+        PackId(self.0.finalize().into())
     }
 }
 
@@ -67,7 +103,28 @@ mod tests {
         (0u8..).zip(key.iter_mut()).for_each(|(v, k)| *k = v);
         let id = ChunkHasher::new(key).chunk_id(b"abc").unwrap();
         assert_eq!(id.to_string(), include_str!("testdata/keyed-abc.hex").trim());
+        assert_eq!(ChunkHasher::new(key).chunk_ids(&[b"abc", b""])[0], id);
         let local = ChunkHasher::new(key).local(b"vykar-fc", &[b"a", b"bc"]).unwrap();
         assert_ne!(local, id.0);
+    }
+
+    #[test]
+    fn many_at_a_time_are_as_one_by_one() {
+        let hasher = ChunkHasher::new([200; 32]);
+        let data: Vec<u8> = (0..70_000u32).map(|n| (n.wrapping_mul(n) >> 5) as u8).collect();
+        let lengths = [0, 1, 127, 128, 129, 4096, 70_000, 31, 32, 33, 255, 256, 257, 65_536, 1, 0, 5];
+        let chunks: Vec<&[u8]> = lengths.iter().map(|n| &data[..*n]).collect();
+        for count in 0..chunks.len() {
+            let expected: Vec<_> = chunks[..count].iter().map(|c| hasher.chunk_id(c).unwrap()).collect();
+            assert_eq!(hasher.chunk_ids(&chunks[..count]), expected);
+        }
+    }
+
+    #[test]
+    fn a_pack_is_hashed_piece_by_piece() {
+        let mut hasher = PackHasher::default();
+        hasher.update(b"a");
+        hasher.update(b"bc");
+        assert_eq!(hasher.finish(), pack_id(b"abc"));
     }
 }

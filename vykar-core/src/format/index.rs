@@ -10,7 +10,7 @@
 use std::io::{Read, Write};
 
 pub use super::table::{ChunkTable, TableBuilder};
-use super::wire::Reader;
+use super::wire::{Reader, put_array, put_id, put_uint};
 use crate::error::{FormatError, IndexError};
 use crate::id::{ChunkId, PackId};
 
@@ -54,19 +54,31 @@ impl IndexBlob {
     /// # Errors
     /// What `source` fails with, and what is wrong with what it gives.
     pub fn decode_from(source: &mut dyn Read) -> Result<Self, IndexError> {
-        let mut window = Window::new(source);
-        let (generation, count) = window.parse(|r| {
-            r.array_of("index", 2, 2)?;
-            let generation = r.uint("index generation")?;
-            r.array_of("index map", 1, 1)?;
-            Ok((generation, r.map("index map")?))
-        })?;
         let mut builder = TableBuilder::default();
+        let generation = Self::decode_each(source, &mut |entry| Ok(builder.add(entry)?))?;
+        Ok(IndexBlob { generation, chunks: builder.finish()? })
+    }
+
+    /// Decodes entry by entry, in the order they are stored in, which is any. Gives the generation.
+    ///
+    /// # Errors
+    /// What `source` and `each` fail with, and what is wrong with what the source gives.
+    pub fn decode_each(
+        source: &mut dyn Read,
+        each: &mut dyn FnMut(IndexEntry) -> Result<(), IndexError>,
+    ) -> Result<u64, IndexError> {
+        let mut window = Window::new(source);
+        let (generation, count) = window.parse(read_head)?;
         for _ in 0..count {
-            builder.add(window.parse(read_entry)?)?;
+            each(window.parse(read_entry)?)?;
         }
         window.end()?;
-        Ok(IndexBlob { generation, chunks: builder.finish()? })
+        Ok(generation)
+    }
+
+    /// The generation alone, from the beginning of the plaintext.
+    pub fn decode_generation(head: &[u8]) -> Result<u64, FormatError> {
+        Ok(read_head(&mut Reader::new(head))?.0)
     }
 
     /// Writes the plaintext. `count` must be the number of entries.
@@ -76,32 +88,32 @@ impl IndexBlob {
         count: u32,
         entries: impl Iterator<Item = IndexEntry>,
     ) -> std::io::Result<()> {
-        use rmp::encode::{write_array_len, write_map_len, write_uint};
-        write_array_len(out, 2)?;
-        write_uint(out, generation)?;
-        write_array_len(out, 1)?;
-        write_map_len(out, count)?;
         let mut buf = Vec::with_capacity(160);
+        put_array(&mut buf, 2);
+        put_uint(&mut buf, generation);
+        put_array(&mut buf, 1);
+        rmp::encode::write_map_len(&mut buf, count)?;
+        out.write_all(&buf)?;
         for e in entries {
             buf.clear();
-            write_id(&mut buf, &e.id.0)?;
-            write_array_len(&mut buf, 4)?;
-            write_uint(&mut buf, e.refcount.into())?;
-            write_uint(&mut buf, e.stored_size.into())?;
-            write_id(&mut buf, &e.pack.0)?;
-            write_uint(&mut buf, e.offset)?;
+            put_id(&mut buf, &e.id.0);
+            put_array(&mut buf, 4);
+            put_uint(&mut buf, e.refcount.into());
+            put_uint(&mut buf, e.stored_size.into());
+            put_id(&mut buf, &e.pack.0);
+            put_uint(&mut buf, e.offset);
             out.write_all(&buf)?;
         }
         Ok(())
     }
 }
 
-fn write_id(out: &mut Vec<u8>, id: &[u8; 32]) -> std::io::Result<()> {
-    rmp::encode::write_array_len(out, 32)?;
-    for byte in id {
-        rmp::encode::write_uint(out, u64::from(*byte))?;
-    }
-    Ok(())
+/// Generation and number of entries.
+fn read_head(r: &mut Reader<'_>) -> Result<(u64, usize), FormatError> {
+    r.array_of("index", 2, 2)?;
+    let generation = r.uint("index generation")?;
+    r.array_of("index map", 1, 1)?;
+    Ok((generation, r.map("index map")?))
 }
 
 fn read_entry(r: &mut Reader<'_>) -> Result<IndexEntry, FormatError> {

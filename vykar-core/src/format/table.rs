@@ -48,11 +48,6 @@ impl ChunkTable {
         fits.then_some(ChunkTable { len, slots, starts, packs, bits, mapped: true })
     }
 
-    /// The bytes of slots and starts, and the bits of the latter.
-    pub(crate) fn parts(&self) -> (&Bytes, &Bytes, u32) {
-        (&self.slots, &self.starts, self.bits)
-    }
-
     /// True when this is a local copy, which may be out of date or damaged.
     pub fn is_copy(&self) -> bool {
         self.mapped
@@ -144,32 +139,90 @@ fn prefix(id: &[u8; 32], bits: u32) -> u32 {
     head.checked_shr(32 - bits).unwrap_or(0)
 }
 
-/// Collects entries in any order.
-#[derive(Default)]
-pub struct TableBuilder {
-    slots: Vec<[u8; SLOT]>,
-    packs: Vec<PackId>,
-    numbers: HashMap<PackId, u32>,
+fn slot_id(slot: &[u8; SLOT]) -> [u8; 32] {
+    slot[..32].try_into().unwrap_or_default()
 }
 
-impl TableBuilder {
-    /// Adds an entry; fails on one that lies beyond the largest pack.
-    pub fn add(&mut self, e: IndexEntry) -> Result<(), FormatError> {
+/// Sorts slots, unless they are.
+///
+/// # Errors
+/// A chunk is there twice.
+pub(crate) fn sort(slots: &mut [[u8; SLOT]]) -> Result<(), FormatError> {
+    if slots.is_sorted_by(|a, b| a[..32] < b[..32]) {
+        return Ok(());
+    }
+    slots.sort_unstable_by(|a, b| a[..32].cmp(&b[..32]));
+    match slots.windows(2).find(|pair| pair[0][..32] == pair[1][..32]) {
+        None => Ok(()),
+        Some(pair) => {
+            let reason = format!("chunk {} twice", ChunkId(slot_id(&pair[0])));
+            Err(FormatError::Invalid { what: "index", reason })
+        }
+    }
+}
+
+/// The starts of sorted slots, and their bits.
+pub(crate) fn starts(slots: &[[u8; SLOT]]) -> (Vec<u8>, u32) {
+    // About four chunks a bucket; ids are hashes, so buckets are even.
+    let bits = (slots.len() as u64 / 4).checked_ilog2().unwrap_or(0).min(MAX_BITS);
+    let buckets = 1usize << bits;
+    let mut starts = Vec::with_capacity((buckets + 1) * 4);
+    for (at, slot) in slots.iter().enumerate() {
+        while starts.len() <= prefix(&slot_id(slot), bits) as usize * 4 {
+            starts.extend((at as u32).to_le_bytes());
+        }
+    }
+    while starts.len() < (buckets + 1) * 4 {
+        starts.extend((slots.len() as u32).to_le_bytes());
+    }
+    (starts, bits)
+}
+
+/// Makes slots of entries, and numbers their packs.
+#[derive(Default)]
+pub(crate) struct SlotEncoder {
+    pub packs: Vec<PackId>,
+    numbers: HashMap<PackId, u32>,
+    last: Option<(PackId, u32)>,
+}
+
+impl SlotEncoder {
+    /// The slot of an entry; fails on one that lies beyond the largest pack.
+    pub fn slot(&mut self, e: &IndexEntry) -> Result<[u8; SLOT], FormatError> {
         let end = e.offset.checked_add(e.stored_size.into());
         let max = u64::from(RepoConfig::MAX_PACK) + super::MAX_CHUNK_PLAINTEXT * 2;
         let Some(offset) = end.filter(|end| *end <= max).and_then(|_| u32::try_from(e.offset).ok()) else {
             return Err(FormatError::OutOfBounds { what: "pack offset", found: e.offset, min: 0, max });
         };
         let packs = &mut self.packs;
-        let pack = *self.numbers.entry(e.pack).or_insert_with(|| {
-            packs.push(e.pack);
-            packs.len() as u32 - 1
-        });
+        let pack = match self.last {
+            Some((id, number)) if id == e.pack => number,
+            _ => *self.numbers.entry(e.pack).or_insert_with(|| {
+                packs.push(e.pack);
+                packs.len() as u32 - 1
+            }),
+        };
+        self.last = Some((e.pack, pack));
         let mut slot = [0; SLOT];
         slot[..32].copy_from_slice(&e.id.0);
         for (at, value) in (32..).step_by(4).zip([pack, offset, e.stored_size, e.refcount]) {
             slot[at..at + 4].copy_from_slice(&value.to_le_bytes());
         }
+        Ok(slot)
+    }
+}
+
+/// Collects entries in any order.
+#[derive(Default)]
+pub struct TableBuilder {
+    slots: Vec<[u8; SLOT]>,
+    encoder: SlotEncoder,
+}
+
+impl TableBuilder {
+    /// Adds an entry; fails on one that lies beyond the largest pack.
+    pub fn add(&mut self, e: IndexEntry) -> Result<(), FormatError> {
+        let slot = self.encoder.slot(&e)?;
         self.slots.push(slot);
         Ok(())
     }
@@ -177,31 +230,13 @@ impl TableBuilder {
     /// Sorts; fails on a chunk given twice.
     pub fn finish(self) -> Result<ChunkTable, FormatError> {
         let mut slots = self.slots;
-        let id = |slot: &[u8; SLOT]| -> [u8; 32] { slot[..32].try_into().unwrap_or_default() };
-        if !slots.is_sorted_by(|a, b| a[..32] < b[..32]) {
-            slots.sort_unstable_by(|a, b| a[..32].cmp(&b[..32]));
-        }
-        if let Some(pair) = slots.windows(2).find(|pair| pair[0][..32] == pair[1][..32]) {
-            let reason = format!("chunk {} twice", ChunkId(id(&pair[0])));
-            return Err(FormatError::Invalid { what: "index", reason });
-        }
-        // About four chunks a bucket; ids are hashes, so buckets are even.
-        let bits = (slots.len() as u64 / 4).checked_ilog2().unwrap_or(0).min(MAX_BITS);
-        let buckets = 1usize << bits;
-        let mut starts = Vec::with_capacity((buckets + 1) * 4);
-        for (at, slot) in slots.iter().enumerate() {
-            while starts.len() <= prefix(&id(slot), bits) as usize * 4 {
-                starts.extend((at as u32).to_le_bytes());
-            }
-        }
-        while starts.len() < (buckets + 1) * 4 {
-            starts.extend((slots.len() as u32).to_le_bytes());
-        }
+        sort(&mut slots)?;
+        let (starts, bits) = starts(&slots);
         Ok(ChunkTable {
             len: slots.len(),
             slots: Bytes::from(slots.into_flattened()),
             starts: Bytes::from(starts),
-            packs: self.packs,
+            packs: self.encoder.packs,
             bits,
             mapped: false,
         })

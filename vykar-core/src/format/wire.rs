@@ -340,6 +340,32 @@ pub fn encode<T: serde::Serialize>(what: &'static str, value: &T) -> crate::Resu
     rmp_serde::to_vec(value).map_err(|e| crate::VykarError::Encode { what, reason: e.to_string() })
 }
 
+/// Appends 32 bytes as `rmp_serde` writes them, an array of integers, without a branch for each: they are random.
+pub fn put_id(out: &mut Vec<u8>, id: &[u8; 32]) {
+    let mut buf = [0u8; 3 + 64];
+    buf[..3].copy_from_slice(&[0xdc, 0, 32]);
+    let mut at = 3;
+    for byte in id {
+        // A byte from 128 on has a marker in front.
+        let wide = usize::from(*byte >= 0x80);
+        buf[at] = 0xcc;
+        buf[at + wide] = *byte;
+        at += 1 + wide;
+    }
+    out.extend_from_slice(&buf[..at]);
+}
+
+/// Appends an unsigned integer in its shortest form.
+pub fn put_uint(out: &mut Vec<u8>, value: u64) {
+    // Writing to memory cannot fail.
+    let _ = rmp::encode::write_uint(out, value);
+}
+
+/// Appends the head of an array.
+pub fn put_array(out: &mut Vec<u8>, len: u32) {
+    let _ = rmp::encode::write_array_len(out, len);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -379,6 +405,14 @@ mod tests {
         fn integers_round_trip(v: i64, u: u64) {
             prop_assert_eq!(Reader::new(&rmp_serde::to_vec(&v).unwrap()).int("v").unwrap(), v);
             prop_assert_eq!(Reader::new(&rmp_serde::to_vec(&u).unwrap()).uint("u").unwrap(), u);
+        }
+
+        #[test]
+        fn ids_are_written_as_rmp_serde_does(id: [u8; 32]) {
+            let mut out = vec![7];
+            put_id(&mut out, &id);
+            prop_assert_eq!(&out[1..], rmp_serde::to_vec(&id).unwrap());
+            prop_assert_eq!(Reader::new(&out[1..]).fixed::<32>("id").unwrap(), id);
         }
 
         #[test]

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::mem::{Discriminant, discriminant};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::finding::{Finding, Severity};
@@ -115,7 +116,7 @@ pub fn check(repository: &Repository, options: &CheckOptions, mut events: Events
     };
     let usable = index.is_some();
     let (backend, keys) = (repository.backend().clone(), repository.keys().clone());
-    let reader = ChunkReader::new(backend, keys, index.unwrap_or_default());
+    let reader = ChunkReader::new(backend, keys, Arc::new(index.unwrap_or_default()));
     let index: &IndexBlob = &reader.index();
     let table = &index.chunks;
     let by_pack = ByPack::new(table);

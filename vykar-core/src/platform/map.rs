@@ -1,10 +1,10 @@
-//! Read-only memory maps of local cache files.
+//! Memory maps of local cache files.
 
 #![allow(unsafe_code, reason = "mapping a file has no safe form")]
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 
 /// A file mapped for reading.
@@ -19,6 +19,32 @@ impl ReadOnlyMap {
         // while the map lives. What they say is checked before use.
         let map = unsafe { memmap2::Mmap::map(&file)? };
         Ok(ReadOnlyMap(map))
+    }
+}
+
+/// A fresh file mapped for writing, by the one thread that made it and before it has its name.
+pub struct ScratchMap(memmap2::MmapMut);
+
+impl ScratchMap {
+    /// Maps all of a file that this process has just created under a name that nobody else knows.
+    pub fn new(file: &File) -> io::Result<Self> {
+        // SAFETY: as above, and the file has a random temporary name: nobody else opens it. Should somebody
+        // truncate it all the same, the process ends (SIGBUS); nothing is then published.
+        let map = unsafe { memmap2::MmapMut::map_mut(file)? };
+        Ok(ScratchMap(map))
+    }
+}
+
+impl Deref for ScratchMap {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for ScratchMap {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
     }
 }
 

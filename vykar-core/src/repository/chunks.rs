@@ -25,7 +25,7 @@ pub struct ChunkReader {
 
 impl ChunkReader {
     /// Over a decoded index.
-    pub fn new(backend: Arc<dyn Backend>, keys: Arc<Keys>, index: IndexBlob) -> Self {
+    pub fn new(backend: Arc<dyn Backend>, keys: Arc<Keys>, index: Arc<IndexBlob>) -> Self {
         Self::with_buffers(backend, keys, index, BufferPool::default())
     }
 
@@ -33,10 +33,10 @@ impl ChunkReader {
     pub fn with_buffers(
         backend: Arc<dyn Backend>,
         keys: Arc<Keys>,
-        index: IndexBlob,
+        index: Arc<IndexBlob>,
         buffers: BufferPool,
     ) -> Self {
-        ChunkReader { backend, keys, index: RwLock::new(Arc::new(index)), buffers }
+        ChunkReader { backend, keys, index: RwLock::new(index), buffers }
     }
 
     /// The index as it was last read.

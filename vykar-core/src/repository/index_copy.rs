@@ -1,171 +1,274 @@
 //! A local copy of the index that is mapped into memory instead of decoded.
 //!
 //! ```text
-//! header  "VYKARIX1" | generation u64 | chunks u64 | packs u32 | bits u32 | check 32
-//! packs   pack id 32 ...
-//! starts  as in a chunk table
+//! header  "VYKARIX2" | generation u64 | stamp 24 | chunks u64 | packs u32 | bits u32 | digest 32 | check 32
 //! slots   as in a chunk table
+//! starts  as in a chunk table
+//! packs   pack id 32 ...
 //! ```
 //!
-//! The check is a hash, keyed with the repository's, of the header's other fields and the packs. Slots are not checked: one that is
-//! wrong leads to a chunk that does not open, and then the index itself is read.
+//! The digest is a hash of all that follows the header, the check one of the header, both keyed with the
+//! repository's key. The digest takes as long as reading the file does, and is looked at only by those who must
+//! rely on the copy; for the others a wrong slot leads to a chunk that does not open.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::index::IndexStamp;
 use crate::crypto::{ChunkHasher, random};
-use crate::format::IndexBlob;
-use crate::format::table::{ChunkTable, MAX_BITS, SLOT};
+use crate::format::table::{self, ChunkTable, MAX_BITS, SLOT, SlotEncoder};
+use crate::format::{IndexBlob, IndexEntry};
 use crate::id::{PackId, SessionId};
-use crate::platform::map::ReadOnlyMap;
+use crate::platform::map::{ReadOnlyMap, ScratchMap};
 
-const MAGIC: &[u8; 8] = b"VYKARIX1";
-const FIELDS: usize = 8 + 8 + 8 + 4 + 4;
+const MAGIC: &[u8; 8] = b"VYKARIX2";
+const FIELDS: usize = 8 + 8 + IndexStamp::LEN + 8 + 4 + 4 + 32;
 const HEADER: usize = FIELDS + 32;
 
 fn path(dir: &Path) -> PathBuf {
     dir.join("index")
 }
 
-/// Opens the copy of this generation; `None` when there is none that can be used.
-pub(super) fn open(dir: &Path, hasher: &ChunkHasher, generation: u64) -> Option<IndexBlob> {
-    let map = ReadOnlyMap::open(&path(dir)).ok()?;
-    let bytes = Bytes::from_owner(map);
-    let index = parse(&bytes, hasher)?;
-    (index.generation == generation).then_some(index)
+/// An open copy.
+pub(super) struct Copy {
+    pub index: Arc<IndexBlob>,
+    body: Bytes,
+    digest: [u8; 32],
 }
 
-fn parse(bytes: &Bytes, hasher: &ChunkHasher) -> Option<IndexBlob> {
-    let header = bytes.get(..HEADER)?;
-    let number = |at: usize| Some(u64::from_le_bytes(header.get(at..at + 8)?.try_into().ok()?));
-    let small = |at: usize| Some(u32::from_le_bytes(header.get(at..at + 4)?.try_into().ok()?));
-    if !header.starts_with(MAGIC) {
+impl Copy {
+    /// True when every byte is as it was written. Reads all of it.
+    pub fn is_sound(&self, hasher: &ChunkHasher) -> bool {
+        digest(hasher, &self.body).is_some_and(|found| found == self.digest)
+    }
+}
+
+/// Opens the copy of the index with this stamp; `None` when there is none that can be used.
+pub(super) fn open(dir: &Path, hasher: &ChunkHasher, stamp: &IndexStamp) -> Option<Copy> {
+    let map = ReadOnlyMap::open(&path(dir)).ok()?;
+    parse(&Bytes::from_owner(map), hasher, stamp)
+}
+
+/// Removes the copy, which was found damaged.
+pub(super) fn remove(dir: &Path) {
+    let _ = fs::remove_file(path(dir));
+}
+
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*head)
+    }
+}
+
+fn parse(bytes: &Bytes, hasher: &ChunkHasher, wanted: &IndexStamp) -> Option<Copy> {
+    let (fields, found) = bytes.get(..HEADER)?.split_at(FIELDS);
+    if check(hasher, fields)? != found {
         return None;
     }
-    let (generation, chunks, packs, bits) = (number(8)?, number(16)?, small(24)?, small(28)?);
+    let mut fields = Fields(fields);
+    let magic: [u8; 8] = fields.take()?;
+    let generation = u64::from_le_bytes(fields.take()?);
+    let stamp: [u8; IndexStamp::LEN] = fields.take()?;
+    if magic != *MAGIC || stamp != wanted.to_bytes() {
+        return None;
+    }
+    let chunks = usize::try_from(u64::from_le_bytes(fields.take()?)).ok()?;
+    let (packs, bits) = (u32::from_le_bytes(fields.take()?), u32::from_le_bytes(fields.take()?));
+    let digest = fields.take()?;
     if bits > MAX_BITS {
         return None;
     }
-    let packs_end = HEADER.checked_add((packs as usize).checked_mul(32)?)?;
-    let starts_end = packs_end.checked_add(((1usize << bits) + 1) * 4)?;
-    let slots = usize::try_from(chunks).ok()?.checked_mul(SLOT)?;
-    if starts_end.checked_add(slots)? != bytes.len() {
+    let body = bytes.slice(HEADER..);
+    let starts = chunks.checked_mul(SLOT)?;
+    let ids = starts.checked_add(((1usize << bits) + 1) * 4)?;
+    if ids.checked_add((packs as usize).checked_mul(32)?)? != body.len() {
         return None;
     }
-    let ids = &bytes[HEADER..packs_end];
-    if check(hasher, &header[..FIELDS], ids)? != header[FIELDS..] {
-        return None;
-    }
-    let packs = ids.chunks_exact(32).filter_map(|id| Some(PackId(id.try_into().ok()?))).collect();
-    let table =
-        ChunkTable::mapped(bytes.slice(starts_end..), bytes.slice(packs_end..starts_end), packs, bits)?;
-    Some(IndexBlob { generation, chunks: table })
+    let packs = body[ids..].chunks_exact(32).filter_map(|id| Some(PackId(id.try_into().ok()?))).collect();
+    let chunks = ChunkTable::mapped(body.slice(..starts), body.slice(starts..ids), packs, bits)?;
+    Some(Copy { index: Arc::new(IndexBlob { generation, chunks }), body, digest })
 }
 
-fn check(hasher: &ChunkHasher, fields: &[u8], packs: &[u8]) -> Option<[u8; 32]> {
-    hasher.local(b"VKINDEXC", &[fields, packs]).ok()
+fn check(hasher: &ChunkHasher, fields: &[u8]) -> Option<[u8; 32]> {
+    hasher.local(b"VKINDEXC", &[fields]).ok()
 }
 
-/// Writes a copy, and opens it.
-pub(super) fn write(dir: &Path, hasher: &ChunkHasher, index: &IndexBlob) -> io::Result<Option<IndexBlob>> {
-    fs::create_dir_all(dir)?;
-    let temporary = dir.join(format!(".tmp-{}", SessionId(random().map_err(io::Error::other)?)));
-    let written = write_to(&temporary, hasher, index).and_then(|()| fs::rename(&temporary, path(dir)));
-    if let Err(e) = written {
-        let _ = fs::remove_file(&temporary);
-        return Err(e);
-    }
-    Ok(open(dir, hasher, index.generation))
+fn digest(hasher: &ChunkHasher, body: &[u8]) -> Option<[u8; 32]> {
+    hasher.local(b"VKINDEXD", &[body]).ok()
 }
 
-fn write_to(path: &Path, hasher: &ChunkHasher, index: &IndexBlob) -> io::Result<()> {
-    let table = &index.chunks;
-    let (slots, starts, bits) = table.parts();
-    let mut fields = Vec::with_capacity(FIELDS);
-    fields.extend_from_slice(MAGIC);
-    fields.extend(index.generation.to_le_bytes());
-    fields.extend((table.len() as u64).to_le_bytes());
-    // Every pack holds a chunk, and chunks are numbered by 32 bits.
-    fields.extend((table.packs().len() as u32).to_le_bytes());
-    fields.extend(bits.to_le_bytes());
-    let packs: Vec<u8> = table.packs().iter().flat_map(|id| id.0).collect();
-    let mut out = BufWriter::with_capacity(1 << 20, File::create_new(path)?);
-    out.write_all(&fields)?;
-    let check = check(hasher, &fields, &packs).ok_or_else(|| io::Error::other("hashing failed"))?;
-    out.write_all(&check)?;
-    out.write_all(&packs)?;
-    if starts.is_empty() {
-        // A table that was never built.
-        out.write_all(&[0; 8])?;
+/// Writes a copy entry by entry. Dropped before its end, it leaves nothing.
+pub(super) struct CopyWriter {
+    dir: PathBuf,
+    temporary: PathBuf,
+    out: BufWriter<File>,
+    encoder: SlotEncoder,
+    chunks: u64,
+}
+
+impl CopyWriter {
+    /// An empty one.
+    pub fn create(dir: &Path) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let temporary = dir.join(format!(".tmp-{}", SessionId(random().map_err(io::Error::other)?)));
+        let file = File::options().read(true).write(true).create_new(true).open(&temporary)?;
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        out.write_all(&[0; HEADER])?;
+        Ok(CopyWriter { dir: dir.to_owned(), temporary, out, encoder: SlotEncoder::default(), chunks: 0 })
     }
-    out.write_all(starts)?;
-    out.write_all(slots)?;
-    out.flush()
+
+    /// Adds an entry, in any order.
+    pub fn add(&mut self, entry: &IndexEntry) -> io::Result<()> {
+        let slot = self.encoder.slot(entry).map_err(io::Error::other)?;
+        self.out.write_all(&slot)?;
+        self.chunks += 1;
+        Ok(())
+    }
+
+    /// Puts the copy into place.
+    pub fn finish(mut self, hasher: &ChunkHasher, generation: u64, stamp: &IndexStamp) -> io::Result<()> {
+        self.out.flush()?;
+        let bits = self.append_starts()?;
+        for id in &self.encoder.packs {
+            self.out.write_all(&id.0)?;
+        }
+        self.out.flush()?;
+        let file = self.out.get_mut();
+        let map = ScratchMap::new(file)?;
+        let digest = digest(hasher, &map[HEADER..]).ok_or_else(hashing_failed)?;
+        drop(map);
+        let mut fields = Vec::with_capacity(HEADER);
+        fields.extend_from_slice(MAGIC);
+        fields.extend(generation.to_le_bytes());
+        fields.extend(stamp.to_bytes());
+        fields.extend(self.chunks.to_le_bytes());
+        // Every pack holds a chunk, and chunks are numbered by 32 bits.
+        fields.extend((self.encoder.packs.len() as u32).to_le_bytes());
+        fields.extend(bits.to_le_bytes());
+        fields.extend(digest);
+        let check = check(hasher, &fields).ok_or_else(hashing_failed)?;
+        fields.extend(check);
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(&fields)?;
+        fs::rename(&self.temporary, path(&self.dir))
+    }
+
+    /// Sorts the slots where they are, which needs no other memory than the file's, and writes the starts.
+    fn append_starts(&mut self) -> io::Result<u32> {
+        let mut map = ScratchMap::new(self.out.get_ref())?;
+        let (slots, _) = map[HEADER..].as_chunks_mut::<SLOT>();
+        table::sort(slots).map_err(io::Error::other)?;
+        let (starts, bits) = table::starts(slots);
+        drop(map);
+        self.out.write_all(&starts)?;
+        Ok(bits)
+    }
+}
+
+fn hashing_failed() -> io::Error {
+    io::Error::other("hashing failed")
+}
+
+impl Drop for CopyWriter {
+    fn drop(&mut self) {
+        // Gone already when it was put into place.
+        let _ = fs::remove_file(&self.temporary);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::IndexEntry;
     use crate::id::ChunkId;
 
-    fn sample(generation: u64, count: u32) -> IndexBlob {
-        let entry = |n: u32| {
-            let mut id = [7; 32];
-            id[..4].copy_from_slice(&n.wrapping_mul(0x9e37_79b9).to_be_bytes());
-            let pack = PackId([(n % 3) as u8; 32]);
-            IndexEntry { id: ChunkId(id), refcount: n, stored_size: n + 1, pack, offset: u64::from(n) }
-        };
-        IndexBlob { generation, chunks: ChunkTable::build((0..count).map(entry)).unwrap() }
+    fn entry(n: u32) -> IndexEntry {
+        let mut id = [7; 32];
+        id[..4].copy_from_slice(&n.wrapping_mul(0x9e37_79b9).to_be_bytes());
+        let pack = PackId([(n % 3) as u8; 32]);
+        IndexEntry { id: ChunkId(id), refcount: n, stored_size: n + 1, pack, offset: u64::from(n) }
+    }
+
+    fn sample(count: u32) -> IndexBlob {
+        IndexBlob { generation: 5, chunks: ChunkTable::build((0..count).map(entry)).unwrap() }
+    }
+
+    fn stamp(n: u8) -> IndexStamp {
+        IndexStamp::from_bytes([n; IndexStamp::LEN])
     }
 
     fn hasher() -> ChunkHasher {
         ChunkHasher::new([1; 32])
     }
 
-    #[test]
-    fn a_copy_says_what_the_index_says() {
-        let dir = tempfile::tempdir().unwrap();
-        for (generation, count) in [(1, 0), (2, 1), (3, 1000)] {
-            let index = sample(generation, count);
-            let copy = write(dir.path(), &hasher(), &index).unwrap().unwrap();
-            assert!(copy.chunks.is_copy() && !index.chunks.is_copy());
-            assert_eq!(copy.chunks.iter().collect::<Vec<_>>(), index.chunks.iter().collect::<Vec<_>>());
-            assert_eq!(copy.chunks.packs(), index.chunks.packs());
-            for entry in index.chunks.iter() {
-                assert_eq!(copy.chunks.get(&entry.id), Some(entry));
-            }
-            assert!(open(dir.path(), &hasher(), generation + 1).is_none(), "of another generation");
-        }
-        let empty = IndexBlob { generation: 5, ..IndexBlob::default() };
-        assert!(write(dir.path(), &hasher(), &empty).unwrap().is_some());
+    fn write(dir: &Path, entries: &[IndexEntry]) -> io::Result<()> {
+        let mut writer = CopyWriter::create(dir).unwrap();
+        entries.iter().try_for_each(|e| writer.add(e))?;
+        writer.finish(&hasher(), 5, &stamp(1))
     }
 
     #[test]
-    fn a_damaged_copy_is_not_used_or_finds_something_else_and_never_panics() {
+    fn a_copy_says_what_the_index_says_whatever_its_order() {
         let dir = tempfile::tempdir().unwrap();
-        let index = sample(9, 50);
-        write(dir.path(), &hasher(), &index).unwrap();
+        for count in [0, 1, 2, 1000] {
+            let index = sample(count);
+            let sorted: Vec<_> = index.chunks.iter().collect();
+            let unsorted: Vec<_> = (0..count).map(entry).collect();
+            for entries in [sorted, unsorted] {
+                write(dir.path(), &entries).unwrap();
+                let copy = open(dir.path(), &hasher(), &stamp(1)).unwrap();
+                assert!(copy.is_sound(&hasher()) && copy.index.generation == 5);
+                let chunks = &copy.index.chunks;
+                assert!(chunks.is_copy() && !index.chunks.is_copy());
+                assert_eq!(chunks.iter().collect::<Vec<_>>(), index.chunks.iter().collect::<Vec<_>>());
+                assert_eq!(chunks.packs().len(), index.chunks.packs().len());
+                assert!(index.chunks.iter().all(|entry| chunks.get(&entry.id) == Some(entry)));
+            }
+            assert!(open(dir.path(), &hasher(), &stamp(2)).is_none(), "of another index");
+            assert!(
+                open(dir.path(), &ChunkHasher::new([2; 32]), &stamp(1)).is_none(),
+                "of another repository"
+            );
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_chunk_given_twice_makes_no_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(write(dir.path(), &[entry(1), entry(2), entry(1)]).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_damaged_copy_is_not_sound_and_finds_nothing_that_is_wrong_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = sample(50);
+        write(dir.path(), &(0..50).map(entry).collect::<Vec<_>>()).unwrap();
         let good = fs::read(path(dir.path())).unwrap();
-        let slots = good.len() - 50 * SLOT;
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 0xff;
-            let parsed = parse(&Bytes::from(bad), &hasher());
-            if at < HEADER + 3 * 32 {
-                assert!(parsed.is_none(), "{at}");
-            }
+            let parsed = parse(&Bytes::from(bad), &hasher(), &stamp(1));
+            assert_eq!(parsed.is_none(), at < HEADER, "{at}");
             let Some(copy) = parsed else { continue };
+            assert!(!copy.is_sound(&hasher()), "{at}");
+            let in_slots = at < HEADER + 50 * SLOT;
+            let in_packs = at >= good.len() - 3 * 32;
             for (slot, entry) in index.chunks.iter().enumerate() {
-                let wrong = copy.chunks.get(&entry.id).is_some_and(|found| found != entry);
-                assert!(!wrong || at.checked_sub(slots).is_some_and(|at| at / SLOT == slot), "{at}");
+                let wrong = copy.index.chunks.get(&entry.id).is_some_and(|found| found != entry);
+                assert!(!wrong || in_packs || (in_slots && (at - HEADER) / SLOT == slot), "{at}");
             }
         }
         for n in 0..good.len() {
-            assert!(parse(&Bytes::copy_from_slice(&good[..n]), &hasher()).is_none(), "{n}");
+            assert!(parse(&Bytes::copy_from_slice(&good[..n]), &hasher(), &stamp(1)).is_none(), "{n}");
         }
     }
 }

@@ -60,10 +60,36 @@ impl Keys {
     /// Opens and expands a chunk object. With encryption `None` nothing binds it to its id, so the
     /// id is recomputed; with a cipher the authentication tag does that.
     pub fn open_chunk(&self, id: &ChunkId, object: &mut [u8]) -> Result<Vec<u8>, ObjectError> {
-        let payload = self.open(ObjectKind::Chunk, id.as_bytes(), object)?;
-        let data = codec::decompress(payload, MAX_CHUNK_PLAINTEXT)?;
-        self.check_id(id, &data)?;
+        let mut data = Vec::new();
+        self.open_chunk_into(id, object, &mut data)?;
         Ok(data)
+    }
+
+    /// The same into a buffer, whose contents are replaced and whose memory is used again.
+    pub fn open_chunk_into(
+        &self,
+        id: &ChunkId,
+        object: &mut [u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), ObjectError> {
+        let payload = self.open(ObjectKind::Chunk, id.as_bytes(), object)?;
+        out.clear();
+        match codec::stored(payload) {
+            Some(data) if data.len() as u64 > MAX_CHUNK_PLAINTEXT => {
+                return Err(CodecError::TooLarge { max: MAX_CHUNK_PLAINTEXT }.into());
+            }
+            Some(data) => out.extend_from_slice(data),
+            None => {
+                let mut used = std::mem::take(out);
+                let mut room = |len: usize| {
+                    let mut buffer = std::mem::take(&mut used);
+                    buffer.reserve(len);
+                    buffer
+                };
+                codec::decompress_into(payload, MAX_CHUNK_PLAINTEXT, &mut room, out)?;
+            }
+        }
+        self.check_id(id, out)
     }
 
     /// The same for an object in a buffer of `pool`, into another one; or in place, where the chunk is not
@@ -133,6 +159,9 @@ mod tests {
                 Compressor::new(compression).unwrap().compress(&data, &mut payload).unwrap();
                 let object = keys.seal(ObjectKind::Chunk, id.as_bytes(), &payload).unwrap();
                 assert_eq!(keys.open_chunk(&id, &mut object.clone()).unwrap(), data);
+                let mut reused = vec![9; 1000];
+                keys.open_chunk_into(&id, &mut object.clone(), &mut reused).unwrap();
+                assert_eq!(reused, data);
                 assert_eq!(keys.open_chunk_in(&id, object.clone(), &pool).unwrap(), data);
                 let other = ChunkId([9; 32]);
                 assert!(keys.open_chunk_in(&other, object.clone(), &pool).is_err());

@@ -2,6 +2,7 @@
 
 pub mod buffers;
 pub mod chunks;
+pub mod index;
 mod index_copy;
 pub mod items;
 pub mod keys;
@@ -14,6 +15,7 @@ pub mod session;
 
 pub use buffers::BufferPool;
 pub use chunks::ChunkReader;
+pub use index::{IndexStamp, OpenIndex};
 pub use keys::Keys;
 pub use lock::{LockOptions, RepositoryLock};
 pub use manifest::Manifest;

@@ -5,16 +5,12 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::{CONFIG, ChunkReader, INDEX, INDEX_GENERATION, Keys, Manifest, REPOKEY, index_copy, pin};
-use crate::codec::{Compression, compress::compress_stream, decompress_stream};
+use super::{CONFIG, INDEX, INDEX_GENERATION, Keys, Manifest, REPOKEY, pin};
+use crate::codec::Compression;
 use crate::crypto::kdf::{self, UnwrapError};
 use crate::crypto::{random, random_bytes};
-use crate::error::{CodecError, ObjectError, Result, StorageError, VykarError};
-use crate::format::envelope::{INDEX_CONTEXT, ObjectKind};
-use crate::format::{
-    ChunkerParams, EncryptedKey, Encryption, IndexBlob, IndexEntry, MAX_METADATA_OBJECT,
-    MAX_METADATA_PLAINTEXT, MAX_SMALL_OBJECT, MasterKeys, RepoConfig,
-};
+use crate::error::{ObjectError, Result, StorageError, VykarError};
+use crate::format::{ChunkerParams, EncryptedKey, Encryption, MAX_SMALL_OBJECT, MasterKeys, RepoConfig};
 use crate::id::RepositoryId;
 use crate::storage::{Backend, PutMode};
 
@@ -158,95 +154,6 @@ impl Repository {
     /// Reads every snapshot's metadata.
     pub fn manifest(&self) -> Result<Manifest> {
         Manifest::load(self)
-    }
-
-    /// Reads the index. An absent one beside any snapshot is damage, never an empty index.
-    pub fn read_index(&self) -> Result<IndexBlob> {
-        let mut object = match self.backend.get(INDEX, MAX_METADATA_OBJECT) {
-            Err(StorageError::NotFound { .. }) => {
-                return match self.backend.list("snapshots/")?.is_empty() {
-                    true => Ok(IndexBlob::default()),
-                    false => Err(VykarError::IndexMissing),
-                };
-            }
-            other => other?,
-        };
-        let damaged = |cause: ObjectError| VykarError::damaged(INDEX, cause);
-        let payload = self.keys.open(ObjectKind::Index, INDEX_CONTEXT, &mut object).map_err(damaged)?;
-        let mut plain = decompress_stream(payload, MAX_METADATA_PLAINTEXT).map_err(|e| damaged(e.into()))?;
-        IndexBlob::decode_from(&mut plain).map_err(|e| damaged(e.into()))
-    }
-
-    /// Writes the index, and its generation's hint (best effort). The caller holds the lock.
-    pub(crate) fn write_index(
-        &self,
-        generation: u64,
-        count: u32,
-        entries: impl Iterator<Item = IndexEntry>,
-        compression: Compression,
-    ) -> Result<()> {
-        let mut object = Vec::new();
-        crate::format::envelope::seal_into(
-            self.keys.engine(),
-            ObjectKind::Index,
-            INDEX_CONTEXT,
-            &mut object,
-            |out| {
-                let mut plain = 0u64;
-                compress_stream(compression, out, |w| {
-                    let mut counted = Counted { inner: w, count: &mut plain };
-                    IndexBlob::encode_to(&mut counted, generation, count, entries)
-                })
-                .map_err(|e| VykarError::Encode { what: "index", reason: e.to_string() })?;
-                if plain > MAX_METADATA_PLAINTEXT {
-                    let e = CodecError::TooLarge { max: MAX_METADATA_PLAINTEXT };
-                    return Err(VykarError::Encode { what: "index", reason: e.to_string() });
-                }
-                Ok(())
-            },
-        )?;
-        self.backend.put(INDEX, &object, PutMode::Replace)?;
-        let _ = self.backend.put(INDEX_GENERATION, &generation.to_le_bytes(), PutMode::Replace);
-        Ok(())
-    }
-
-    /// Reads the index through a local copy that costs little memory and is made when there is none. The
-    /// copy may be out of date or damaged in ways that only show when a chunk is not found through it: who
-    /// uses it must then read the index itself ([`Repository::read_index`]), and must never conclude from it
-    /// that a chunk is missing. Without a cache directory this is the index itself.
-    pub fn read_index_copy(&self) -> Result<IndexBlob> {
-        let Some(dir) = self.cache_dir() else { return self.read_index() };
-        let hint = self.backend.get(INDEX_GENERATION, 8).ok();
-        let generation = hint.and_then(|hint| hint.try_into().ok()).map(u64::from_le_bytes);
-        if let Some(copy) =
-            generation.and_then(|generation| index_copy::open(&dir, self.keys.hasher(), generation))
-        {
-            return Ok(copy);
-        }
-        let index = self.read_index()?;
-        // A cache that cannot be written costs memory, nothing else.
-        Ok(index_copy::write(&dir, self.keys.hasher(), &index).ok().flatten().unwrap_or(index))
-    }
-
-    /// A reader of chunks over the current index.
-    pub fn chunk_reader(&self) -> Result<ChunkReader> {
-        Ok(ChunkReader::new(self.backend.clone(), self.keys.clone(), self.read_index()?))
-    }
-}
-
-struct Counted<'a> {
-    inner: &'a mut dyn std::io::Write,
-    count: &'a mut u64,
-}
-
-impl std::io::Write for Counted<'_> {
-    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-        let n = self.inner.write(buf)?;
-        *self.count += n as u64;
-        Ok(n)
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.inner.flush()
     }
 }
 

@@ -1,8 +1,13 @@
-//! Collects sealed chunks into packs and writes those, one at a time, behind the callers' backs.
+//! Collects sealed chunks into packs and writes those behind the callers' backs.
 //!
-//! At most two packs of a kind are in memory: the one being filled and the one being written.
+//! ```text
+//! callers --blocks--> pack thread (names packs, writes) --whole packs--> sync thread (makes them durable)
+//! ```
+//!
+//! A pack is never in memory as a whole: what is filled goes to the storage in blocks.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -10,17 +15,25 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
 use super::{Session, pack_key};
-use crate::crypto::pack_id;
+use crate::crypto::PackHasher;
 use crate::error::{Result, VykarError};
+use crate::format::RepoConfig;
 use crate::format::pack::{HEADER, MAX_BLOBS, MAX_TREE_PACK};
-use crate::format::{PendingPack, RepoConfig};
-use crate::id::{ChunkId, PackId};
-use crate::storage::{Backend, PutMode};
+use crate::format::pending::{self, PendingChunk};
+use crate::id::PackId;
+use crate::stage::{Stage, Stages};
+use crate::storage::{Backend, Upload};
 
 /// A pack closes at this age, so that a slow backup's journal stays fresh.
 const MAX_AGE: Duration = Duration::from_secs(300);
 /// The journal is written each time this many data packs are durable.
 const JOURNAL_EVERY: usize = 8;
+/// Bytes that are collected before they are handed on.
+const BLOCK: usize = 1 << 20;
+/// Blocks that may wait for the pack thread, and as many empty ones for the next chunks.
+const QUEUE: usize = 4;
+/// Whole packs that may wait for the disk.
+const SYNC_QUEUE: usize = 2;
 
 /// What a pack holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,13 +44,32 @@ pub enum PackKind {
     Tree,
 }
 
+/// Where a chunk's object is in the packs of this backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Number of the pack, counted as they are begun.
+    pub pack: u32,
+    /// Offset in bytes.
+    pub offset: u32,
+}
+
 /// A pack that is durable.
 #[derive(Debug, Clone)]
 pub struct WrittenPack {
+    /// As in [`Place`].
+    pub number: u32,
+    /// Its name.
+    pub id: PackId,
     /// Its length in bytes.
     pub size: u64,
-    /// Its id and chunks.
-    pub pending: PendingPack,
+    /// Its chunks, by the numbers they were added with.
+    pub chunks: Vec<u32>,
+}
+
+/// Tells about chunks by the numbers that they were added with.
+pub trait PackedChunks: Send + Sync {
+    /// Id, stored size and offset of a chunk that has been placed.
+    fn pending(&self, chunk: u32) -> PendingChunk;
 }
 
 /// Target size of a data pack: grows with the repository, `clamp(min * sqrt(packs / 50), min, max)`.
@@ -47,61 +79,77 @@ pub fn data_pack_target(config: &RepoConfig, data_packs: usize) -> usize {
     target.max(min).min(max) as usize
 }
 
+/// A pack being filled.
 struct Building {
-    buf: Vec<u8>,
-    chunks: Vec<(ChunkId, u32, u64)>,
+    number: u32,
+    /// The end of it, not yet handed on.
+    block: Vec<u8>,
+    /// All of it, in bytes.
+    len: usize,
+    chunks: Vec<u32>,
     opened: Instant,
 }
 
-struct Closed {
-    kind: PackKind,
-    buf: Vec<u8>,
-    chunks: Vec<(ChunkId, u32, u64)>,
-}
-
 impl Building {
-    /// In a buffer that an earlier pack has left.
-    fn new(mut buf: Vec<u8>) -> Self {
-        buf.clear();
-        buf.extend_from_slice(HEADER);
-        Building { buf, chunks: Vec::new(), opened: Instant::now() }
+    fn new() -> Self {
+        Building { number: 0, block: Vec::new(), len: 0, chunks: Vec::new(), opened: Instant::now() }
     }
 }
 
-/// Fills and writes packs. Shared by the threads that seal chunks.
+/// What callers send to the pack thread.
+enum Message {
+    /// The next bytes of the pack being filled.
+    Block(PackKind, Vec<u8>),
+    /// Its end: number and chunks.
+    Close(PackKind, u32, Vec<u32>),
+}
+
+/// Fills packs. Shared by the threads that seal chunks.
 pub struct PackWriter {
     target: usize,
     max: usize,
+    begun: AtomicU32,
     data: Mutex<Building>,
     tree: Mutex<Building>,
-    queue: Sender<Closed>,
-    /// Buffers of packs that are written, to be filled again.
+    queue: Sender<Message>,
+    /// Blocks that are written, to be filled again.
     spare: Receiver<Vec<u8>>,
-    failure: Arc<Mutex<Option<VykarError>>>,
+    failure: Failure,
 }
 
-/// The thread that writes closed packs.
+/// The error that ended the writing; taken by whoever notices first.
+type Failure = Arc<Mutex<Option<VykarError>>>;
+
+/// The threads that write packs.
 pub struct PackUploader {
     thread: JoinHandle<Vec<WrittenPack>>,
-    failure: Arc<Mutex<Option<VykarError>>>,
+    failure: Failure,
+}
+
+/// What the threads that write packs need.
+pub struct PackOutput {
+    /// Where packs go.
+    pub backend: Arc<dyn Backend>,
+    /// Keeps the journal.
+    pub session: Arc<Session>,
+    /// For the journal.
+    pub chunks: Arc<dyn PackedChunks>,
+    /// Counts their time.
+    pub stages: Arc<Stages>,
 }
 
 impl PackWriter {
-    /// Starts the writing thread. `data_packs` is how many data packs the repository has.
-    pub fn start(
-        backend: Arc<dyn Backend>,
-        config: &RepoConfig,
-        data_packs: usize,
-        session: Arc<Session>,
-    ) -> Result<(Self, PackUploader)> {
-        let failure = Arc::new(Mutex::new(None));
-        let (queue, closed) = bounded(0);
-        let (used, spare) = bounded(1);
+    /// Starts the writing threads. `data_packs` is how many data packs the repository has.
+    pub fn start(output: PackOutput, config: &RepoConfig, data_packs: usize) -> Result<(Self, PackUploader)> {
+        let failure = Failure::default();
+        let (queue, messages) = bounded(QUEUE);
+        let (used, spare) = bounded(QUEUE);
         let writer = PackWriter {
             target: data_pack_target(config, data_packs),
             max: config.max_pack_size as usize,
-            data: Mutex::new(Building::new(Vec::new())),
-            tree: Mutex::new(Building::new(Vec::new())),
+            begun: AtomicU32::new(0),
+            data: Mutex::new(Building::new()),
+            tree: Mutex::new(Building::new()),
             queue,
             spare,
             failure: failure.clone(),
@@ -109,51 +157,78 @@ impl PackWriter {
         let failed = failure.clone();
         let thread = std::thread::Builder::new()
             .name("vykar-packs".into())
-            .spawn(move || upload(&*backend, &session, (&closed, &used), &failed))
+            .spawn(move || output.run(&messages, &used, &failed))
             .map_err(|e| VykarError::path("pack thread", e))?;
         Ok((writer, PackUploader { thread, failure }))
     }
 
-    /// Adds a sealed chunk. Blocks while the pack before the last is being written.
-    pub fn add(&self, kind: PackKind, id: ChunkId, object: &[u8]) -> Result<()> {
+    /// Adds the sealed object of a chunk, which may be taken out of its buffer. `placed` hears where it is before
+    /// anybody else does. Blocks while the storage is slower than the callers.
+    pub fn add(
+        &self,
+        kind: PackKind,
+        chunk: u32,
+        object: &mut Vec<u8>,
+        placed: impl FnOnce(Place),
+    ) -> Result<()> {
         let (building, target, max) = match kind {
             PackKind::Data => (&self.data, self.target, self.max),
             PackKind::Tree => (&self.tree, MAX_TREE_PACK, MAX_TREE_PACK),
         };
         let mut building = building.lock();
-        if building.buf.len() + object.len() + 4 > max && !building.chunks.is_empty() {
+        if building.len + object.len() + 4 > max && !building.chunks.is_empty() {
             self.close(kind, &mut building)?;
         }
         if building.chunks.is_empty() {
             building.opened = Instant::now();
+            building.number = self.begun.fetch_add(1, Ordering::Relaxed);
+            building.block.extend_from_slice(HEADER);
+            building.len = HEADER.len();
         }
-        // A sealed chunk is at most 16 MiB and some bytes.
-        building.buf.extend_from_slice(&(object.len() as u32).to_le_bytes());
-        let offset = building.buf.len() as u64;
-        building.buf.extend_from_slice(object);
-        building.chunks.push((id, object.len() as u32, offset));
+        // A sealed chunk is at most 16 MiB and some bytes, a pack at most 512 MiB and a chunk.
+        building.block.extend_from_slice(&(object.len() as u32).to_le_bytes());
+        let place = Place { pack: building.number, offset: (building.len + 4) as u32 };
+        building.len += 4 + object.len();
+        building.chunks.push(chunk);
+        placed(place);
+        if object.len() >= BLOCK / 2 {
+            // Copying it would take longer than handing it on.
+            self.send_block(kind, &mut building.block)?;
+            self.send_block(kind, object)?;
+        } else {
+            building.block.extend_from_slice(object);
+            if building.block.len() >= BLOCK {
+                self.send_block(kind, &mut building.block)?;
+            }
+        }
         let old = building.opened.elapsed() >= MAX_AGE;
-        if building.buf.len() >= target || building.chunks.len() >= MAX_BLOBS || old {
+        if building.len >= target || building.chunks.len() >= MAX_BLOBS || old {
             self.close(kind, &mut building)?;
         }
         Ok(())
+    }
+
+    fn send_block(&self, kind: PackKind, block: &mut Vec<u8>) -> Result<()> {
+        let mut empty = self.spare.try_recv().unwrap_or_default();
+        empty.clear();
+        self.send(Message::Block(kind, std::mem::replace(block, empty)))
+    }
+
+    fn send(&self, message: Message) -> Result<()> {
+        // The receiver goes away only after a failure.
+        self.queue.send(message).map_err(|_| self.failure.lock().take().unwrap_or(VykarError::Interrupted))
     }
 
     fn close(&self, kind: PackKind, building: &mut Building) -> Result<()> {
         if building.chunks.is_empty() {
             return Ok(());
         }
-        let spare = match kind {
-            PackKind::Data => self.spare.try_recv().unwrap_or_default(),
-            PackKind::Tree => Vec::new(),
-        };
-        let Building { buf, chunks, .. } = std::mem::replace(building, Building::new(spare));
-        // The receiver goes away only after a failure.
-        self.queue.send(Closed { kind, buf, chunks }).map_err(|_| self.take_failure())
-    }
-
-    fn take_failure(&self) -> VykarError {
-        self.failure.lock().take().unwrap_or(VykarError::Interrupted)
+        if !building.block.is_empty() {
+            self.send_block(kind, &mut building.block)?;
+        }
+        let chunks = std::mem::take(&mut building.chunks);
+        building.len = 0;
+        self.send(Message::Close(kind, building.number, chunks))
     }
 
     /// Writes what is left and ends the queue.
@@ -164,7 +239,8 @@ impl PackWriter {
 }
 
 impl PackUploader {
-    /// Waits until every pack is durable. The [`PackWriter`] must be gone.
+    /// Waits until every pack is durable, and gives them in the order they were begun. The [`PackWriter`] must be
+    /// gone.
     pub fn finish(self) -> Result<Vec<WrittenPack>> {
         let written = self.thread.join().map_err(|_| VykarError::Usage("the pack thread panicked".into()))?;
         match self.failure.lock().take() {
@@ -174,36 +250,115 @@ impl PackUploader {
     }
 }
 
-fn upload(
-    backend: &dyn Backend,
-    session: &Session,
-    (closed, used): (&Receiver<Closed>, &Sender<Vec<u8>>),
-    failure: &Mutex<Option<VykarError>>,
-) -> Vec<WrittenPack> {
-    let mut written: Vec<WrittenPack> = Vec::new();
-    let mut data_packs = 0;
-    for pack in closed {
-        let id: PackId = pack_id(&pack.buf);
-        let size = pack.buf.len() as u64;
-        let mut result = backend.put(&pack_key(&id), &pack.buf, PutMode::Replace).map_err(VykarError::from);
-        if pack.kind == PackKind::Data {
-            // Two buffers go round; a third is freed.
-            let _ = used.try_send(pack.buf);
-        }
-        written.push(WrittenPack { size, pending: PendingPack { pack: id, chunks: pack.chunks } });
-        if result.is_ok() && pack.kind == PackKind::Data {
-            data_packs += 1;
-            if data_packs % JOURNAL_EVERY == 0 {
-                let pending: Vec<_> = written.iter().map(|w| w.pending.clone()).collect();
-                result = session.write_journal(&pending);
+/// A pack being written.
+struct Writing<'b> {
+    upload: Box<dyn Upload + 'b>,
+    hasher: PackHasher,
+    size: u64,
+}
+
+/// A pack that has only to be made durable.
+struct Whole<'b> {
+    upload: Box<dyn Upload + 'b>,
+    kind: PackKind,
+    pack: WrittenPack,
+}
+
+impl PackOutput {
+    /// The pack thread: starts the sync thread, and ends after it.
+    fn run(
+        &self,
+        messages: &Receiver<Message>,
+        used: &Sender<Vec<u8>>,
+        failure: &Failure,
+    ) -> Vec<WrittenPack> {
+        std::thread::scope(|scope| {
+            let (whole, to_sync) = bounded(SYNC_QUEUE);
+            let sync = move || self.sync(to_sync, failure);
+            let thread = std::thread::Builder::new().name("vykar-sync".into()).spawn_scoped(scope, sync);
+            let result = match thread.as_ref().map_err(std::io::Error::kind) {
+                Ok(_) => self.write(messages, used, &whole),
+                Err(kind) => Err(VykarError::path("sync thread", std::io::Error::from(kind))),
+            };
+            drop(whole);
+            if let Err(error) = result {
+                failure.lock().get_or_insert(error);
+            }
+            let written = thread.map(std::thread::ScopedJoinHandle::join);
+            let mut written = written.ok().and_then(std::thread::Result::ok).unwrap_or_default();
+            written.sort_unstable_by_key(|pack| pack.number);
+            written
+        })
+    }
+
+    fn write<'b>(
+        &'b self,
+        messages: &Receiver<Message>,
+        used: &Sender<Vec<u8>>,
+        whole: &Sender<Whole<'b>>,
+    ) -> Result<()> {
+        let mut open: [Option<Writing<'b>>; 2] = [None, None];
+        for message in messages {
+            match message {
+                Message::Block(kind, block) => {
+                    let began = Instant::now();
+                    let writing = match &mut open[kind as usize] {
+                        Some(writing) => writing,
+                        none => none.insert(Writing {
+                            upload: self.backend.upload()?,
+                            hasher: PackHasher::default(),
+                            size: 0,
+                        }),
+                    };
+                    writing.hasher.update(&block);
+                    writing.upload.write(&block)?;
+                    writing.size += block.len() as u64;
+                    self.stages.add(Stage::Write, began.elapsed());
+                    // As many go round as are needed; others are freed.
+                    let _ = used.try_send(block);
+                }
+                Message::Close(kind, number, chunks) => {
+                    let Some(Writing { upload, hasher, size }) = open[kind as usize].take() else { continue };
+                    let pack = WrittenPack { number, id: hasher.finish(), size, chunks };
+                    if whole.send(Whole { upload, kind, pack }).is_err() {
+                        // The sync thread has said why.
+                        return Ok(());
+                    }
+                }
             }
         }
-        if let Err(error) = result {
-            *failure.lock() = Some(error);
-            break;
-        }
+        Ok(())
     }
-    written
+
+    /// The sync thread.
+    fn sync(&self, packs: Receiver<Whole<'_>>, failure: &Failure) -> Vec<WrittenPack> {
+        let mut written: Vec<WrittenPack> = Vec::new();
+        let mut data_packs = 0;
+        for Whole { upload, kind, pack } in packs {
+            let key = pack_key(&pack.id);
+            let mut result = self.stages.time(Stage::Sync, || upload.finish(&key)).map_err(VykarError::from);
+            written.push(pack);
+            if result.is_ok() && kind == PackKind::Data {
+                data_packs += 1;
+                if data_packs % JOURNAL_EVERY == 0 {
+                    result = self.journal(&written);
+                }
+            }
+            if let Err(error) = result {
+                failure.lock().get_or_insert(error);
+                break;
+            }
+        }
+        written
+    }
+
+    fn journal(&self, written: &[WrittenPack]) -> Result<()> {
+        let packs = written.iter().map(|pack| {
+            let chunks = pack.chunks.iter().map(|chunk| self.chunks.pending(*chunk));
+            (pack.id, pack.chunks.len() as u32, chunks)
+        });
+        self.session.write_journal(|out| pending::encode_to(out, packs))
+    }
 }
 
 #[cfg(test)]

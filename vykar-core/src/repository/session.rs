@@ -1,6 +1,7 @@
 //! A backup's session: a marker that tells maintenance to wait, refreshed by a heartbeat, and a
 //! journal of the packs that no index names yet.
 
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -9,11 +10,12 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::{Keys, Repository, now_rfc3339};
-use crate::codec::{Compression, Compressor};
+use crate::codec::Compression;
+use crate::codec::compress::compress_stream;
 use crate::crypto::random;
-use crate::error::{CodecError, Result, VykarError};
-use crate::format::envelope::{ObjectKind, PENDING_CONTEXT};
-use crate::format::{PendingPack, SessionMarker};
+use crate::error::{Result, VykarError};
+use crate::format::SessionMarker;
+use crate::format::envelope::{ObjectKind, PENDING_CONTEXT, seal_into};
 use crate::id::SessionId;
 use crate::platform::{ProcessIdentity, process::boot_nanos};
 use crate::storage::{Backend, PutMode};
@@ -76,14 +78,13 @@ impl Session {
         Ok(!self.shared.lost.load(Ordering::Acquire) && self.backend.exists(&self.marker_key())?)
     }
 
-    /// Writes the journal of all packs written so far.
-    pub fn write_journal(&self, packs: &[PendingPack]) -> Result<()> {
-        let failed = |e: CodecError| VykarError::Encode { what: "journal", reason: e.to_string() };
-        let plain = crate::format::wire::encode("journal", &packs)?;
-        let mut payload = Vec::new();
-        let mut compressor = Compressor::new(Compression::Zstd(1)).map_err(failed)?;
-        compressor.compress(&plain, &mut payload).map_err(failed)?;
-        let object = self.keys.seal(ObjectKind::PendingIndex, PENDING_CONTEXT, &payload)?;
+    /// Writes the journal of all packs written so far, whose plaintext `encode` writes.
+    pub fn write_journal(&self, encode: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+        let mut object = Vec::new();
+        seal_into(self.keys.engine(), ObjectKind::PendingIndex, PENDING_CONTEXT, &mut object, |out| {
+            compress_stream(Compression::Zstd(1), out, encode)
+                .map_err(|e| VykarError::Encode { what: "journal", reason: e.to_string() })
+        })?;
         Ok(self.backend.put(&self.journal_key(), &object, PutMode::Replace)?)
     }
 

@@ -87,7 +87,11 @@ impl<'a> Fetcher<'a> {
     pub fn chunk(&mut self, at: usize, want: Piece) -> Result<&[u8]> {
         let memo = match self.memo.take() {
             Some(memo) if memo.0 == want.slot => memo,
-            _ => (want.slot, self.decode(at, want)?),
+            other => {
+                let mut data = other.map_or_else(Vec::new, |memo| memo.1);
+                self.decode(at, want, &mut data)?;
+                (want.slot, data)
+            }
         };
         let data = &self.memo.insert(memo).1;
         if data.len() as u64 != u64::from(want.size) {
@@ -98,7 +102,7 @@ impl<'a> Fetcher<'a> {
         Ok(data)
     }
 
-    fn decode(&mut self, at: usize, want: Piece) -> Result<Vec<u8>> {
+    fn decode(&mut self, at: usize, want: Piece, out: &mut Vec<u8>) -> Result<()> {
         let entry = self.source.table.entry(want.slot as usize);
         if u64::from(entry.stored_size) > MAX_STORED {
             let reason = format!("stored as {} bytes, more than any chunk", entry.stored_size);
@@ -113,11 +117,12 @@ impl<'a> Fetcher<'a> {
         if let (Buffer::Read, Some(run)) = (&self.state, self.runs.get(self.current)) {
             let start = (entry.offset - run.offset) as usize;
             let object = &mut self.bytes[start..start + entry.stored_size as usize];
-            if let Ok(data) = self.source.repository.keys().open_chunk(&entry.id, object) {
-                return Ok(data);
+            if self.source.repository.keys().open_chunk_into(&entry.id, object, out).is_ok() {
+                return Ok(());
             }
         }
-        self.source.alone(&entry)
+        *out = self.source.alone(&entry)?;
+        Ok(())
     }
 
     /// A pack that ends early, or is gone, may still have some of a run's chunks: those are then
@@ -125,11 +130,9 @@ impl<'a> Fetcher<'a> {
     fn read(&mut self) -> Buffer {
         let Some(run) = self.runs.get(self.current) else { return Buffer::Unreadable };
         let Ok(len) = usize::try_from(run.len) else { return Buffer::Unreadable };
-        match self.source.repository.backend().get_range(&pack_key(&run.pack), run.offset, len) {
-            Ok(bytes) => {
-                self.bytes = bytes;
-                Buffer::Read
-            }
+        let key = pack_key(&run.pack);
+        match self.source.repository.backend().get_range_into(&key, run.offset, len, &mut self.bytes) {
+            Ok(()) => Buffer::Read,
             Err(_) => Buffer::Unreadable,
         }
     }

@@ -2,20 +2,26 @@
 //!
 //! A write goes to `.tmp-<random>` beside its final place, is synced, renamed (or hard-linked, when
 //! it must be exclusive) and made durable by syncing the directory. A failed sync is never retried
-//! on the same file: the kernel may have dropped the dirty pages.
+//! on the same file: the kernel may have dropped the dirty pages. An upload's temporary file is in `packs/`, since
+//! its place is not known before its end.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::num::NonZeroU64;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{Backend, ObjectInfo, PutMode, check_key};
+use rustix::fs::Advice;
+
+use super::{Backend, ObjectInfo, PutMode, Upload, check_key};
 use crate::crypto::random;
 use crate::error::StorageError;
 use crate::id::SessionId;
 
 /// Name prefix of unfinished writes.
 pub const TEMPORARY_PREFIX: &str = ".tmp-";
+/// An upload begins to go to the disk each time it has so many more bytes.
+const FLUSH_EVERY: u64 = 8 << 20;
 
 /// Objects as files below one directory.
 #[derive(Debug)]
@@ -68,41 +74,37 @@ impl LocalBackend {
         }
     }
 
-    fn write(&self, path: &Path, data: &[u8], mode: PutMode) -> io::Result<()> {
-        let parent = path.parent().unwrap_or(&self.root);
+    /// A fresh file in a folder of the repository, which is made when it is missing.
+    fn temporary(&self, parent: &Path) -> io::Result<Temporary> {
         let name = random::<16>().map_err(io::Error::other)?;
-        let temporary = parent.join(format!("{TEMPORARY_PREFIX}{}", SessionId(name)));
-        let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
-        let mut file = match create() {
+        let path = parent.join(format!("{TEMPORARY_PREFIX}{}", SessionId(name)));
+        let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let file = match create() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 self.make_parents(parent)?;
                 create()?
             }
             other => other?,
         };
-        let written = file.write_all(data).and_then(|()| file.sync_all()).and_then(|()| match mode {
-            PutMode::Replace => fs::rename(&temporary, path),
-            PutMode::Exclusive => {
-                rustix::fs::renameat_with(
-                    rustix::fs::CWD,
-                    &temporary,
-                    rustix::fs::CWD,
-                    path,
-                    rustix::fs::RenameFlags::NOREPLACE,
-                )
-                .or_else(|e| match e {
-                    // File systems without RENAME_NOREPLACE: a hard link is exclusive as well.
-                    rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS => {
-                        rustix::fs::link(&temporary, path).and_then(|()| rustix::fs::unlink(&temporary))
-                    }
-                    e => Err(e),
-                })
-                .map_err(io::Error::from)
+        Ok(Temporary { path: Some(path), file })
+    }
+
+    fn write(&self, path: &Path, data: &[u8], mode: PutMode) -> io::Result<()> {
+        let mut temporary = self.temporary(path.parent().unwrap_or(&self.root))?;
+        temporary.file.write_all(data)?;
+        self.publish(temporary, path, mode)
+    }
+
+    /// Makes a complete file durable and gives it its name.
+    fn publish(&self, temporary: Temporary, path: &Path, mode: PutMode) -> io::Result<()> {
+        temporary.file.sync_all()?;
+        let parent = path.parent().unwrap_or(&self.root);
+        match temporary.rename(path, mode) {
+            Err((e, temporary)) if e.kind() == io::ErrorKind::NotFound => {
+                self.make_parents(parent)?;
+                temporary.rename(path, mode).map_err(|(e, _)| e)?;
             }
-        });
-        if let Err(e) = written {
-            let _ = fs::remove_file(&temporary);
-            return Err(e);
+            other => other.map_err(|(e, _)| e)?,
         }
         sync_dir(parent)
     }
@@ -130,6 +132,87 @@ impl LocalBackend {
                 found.push(ObjectInfo { key, size: metadata.len() });
             }
         }
+        Ok(())
+    }
+}
+
+/// A file that has no key yet, removed when it is dropped before it gets one.
+struct Temporary {
+    /// `None` once it is renamed.
+    path: Option<PathBuf>,
+    file: File,
+}
+
+impl Temporary {
+    fn rename(mut self, to: &Path, mode: PutMode) -> Result<(), (io::Error, Self)> {
+        let Some(from) = self.path.take() else { return Ok(()) };
+        let renamed = match mode {
+            PutMode::Replace => fs::rename(&from, to),
+            PutMode::Exclusive => rename_exclusively(&from, to),
+        };
+        renamed.map_err(|e| {
+            self.path = Some(from);
+            (e, self)
+        })
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn rename_exclusively(from: &Path, to: &Path) -> io::Result<()> {
+    let flags = rustix::fs::RenameFlags::NOREPLACE;
+    match rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, flags) {
+        // File systems without RENAME_NOREPLACE: a hard link is exclusive as well.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+            fs::hard_link(from, to).and_then(|()| fs::remove_file(from))
+        }
+        other => Ok(other?),
+    }
+}
+
+/// An object being written to a temporary file.
+struct LocalUpload<'b> {
+    backend: &'b LocalBackend,
+    temporary: Temporary,
+    written: u64,
+    /// Up to here the system was told to write.
+    flushed: u64,
+}
+
+impl LocalUpload<'_> {
+    /// Starts writing what is not on the disk yet, so that syncing takes less time, and drops what is from the
+    /// page cache: a backup must not push out what people work with.
+    fn flush(&mut self) {
+        let len = NonZeroU64::new(self.written - self.flushed);
+        // Only advice: nothing depends on it.
+        let _ = rustix::fs::fadvise(&self.temporary.file, self.flushed, len, Advice::DontNeed);
+        self.flushed = self.written;
+    }
+}
+
+impl Upload for LocalUpload<'_> {
+    fn write(&mut self, data: &[u8]) -> Result<(), StorageError> {
+        self.temporary.file.write_all(data).map_err(|e| failed("write", "packs/", e))?;
+        self.written += data.len() as u64;
+        if self.written - self.flushed >= FLUSH_EVERY {
+            self.flush();
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, key: &str) -> Result<(), StorageError> {
+        let path = self.backend.path(key)?;
+        let LocalUpload { backend, temporary, .. } = *self;
+        // Still open when it has its name.
+        let file = temporary.file.try_clone().map_err(|e| failed("write", key, e))?;
+        backend.publish(temporary, &path, PutMode::Replace).map_err(|e| failed("write", key, e))?;
+        let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
         Ok(())
     }
 }
@@ -217,6 +300,11 @@ impl Backend for LocalBackend {
 
     fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {
         self.write(&self.path(key)?, data, mode).map_err(|e| failed("write", key, e))
+    }
+
+    fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError> {
+        let temporary = self.temporary(&self.root.join("packs")).map_err(|e| failed("write", "packs/", e))?;
+        Ok(Box::new(LocalUpload { backend: self, temporary, written: 0, flushed: 0 }))
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::{Backend, ObjectInfo, PutMode, check_key};
+use super::{Backend, Buffered, ObjectInfo, PutMode, Upload, check_key};
 use crate::error::StorageError;
 
 /// Objects in a map; clones share it.
@@ -65,6 +65,10 @@ impl Backend for MemoryBackend {
         }
         objects.insert(key.to_owned(), data.to_vec());
         Ok(())
+    }
+
+    fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError> {
+        Ok(Box::new(Buffered::new(self)))
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {

@@ -71,6 +71,9 @@ pub trait Backend: Send + Sync {
     /// fails, the key is as it was, or holds the whole object.
     fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError>;
 
+    /// Begins an object that is written piece by piece.
+    fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError>;
+
     /// All objects whose key begins with `prefix`, a directory ending in `/` or empty for all, in no
     /// order. Unfinished writes are left out. An absent directory is empty.
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError>;
@@ -93,6 +96,41 @@ pub trait Backend: Send + Sync {
             Err(StorageError::NotFound { .. }) => Ok(false),
             Err(e) => Err(e),
         }
+    }
+}
+
+/// An object whose key is known when it is complete, as a pack's is, which is named by its content. Dropped
+/// before it is finished, it leaves nothing.
+pub trait Upload: Send {
+    /// Appends bytes.
+    fn write(&mut self, data: &[u8]) -> Result<(), StorageError>;
+
+    /// Puts the object under its key, replacing what is there; durable and visible in full when this returns, as
+    /// after [`Backend::put`].
+    fn finish(self: Box<Self>, key: &str) -> Result<(), StorageError>;
+}
+
+/// An [`Upload`] that keeps everything in memory and puts it whole.
+pub struct Buffered<'b> {
+    backend: &'b dyn Backend,
+    data: Vec<u8>,
+}
+
+impl<'b> Buffered<'b> {
+    /// Empty.
+    pub fn new(backend: &'b dyn Backend) -> Self {
+        Buffered { backend, data: Vec::new() }
+    }
+}
+
+impl Upload for Buffered<'_> {
+    fn write(&mut self, data: &[u8]) -> Result<(), StorageError> {
+        self.data.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, key: &str) -> Result<(), StorageError> {
+        self.backend.put(key, &self.data, PutMode::Replace)
     }
 }
 
@@ -139,6 +177,17 @@ mod tests {
         let mut all = b.list("").unwrap();
         all.sort_by(|a, b| a.key.cmp(&b.key));
         assert_eq!(all, [info("config", 5), info("packs/ab/abcd", 0)]);
+        b.delete("packs/ab/abcd").unwrap();
+        for pieces in [&[b"one".as_slice(), b"", b"two"][..], &[], &[&[7; 10_000_000]]] {
+            let mut upload = b.upload().unwrap();
+            pieces.iter().for_each(|piece| upload.write(piece).unwrap());
+            assert_eq!(b.list("packs/").unwrap().len(), usize::from(b.exists("packs/cd/cdef").unwrap()));
+            upload.finish("packs/cd/cdef").unwrap();
+            assert_eq!(b.get("packs/cd/cdef", 1 << 30).unwrap(), pieces.concat());
+        }
+        assert!(matches!(b.upload().unwrap().finish("../a"), Err(StorageError::InvalidKey { .. })));
+        b.upload().unwrap().write(b"never finished").unwrap();
+        assert_eq!(b.list("packs/").unwrap().len(), 1);
         assert!(b.holds_other_than(&["config"]).unwrap());
         assert!(b.exists("config").unwrap() && !b.exists("nope").unwrap());
         b.delete("config").unwrap();

@@ -4,11 +4,11 @@
 //! waited for afterwards, and what went over the line by any moment is never more than the limit allows, plus
 //! [`BURST`]. All threads share one budget in each direction.
 //!
-//! Ranges are read in slices, each after its own wait. Whole objects are read and written by the backend in one
-//! go, so one that is large waits long and then passes at the speed of the line: the limit holds in the mean of
-//! a few objects. Whole objects of at most [`SMALL`] bytes (locks, session markers, snapshots) are counted and
-//! do not wait, so that no heartbeat comes late; the next large transfer waits for them. Listings and requests
-//! without content are not counted.
+//! Uploads and long ranges, that is packs, pass in slices, each after its own wait. Whole objects are read and
+//! written by the backend in one go, so a large one (the index) waits long and then passes at the speed of the
+//! line. Whole objects of at most [`SMALL`] bytes (locks, session markers, snapshots) are counted and do not wait,
+//! so that no heartbeat comes late; the next transfer waits for them. Listings and requests without content are
+//! not counted.
 
 use std::num::NonZeroU64;
 use std::path::Path;
@@ -18,15 +18,16 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{Backend, ObjectInfo, PutMode};
+use super::{Backend, ObjectInfo, PutMode, Upload};
 use crate::error::StorageError;
 
 /// How much may pass without waiting after a pause: what the limit allows in this time.
 pub const BURST: Duration = Duration::from_millis(250);
 /// Largest whole object that does not wait, in bytes.
 pub const SMALL: u64 = 64 << 10;
-/// Bytes of one slice of a range: what passes in [`BURST`], within these bounds.
-const SLICE: (u64, u64) = (16 << 10, 1 << 20);
+/// Bytes of one slice: what passes in [`BURST`], within these bounds. What fits in the smallest is never cut, and
+/// so from one state of an object that somebody may replace (the head of the index).
+const SLICE: (u64, u64) = (256 << 10, 1 << 20);
 /// How long a request to stop waiting may go unnoticed.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -91,7 +92,7 @@ impl Bucket {
         spent_until.saturating_sub(now.saturating_add(BURST))
     }
 
-    /// Bytes that are read at once of a long range.
+    /// Bytes that are moved at once of something long.
     fn slice(&self) -> usize {
         let burst = u128::from(self.rate.get()) * BURST.as_millis() / 1000;
         u64::try_from(burst).unwrap_or(u64::MAX).clamp(SLICE.0, SLICE.1) as usize
@@ -205,6 +206,14 @@ impl Backend for ThrottledBackend {
         self.inner.put(key, data, mode)
     }
 
+    fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError> {
+        let inner = self.inner.upload()?;
+        Ok(match &self.upload {
+            None => inner,
+            Some(bucket) => Box::new(ThrottledUpload { inner, throttle: self, bucket }),
+        })
+    }
+
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
         self.inner.list(prefix)
     }
@@ -223,6 +232,27 @@ impl Backend for ThrottledBackend {
 
     fn exists(&self, key: &str) -> Result<bool, StorageError> {
         self.inner.exists(key)
+    }
+}
+
+/// An upload whose bytes wait.
+struct ThrottledUpload<'b> {
+    inner: Box<dyn Upload + 'b>,
+    throttle: &'b ThrottledBackend,
+    bucket: &'b Bucket,
+}
+
+impl Upload for ThrottledUpload<'_> {
+    fn write(&mut self, data: &[u8]) -> Result<(), StorageError> {
+        for slice in data.chunks(self.bucket.slice()) {
+            self.throttle.wait(self.bucket, slice.len() as u64);
+            self.inner.write(slice)?;
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, key: &str) -> Result<(), StorageError> {
+        self.inner.finish(key)
     }
 }
 
@@ -263,6 +293,19 @@ pub(super) mod tests {
         }
     }
 
+    /// Notes each piece.
+    struct LineUpload<'l>(&'l Line, Box<dyn Upload + 'l>);
+
+    impl Upload for LineUpload<'_> {
+        fn write(&mut self, data: &[u8]) -> Result<(), StorageError> {
+            self.0.moved(data.len());
+            self.1.write(data)
+        }
+        fn finish(self: Box<Self>, key: &str) -> Result<(), StorageError> {
+            self.1.finish(key)
+        }
+    }
+
     impl Backend for Line {
         fn url(&self) -> &str {
             "line"
@@ -282,6 +325,9 @@ pub(super) mod tests {
         fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {
             self.moved(data.len());
             self.inner.put(key, data, mode)
+        }
+        fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError> {
+            Ok(Box::new(LineUpload(self, self.inner.upload()?)))
         }
         fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
             self.inner.list(prefix)
@@ -345,6 +391,24 @@ pub(super) mod tests {
         let error = backend.get_range("packs/p", MIB, 5 << 20).unwrap_err();
         assert!(matches!(error, StorageError::Short { end, .. } if end == 6 * MIB), "{error}");
         assert_eq!(clock.now(), Duration::from_secs(4) - BURST, "nobody waits for what is not there");
+    }
+
+    #[test]
+    fn uploads_pass_in_slices() {
+        let (backend, clock, moves) = line(MemoryBackend::new());
+        let mut upload = backend.upload().unwrap();
+        upload.write(&vec![1; 3 << 20]).unwrap();
+        upload.write(&vec![2; 1 << 20]).unwrap();
+        assert_paced(&moves);
+        assert!(moves.lock().len() >= 16, "{} slices", moves.lock().len());
+        assert_eq!(clock.now(), Duration::from_secs(4) - BURST);
+        upload.finish("packs/p").unwrap();
+        let data = backend.inner.get("packs/p", u64::MAX).unwrap();
+        assert!(
+            data.len() == 4 << 20
+                && data[..3 << 20].iter().all(|b| *b == 1)
+                && data[3 << 20..].iter().all(|b| *b == 2)
+        );
     }
 
     #[test]

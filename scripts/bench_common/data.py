@@ -5,12 +5,10 @@ import os
 import pathlib
 import shutil
 
-from bench_mount.system import Failure, run, say
+from bench_common.processes import Failure, run, say
 
 SOURCE_PACKAGE = "linux-source-6.1"
 TARBALL = pathlib.Path(f"/usr/src/{SOURCE_PACKAGE}.tar.xz")
-PATTERN = "zstd_decompress_stream"
-"""What `grep -rl` looks for: it is in a handful of files, of the small tree too."""
 SMALL_PARTS = ("fs", "lib", "scripts", "crypto")
 """The folders of the source tree that make the small one."""
 
@@ -38,16 +36,12 @@ class Sizes:
     """Bytes of the compressible file."""
     random: int
     """Bytes of the random file."""
-    snapshots: int
-    """In the repository that has many."""
-    files: int
-    """In the snapshot that has many."""
     parts: tuple
     """Folders of the source tree; none for all of it."""
 
 
-FULL = Sizes("full", 1_570_000_000, 629_000_000, 1000, 1_000_000, ())
-SMALL = Sizes("small", 100_000_000, 40_000_000, 30, 20_000, SMALL_PARTS)
+FULL = Sizes("full", 1_570_000_000, 629_000_000, ())
+SMALL = Sizes("small", 100_000_000, 40_000_000, SMALL_PARTS)
 
 
 def install(packages, allowed):
@@ -70,6 +64,11 @@ def is_installed(package):
         return False
     said = run(["dpkg-query", "-W", "-f", "${Status}", package], good=(0, 1))
     return said == "install ok installed"
+
+
+def compile_c(source, program, flags=()):
+    """Compiles one file of C."""
+    run(["cc", "-O2", "-Wall", "-Wextra", "-o", program, source, *flags])
 
 
 def once(path, build):
@@ -119,11 +118,3 @@ def fit(path, size):
             out.write(block)
             have += len(block)
     os.truncate(path, size)
-
-
-def tiny_folder(folder):
-    """A folder with one small file: snapshots of it cost nearly nothing."""
-    path = folder / "tiny"
-    path.mkdir(exist_ok=True)
-    (path / "file").write_text("one line\n", encoding="ascii")
-    return path

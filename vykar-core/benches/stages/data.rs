@@ -1,0 +1,90 @@
+//! What the stages work on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub const KIB: usize = 1 << 10;
+pub const MIB: usize = 1 << 20;
+
+/// Sizes of objects: an average chunk of a large file, a source file's chunk, and the smallest that matter.
+pub const OBJECTS: [usize; 3] = [2 * MIB, 64 * KIB, 4 * KIB];
+
+/// A size as it is written in a bench's name.
+pub fn size_name(bytes: usize) -> String {
+    match bytes {
+        MIB.. => format!("{} MiB", bytes / MIB),
+        _ => format!("{} KiB", bytes / KIB),
+    }
+}
+
+/// Numbers that look random (xorshift64*), the same for the same seed.
+pub struct Noise(u64);
+
+impl Noise {
+    pub fn new(seed: u64) -> Self {
+        Noise(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn word(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub fn id(&mut self) -> [u8; 32] {
+        std::array::from_fn(|_| self.word().to_be_bytes()[0])
+    }
+
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.word() >> 33) as usize % bound
+    }
+}
+
+/// Bytes that do not compress.
+pub fn noise(len: usize) -> Vec<u8> {
+    let mut numbers = Noise::new(1);
+    let mut out: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| numbers.word().to_le_bytes()).collect();
+    out.truncate(len);
+    out
+}
+
+/// Text that compresses as source code does: this crate's, again and again, each time with other letters, so
+/// that no two passes have more in common than two programs.
+pub fn text(len: usize) -> Vec<u8> {
+    let mut paths = Vec::new();
+    source_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut paths);
+    paths.sort();
+    let source: Vec<u8> = paths.iter().flat_map(|path| fs::read(path).unwrap()).collect();
+    let mut out = source.clone();
+    let mut numbers = Noise::new(2);
+    while out.len() < len {
+        let letters = shuffled_letters(&mut numbers);
+        out.extend(source.iter().map(|byte| match byte {
+            b'a'..=b'z' => letters[usize::from(byte - b'a')],
+            other => *other,
+        }));
+    }
+    out.truncate(len);
+    out
+}
+
+fn source_files(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            source_files(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn shuffled_letters(numbers: &mut Noise) -> Vec<u8> {
+    let mut letters: Vec<u8> = (b'a'..=b'z').collect();
+    for at in (1..letters.len()).rev() {
+        letters.swap(at, numbers.below(at + 1));
+    }
+    letters
+}

@@ -1,0 +1,282 @@
+//! Reading and writing the index, through a local copy where there is one.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use super::index_copy::{self, Copy, CopyWriter};
+use super::{ChunkReader, INDEX, INDEX_GENERATION, Repository};
+use crate::codec::{Compression, compress::compress_stream, decompress_stream};
+use crate::crypto::ChunkHasher;
+use crate::error::{CodecError, IndexError, ObjectError, Result, StorageError, VykarError};
+use crate::format::envelope::{INDEX_CONTEXT, ObjectKind, seal_into};
+use crate::format::{Encryption, IndexBlob, IndexEntry, MAX_METADATA_OBJECT, MAX_METADATA_PLAINTEXT};
+
+/// Bytes of a plain index in which its generation is: it is at the beginning of the first compressed block, which
+/// takes at most 128 KiB.
+const PLAIN_HEAD: usize = 192 << 10;
+
+/// Tells one index object from another without reading it: its length, and the random number that every writer
+/// draws for it, which is the nonce, or the generation where nothing is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexStamp([u8; Self::LEN]);
+
+impl IndexStamp {
+    /// Bytes that it takes.
+    pub const LEN: usize = 24;
+    /// Object tag and nonce.
+    const SEALED_HEAD: usize = 13;
+
+    fn new(len: u64, head: &[u8]) -> Self {
+        let mut bytes = [0; Self::LEN];
+        bytes[..8].copy_from_slice(&len.to_le_bytes());
+        let n = head.len().min(Self::LEN - 8);
+        bytes[8..8 + n].copy_from_slice(&head[..n]);
+        IndexStamp(bytes)
+    }
+
+    /// Of a whole object.
+    fn of(object: &[u8], encryption: Encryption, generation: u64) -> Self {
+        match encryption {
+            Encryption::None => Self::new(object.len() as u64, &generation.to_le_bytes()),
+            _ => Self::new(object.len() as u64, &object[..object.len().min(Self::SEALED_HEAD)]),
+        }
+    }
+
+    pub(super) fn to_bytes(self) -> [u8; Self::LEN] {
+        self.0
+    }
+
+    #[cfg(test)]
+    pub(super) fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+        IndexStamp(bytes)
+    }
+}
+
+/// The index as it was at some time.
+#[derive(Clone)]
+pub struct OpenIndex {
+    /// Of the object; `None` where there is none, as in a repository that never had a snapshot.
+    pub stamp: Option<IndexStamp>,
+    /// What it says: decoded, or a local copy.
+    pub index: Arc<IndexBlob>,
+    copy: Option<Arc<Copy>>,
+}
+
+impl OpenIndex {
+    fn decoded(stamp: Option<IndexStamp>, index: IndexBlob) -> Self {
+        OpenIndex { stamp, index: Arc::new(index), copy: None }
+    }
+
+    /// True unless this is a local copy that was damaged. Reads all of it.
+    pub fn is_sound(&self, hasher: &ChunkHasher) -> bool {
+        self.copy.as_ref().is_none_or(|copy| copy.is_sound(hasher))
+    }
+}
+
+impl Repository {
+    /// Reads and decodes the index. An absent one beside any snapshot is damage, never an empty index.
+    pub fn read_index(&self) -> Result<IndexBlob> {
+        let Some((_, mut object)) = self.index_object()? else { return Ok(IndexBlob::default()) };
+        decode_payload(self.index_payload(&mut object)?)
+    }
+
+    /// The stamp of the index that is there now.
+    pub fn index_stamp(&self) -> Result<Option<IndexStamp>> {
+        let encryption = self.config().encryption;
+        let wanted = if encryption == Encryption::None { PLAIN_HEAD } else { IndexStamp::SEALED_HEAD };
+        let len = match self.backend().size(INDEX) {
+            Err(StorageError::NotFound { .. }) => return self.absent_index().map(|()| None),
+            other => other?,
+        };
+        let head_len = usize::try_from(len).unwrap_or(usize::MAX).min(wanted);
+        let head = match self.backend().get_range(INDEX, 0, head_len) {
+            // Replaced by a shorter one just now.
+            Err(StorageError::Short { .. }) => return Ok(self.index_object()?.map(|(stamp, _)| stamp)),
+            other => other?,
+        };
+        if encryption != Encryption::None {
+            return Ok(Some(IndexStamp::new(len, &head)));
+        }
+        match head.get(1..).and_then(generation_at_head) {
+            Some(generation) => Ok(Some(IndexStamp::new(len, &generation.to_le_bytes()))),
+            // In a form that must be read as a whole.
+            None => Ok(self.index_object()?.map(|(stamp, _)| stamp)),
+        }
+    }
+
+    /// Nothing to say unless the index is missing beside snapshots.
+    fn absent_index(&self) -> Result<()> {
+        match self.backend().list("snapshots/")?.is_empty() {
+            true => Ok(()),
+            false => Err(VykarError::IndexMissing),
+        }
+    }
+
+    /// The object, and its stamp.
+    fn index_object(&self) -> Result<Option<(IndexStamp, Vec<u8>)>> {
+        let object = match self.backend().get(INDEX, MAX_METADATA_OBJECT) {
+            Err(StorageError::NotFound { .. }) => return self.absent_index().map(|()| None),
+            other => other?,
+        };
+        let encryption = self.config().encryption;
+        let generation = match encryption {
+            Encryption::None => object.get(1..).and_then(generation_at_head).unwrap_or(0),
+            _ => 0,
+        };
+        Ok(Some((IndexStamp::of(&object, encryption, generation), object)))
+    }
+
+    /// Opens the index through a local copy, which costs little memory and is made when there is none. A copy may be
+    /// damaged in ways that only show when a chunk is not found through it: who uses it must then read the index
+    /// itself ([`Repository::read_index`]), and must never conclude from it that a chunk is missing, unless
+    /// [`OpenIndex::is_sound`] says that it is not damaged. Without a cache directory this is the index itself.
+    pub fn open_index(&self) -> Result<OpenIndex> {
+        let Some(dir) = self.cache_dir() else { return self.decode_index() };
+        let open = |stamp: &IndexStamp| {
+            let copy = index_copy::open(&dir, self.keys().hasher(), stamp)?;
+            Some(OpenIndex { stamp: Some(*stamp), index: copy.index.clone(), copy: Some(Arc::new(copy)) })
+        };
+        let Some(stamp) = self.index_stamp()? else {
+            return Ok(OpenIndex::decoded(None, IndexBlob::default()));
+        };
+        if let Some(copy) = open(&stamp) {
+            return Ok(copy);
+        }
+        let Some((stamp, mut object)) = self.index_object()? else {
+            return Ok(OpenIndex::decoded(None, IndexBlob::default()));
+        };
+        let payload = self.index_payload(&mut object)?;
+        // A cache that cannot be written costs memory, nothing else.
+        if let Ok(()) = copy_from(payload, &dir, self.keys().hasher(), &stamp)
+            && let Some(copy) = open(&stamp)
+        {
+            return Ok(copy);
+        }
+        Ok(OpenIndex::decoded(Some(stamp), decode_payload(payload)?))
+    }
+
+    /// The same, and nothing in it is damaged.
+    pub fn open_sound_index(&self) -> Result<OpenIndex> {
+        let open = self.open_index()?;
+        if open.is_sound(self.keys().hasher()) {
+            return Ok(open);
+        }
+        if let Some(dir) = self.cache_dir() {
+            index_copy::remove(&dir);
+        }
+        let again = self.open_index()?;
+        if again.is_sound(self.keys().hasher()) { Ok(again) } else { self.decode_index() }
+    }
+
+    fn decode_index(&self) -> Result<OpenIndex> {
+        match self.index_object()? {
+            Some((stamp, mut object)) => {
+                let payload = self.index_payload(&mut object)?;
+                Ok(OpenIndex::decoded(Some(stamp), decode_payload(payload)?))
+            }
+            None => Ok(OpenIndex::decoded(None, IndexBlob::default())),
+        }
+    }
+
+    fn index_payload<'o>(&self, object: &'o mut [u8]) -> Result<&'o [u8]> {
+        let opened = self.keys().open(ObjectKind::Index, INDEX_CONTEXT, object);
+        Ok(opened.map_err(|e| VykarError::damaged(INDEX, e))?)
+    }
+
+    /// Writes the index, its generation's hint (best effort), and the local copy (likewise). The caller holds the
+    /// lock. Gives the stamp of what was written.
+    pub(crate) fn write_index(
+        &self,
+        generation: u64,
+        count: u32,
+        entries: impl Iterator<Item = IndexEntry>,
+        compression: Compression,
+    ) -> Result<IndexStamp> {
+        let mut copy = self.cache_dir().and_then(|dir| CopyWriter::create(&dir).ok());
+        let entries = entries.inspect(|entry| {
+            if copy.as_mut().is_some_and(|copy| copy.add(entry).is_err()) {
+                copy = None;
+            }
+        });
+        let mut object = Vec::new();
+        seal_into(self.keys().engine(), ObjectKind::Index, INDEX_CONTEXT, &mut object, |out| {
+            let mut plain = 0u64;
+            compress_stream(compression, out, |w| {
+                let mut counted = Counted { inner: w, count: &mut plain };
+                IndexBlob::encode_to(&mut counted, generation, count, entries)
+            })
+            .map_err(|e| VykarError::Encode { what: "index", reason: e.to_string() })?;
+            if plain > MAX_METADATA_PLAINTEXT {
+                let e = CodecError::TooLarge { max: MAX_METADATA_PLAINTEXT };
+                return Err(VykarError::Encode { what: "index", reason: e.to_string() });
+            }
+            Ok(())
+        })?;
+        let stamp = IndexStamp::of(&object, self.config().encryption, generation);
+        self.backend().put(INDEX, &object, crate::storage::PutMode::Replace)?;
+        let hint = generation.to_le_bytes();
+        let _ = self.backend().put(INDEX_GENERATION, &hint, crate::storage::PutMode::Replace);
+        drop(object);
+        if let Some(copy) = copy {
+            let _ = copy.finish(self.keys().hasher(), generation, &stamp);
+        }
+        Ok(stamp)
+    }
+
+    /// A reader of chunks over the current index.
+    pub fn chunk_reader(&self) -> Result<ChunkReader> {
+        let index = self.open_sound_index()?.index;
+        Ok(ChunkReader::new(self.backend().clone(), self.keys().clone(), index))
+    }
+}
+
+fn decode_payload(payload: &[u8]) -> Result<IndexBlob> {
+    let damaged = |cause: ObjectError| VykarError::damaged(INDEX, cause);
+    let mut plain = decompress_stream(payload, MAX_METADATA_PLAINTEXT).map_err(|e| damaged(e.into()))?;
+    IndexBlob::decode_from(&mut plain).map_err(|e| damaged(e.into()))
+}
+
+/// Writes the local copy of a compressed index. What is wrong with it is found again by whoever decodes it then.
+fn copy_from(
+    payload: &[u8],
+    dir: &std::path::Path,
+    hasher: &ChunkHasher,
+    stamp: &IndexStamp,
+) -> std::io::Result<()> {
+    let mut copy = CopyWriter::create(dir)?;
+    let mut plain = decompress_stream(payload, MAX_METADATA_PLAINTEXT).map_err(std::io::Error::other)?;
+    let add = &mut |entry: IndexEntry| copy.add(&entry).map_err(IndexError::Read);
+    let generation = IndexBlob::decode_each(&mut plain, add).map_err(std::io::Error::other)?;
+    copy.finish(hasher, generation, stamp)
+}
+
+/// The generation of a plain, compressed index of which at least the beginning is given; `None` when that is not
+/// enough.
+fn generation_at_head(payload: &[u8]) -> Option<u64> {
+    let mut plain = decompress_stream(payload, MAX_METADATA_PLAINTEXT).ok()?;
+    let mut head = [0; 32];
+    let mut have = 0;
+    while have < head.len() {
+        match plain.read(&mut head[have..]) {
+            Ok(0) | Err(_) => break,
+            Ok(n) => have += n,
+        }
+    }
+    IndexBlob::decode_generation(&head[..have]).ok()
+}
+
+struct Counted<'a> {
+    inner: &'a mut dyn Write,
+    count: &'a mut u64,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        let n = self.inner.write(buf)?;
+        *self.count += n as u64;
+        Ok(n)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
