@@ -50,6 +50,22 @@ pub struct Global {
     /// Threads to use; 0 chooses by the number of processors
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse::threads, global = true)]
     pub threads: usize,
+    /// Run with this nice value, from -20 (first; root only) to 19 (last); 0 leaves it as it is
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(i32).range(-20..=19),
+        allow_negative_numbers = true,
+        global = true
+    )]
+    pub nice: i32,
+    /// Write at most this much to the repository, in MiB a second (1.5, say); 0 for no limit
+    #[arg(long, value_name = "MIB_PER_SEC", default_value = "0", value_parser = parse::rate, global = true)]
+    pub upload_limit: u64,
+    /// Read at most this much from the repository, in MiB a second; 0 for no limit
+    #[arg(long, value_name = "MIB_PER_SEC", default_value = "0", value_parser = parse::rate, global = true)]
+    pub download_limit: u64,
     /// Seconds to wait for a lock that another program holds
     #[arg(long, value_name = "SECONDS", default_value_t = 600, global = true)]
     pub lock_wait: u64,

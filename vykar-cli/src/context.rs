@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{IsTerminal, Read};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use vykar_core::repository::{LockOptions, OpenOptions, Passphrase, Repository};
-use vykar_core::storage::LocalBackend;
+use vykar_core::storage::{Backend, Limits, LocalBackend};
 use zeroize::Zeroizing;
 
 use crate::args::Global;
@@ -29,14 +30,19 @@ pub fn repository_path(global: &Global) -> CliResult<PathBuf> {
     absolute.map_err(|e| CliError::new(Exit::Usage, format!("{}: {e}", path.display())))
 }
 
-/// Its storage.
-pub fn backend(global: &Global) -> CliResult<Arc<LocalBackend>> {
+/// Its storage, within the limits that were asked for. Nothing waits for them once `cancel` is set.
+pub fn backend(global: &Global, cancel: &Arc<AtomicBool>) -> CliResult<Arc<dyn Backend>> {
     let path = repository_path(global)?;
     if path.exists() && !path.is_dir() {
         return Err(CliError::new(Exit::NoRepository, format!("{}: not a folder", path.display()))
             .hint("a repository is a folder; check the path given with -R"));
     }
-    Ok(Arc::new(LocalBackend::new(path)))
+    let limits = Limits {
+        upload: NonZeroU64::new(global.upload_limit),
+        download: NonZeroU64::new(global.download_limit),
+        cancel: cancel.clone(),
+    };
+    Ok(limits.apply(Arc::new(LocalBackend::new(path))))
 }
 
 /// How it is opened.
@@ -46,9 +52,14 @@ pub fn open_options(global: &Global) -> OpenOptions {
 
 /// Opens it.
 pub fn open(global: &Global) -> CliResult<Repository> {
-    let backend = backend(global)?;
-    if !backend.root().is_dir() {
-        let message = format!("{}: no repository here (there is no such folder)", backend.root().display());
+    open_until(global, &Arc::default())
+}
+
+/// Opens it for something that ends early when `cancel` is set.
+pub fn open_until(global: &Global, cancel: &Arc<AtomicBool>) -> CliResult<Repository> {
+    let backend = backend(global, cancel)?;
+    if backend.local_path().is_some_and(|path| !path.is_dir()) {
+        let message = format!("{}: no repository here (there is no such folder)", backend.url());
         return Err(CliError::new(Exit::NoRepository, message)
             .hint("check the path given with -R; `vykar -R PATH init` makes a new repository"));
     }
@@ -129,14 +140,26 @@ pub fn raise_file_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
-/// A flag that Ctrl-C and SIGTERM set; a second one ends the process at once.
-pub fn cancel_flag() -> CliResult<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
+/// Gives this process, and what it starts, a nice value. One that is nicer already stays so.
+pub fn set_nice(nice: i32) -> CliResult<()> {
+    use rustix::process::{getpriority_process, setpriority_process};
+    let failed = |e: rustix::io::Errno| {
+        CliError::new(Exit::Failure, format!("cannot run with nice value {nice}: {e}"))
+            .hint("only root may give a process more than its share; 1 to 19 is for everybody")
+    };
+    if nice == 0 || (nice > 0 && getpriority_process(None).map_err(failed)? >= nice) {
+        return Ok(());
+    }
+    setpriority_process(None, nice).map_err(failed)
+}
+
+/// Lets Ctrl-C and SIGTERM set a flag; a second one ends the process at once.
+pub fn cancel_on_signals(flag: &Arc<AtomicBool>) -> CliResult<()> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         let code = Exit::Interrupted as i32;
         signal_hook::flag::register_conditional_shutdown(signal, code, flag.clone())
             .and_then(|_| signal_hook::flag::register(signal, flag.clone()))
             .map_err(|e| CliError::new(Exit::Failure, format!("cannot handle signals: {e}")))?;
     }
-    Ok(flag)
+    Ok(())
 }

@@ -8,6 +8,7 @@ mod exit;
 mod mount_helper;
 mod parse;
 mod platform;
+mod progress;
 mod render;
 mod view;
 mod watchdog;

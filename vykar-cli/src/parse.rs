@@ -7,6 +7,8 @@ use jiff::{Timestamp, ToSpan, Zoned};
 const MIN_CACHE: u64 = 16 << 20;
 /// Most threads that may be asked for.
 const MAX_THREADS: usize = 512;
+/// Smallest and largest limit of a transfer in MiB a second: less would stand still, more is no limit.
+const RATES: (f64, f64) = (0.001, 1_000_000.0);
 /// Largest read-ahead in KiB.
 const MAX_READ_AHEAD: u32 = 64 << 10;
 
@@ -35,6 +37,18 @@ fn size(text: &str) -> Option<u64> {
 pub fn threads(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|n| *n <= MAX_THREADS);
     number.ok_or_else(|| format!("a number from 0 to {MAX_THREADS}"))
+}
+
+/// MiB a second as bytes a second; 0 is no limit.
+pub fn rate(text: &str) -> Result<u64, String> {
+    let plain = text.bytes().all(|c| c.is_ascii_digit() || c == b'.');
+    let rate = text.parse::<f64>().ok().filter(|rate| plain && *rate <= RATES.1);
+    match rate {
+        Some(0.0) => Ok(0),
+        // Within bounds, so that the number is exact enough.
+        Some(rate) if rate >= RATES.0 => Ok((rate * 1_048_576.0).round() as u64),
+        _ => Err(format!("0 for no limit, or a number from {} to {}, in MiB a second", RATES.0, RATES.1)),
+    }
 }
 
 /// A read-ahead in KiB; 0 leaves the kernel's.
@@ -151,6 +165,17 @@ mod tests {
         assert_eq!((umask("022"), umask("0"), umask("0777")), (Ok(0o22), Ok(0), Ok(0o777)));
         for text in ["8", "1000", "", "+22", "rwx"] {
             assert!(umask(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn limits_are_mib_a_second_with_decimals() {
+        for (text, bytes) in [("0", 0), ("0.0", 0), ("1", 1 << 20), ("1.5", 3 << 19), (".25", 1 << 18)] {
+            assert_eq!(rate(text), Ok(bytes), "{text}");
+        }
+        assert_eq!((rate("0.001"), rate("1000000")), (Ok(1049), Ok(1_000_000 << 20)));
+        for text in ["", ".", "-1", "+1", "1M", "1e3", "inf", "nan", "0.0001", "1000001", "1,5", "1.5.2"] {
+            assert!(rate(text).is_err(), "{text}");
         }
     }
 

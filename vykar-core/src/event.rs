@@ -41,12 +41,19 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// Counters of a running backup or restore.
+    /// How far a running backup, restore or check is.
     Progress {
-        /// Regular files done.
+        /// Regular files done; packs, in a check.
         files: u64,
-        /// Bytes of file content done.
+        /// Bytes of content done, those of files that are not done yet included. A file that must be read
+        /// twice counts twice.
         bytes: u64,
+        /// What is worked on: in the source, or inside the snapshot. `None` before the first one and after
+        /// the last.
+        path: Option<PathBuf>,
+        /// What `files` and `bytes` will come to: exactly in a restore, and in a backup what the previous
+        /// snapshot of the same sources held, if that was asked for.
+        expected: Option<Totals>,
     },
     /// An item of a snapshot that breaks a rule of the format, or cannot be decoded; left out.
     ItemSkipped {
@@ -80,6 +87,15 @@ pub enum Event {
     },
     /// Anything else worth a line.
     Note(String),
+}
+
+/// The size of a whole operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Totals {
+    /// Regular files.
+    pub files: u64,
+    /// Bytes of their content.
+    pub bytes: u64,
 }
 
 /// Where an operation's events go.

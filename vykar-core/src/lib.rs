@@ -25,5 +25,5 @@ pub mod storage;
 pub(crate) mod testing;
 
 pub use error::{CodecError, CryptoError, FormatError, Result, StorageError, VykarError};
-pub use event::Event;
+pub use event::{Event, Totals};
 pub use id::{ChunkId, PackId, RepositoryId, SessionId, SnapshotId};

@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
@@ -9,6 +10,7 @@ use vykar_core::codec::Compression;
 use super::{print, print_json};
 use crate::args::Global;
 use crate::exit::{CliResult, Exit};
+use crate::progress::StatusLine;
 use crate::{context, render};
 
 pub struct Request {
@@ -20,23 +22,29 @@ pub struct Request {
 }
 
 pub fn run(global: &Global, request: Request) -> CliResult {
-    let repository = context::open(global)?;
+    let cancel = Arc::default();
+    let repository = context::open_until(global, &cancel)?;
+    context::cancel_on_signals(&cancel)?;
+    let status = StatusLine::new(!global.quiet && !request.json);
     let options = BackupOptions {
         label: request.label,
         comment: request.comment,
         compression: request.compression,
         threads: global.threads,
+        estimate: status.is_shown(),
         lock: context::lock_options(global),
-        cancel: context::cancel_flag()?,
+        cancel,
         ..BackupOptions::new(request.paths)
     };
     let began = Instant::now();
-    let mut listen = |event: Event| render::event(&event);
+    let mut listen = |event: Event| status.event(&event);
     let summary = backup(&repository, &options, Some(&mut listen))?;
+    drop(status);
+    let seconds = began.elapsed().as_secs_f64();
     if request.json {
-        print_json(&summary_json(&summary))?;
+        print_json(&summary_json(&summary, seconds))?;
     } else if !global.quiet {
-        print(&summary_text(&summary, began.elapsed().as_secs_f64()));
+        print(&summary_text(&summary, seconds));
     }
     let (errors, changed) = (summary.meta.stats.errors, summary.changed_while_read);
     if errors > 0 {
@@ -53,7 +61,8 @@ fn summary_text(s: &BackupSummary, seconds: f64) -> String {
     format!(
         "Snapshot {} ({}), label {}\n\
          Files: {} ({} new, {} changed, {} unchanged), {} directories, {} symlinks\n\
-         Size:  {}; added {}, stored as {}\n\
+         Size:  {}, {}{} deduplicated\n\
+         Added: {}, stored as {}{}\n\
          Time:  {seconds:.2} s\n",
         s.meta.name,
         s.id.short(),
@@ -65,12 +74,24 @@ fn summary_text(s: &BackupSummary, seconds: f64) -> String {
         s.directories,
         s.symlinks,
         render::size(stats.original_size),
+        render::size(s.deduplicated()),
+        share(s.deduplicated(), stats.original_size),
         render::size(s.added),
         render::size(s.added_stored),
+        share(s.added_stored, s.added),
     )
 }
 
-fn summary_json(s: &BackupSummary) -> serde_json::Value {
+/// A part in percent of a whole, in brackets; nothing of nothing.
+fn share(part: u64, whole: u64) -> String {
+    match whole {
+        0 => String::new(),
+        _ => format!(" ({:.1}%)", part as f64 * 100.0 / whole as f64),
+    }
+}
+
+fn summary_json(s: &BackupSummary, seconds: f64) -> serde_json::Value {
+    let ratio = (s.added > 0).then(|| s.added_stored as f64 / s.added as f64);
     json!({
         "name": s.meta.name,
         "id": s.id.to_string(),
@@ -88,6 +109,9 @@ fn summary_json(s: &BackupSummary) -> serde_json::Value {
         "size": s.meta.stats.original_size,
         "added": s.added,
         "added_stored": s.added_stored,
+        "ratio": ratio,
+        "deduplicated": s.deduplicated(),
+        "seconds": seconds,
         "errors": s.meta.stats.errors,
         "changed_while_read": s.changed_while_read,
     })

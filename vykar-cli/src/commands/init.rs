@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use vykar_core::crypto::aead::fastest_cipher;
 use vykar_core::format::Encryption;
 use vykar_core::repository::{InitOptions, Repository};
@@ -14,8 +16,8 @@ pub fn run(global: &Global, encryption: EncryptionArg) -> CliResult {
         EncryptionArg::Chacha20poly1305 => Encryption::Chacha20Poly1305,
         EncryptionArg::None => Encryption::None,
     };
-    let backend = context::backend(global)?;
-    let place = backend.root().display().to_string();
+    let backend = context::backend(global, &Arc::default())?;
+    let place = backend.url().to_owned();
     let mut empty = false;
     let repository = Repository::init(
         backend,

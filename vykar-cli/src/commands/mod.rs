@@ -14,6 +14,8 @@ use crate::exit::{CliError, CliResult, Exit};
 /// Runs the command that was asked for.
 pub fn run(args: Args) -> CliResult {
     let Args { global, command } = args;
+    // Before any thread starts: a thread takes it from the one that starts it.
+    crate::context::set_nice(global.nice)?;
     match command {
         Command::Init { encryption } => init::run(&global, encryption),
         Command::Backup { paths, label, comment, compression, json } => {

@@ -7,6 +7,7 @@ use vykar_core::restore::{RestoreOptions, restore};
 use super::print;
 use crate::args::Global;
 use crate::exit::{CliResult, Exit};
+use crate::progress::StatusLine;
 use crate::{context, render};
 
 pub struct Request {
@@ -25,8 +26,10 @@ pub fn run(global: &Global, request: &Request) -> CliResult {
         threads: global.threads,
         numeric_ids: request.numeric_ids,
     };
-    let mut listen = |event: Event| render::event(&event);
+    let status = StatusLine::new(!global.quiet);
+    let mut listen = |event: Event| status.event(&event);
     let summary = restore(&repository, snapshot, &request.dest, &options, Some(&mut listen))?;
+    drop(status);
     if !global.quiet {
         print(&format!(
             "Restored {} files ({}), {} directories, {} symlinks from snapshot {} to {}\n",

@@ -8,6 +8,7 @@ use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
 use super::filecache::{FileCache, Record, Records};
+use super::progress::Progress;
 use super::references::References;
 use super::source::{Names, OwnedXattrs, Stat, XattrResult};
 use super::walk::shown_path;
@@ -17,15 +18,6 @@ use crate::event::Event;
 use crate::format::{ChunkRef, Item, wire};
 use crate::repository::Keys;
 use crate::stage::Stages;
-
-/// Running counters, for progress lines.
-#[derive(Debug, Default)]
-pub struct Progress {
-    /// Regular files done.
-    pub files: AtomicU64,
-    /// Their bytes.
-    pub bytes: AtomicU64,
-}
 
 /// Shared by walkers, workers and writer.
 pub struct Context<'c> {
@@ -199,16 +191,14 @@ impl<'c> Context<'c> {
         self.failure.lock().take()
     }
 
-    /// The counters as an event.
+    /// How far the backup is, as an event.
     pub fn progress_event(&self) -> Event {
-        let Progress { files, bytes } = &self.progress;
-        Event::Progress { files: files.load(Ordering::Relaxed), bytes: bytes.load(Ordering::Relaxed) }
+        self.progress.event(|path| self.shown(path))
     }
 
-    /// Counts a file in the progress.
+    /// Counts files that are done, and bytes that were read, or need no reading.
     pub fn done(&self, files: u64, bytes: u64) {
-        self.progress.files.fetch_add(files, Ordering::Relaxed);
-        self.progress.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.progress.done(files, bytes);
     }
 }
 

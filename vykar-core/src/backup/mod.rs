@@ -15,6 +15,7 @@ mod emit;
 mod filecache;
 mod job;
 mod large;
+mod progress;
 mod read;
 mod references;
 mod rewrite;
@@ -60,6 +61,9 @@ pub struct BackupOptions {
     pub threads: usize,
     /// Store extended attributes and ACLs.
     pub xattrs: bool,
+    /// Look up what the previous snapshot of the same host, label and sources held, for
+    /// [`Event::Progress`]. That reads all snapshots' metadata, beside the backup.
+    pub estimate: bool,
     /// How long to wait for other programs' locks.
     pub lock: LockOptions,
     /// Set by the caller to end the backup early, with nothing published.
@@ -77,6 +81,7 @@ impl BackupOptions {
             compression: Compression::default(),
             threads: 0,
             xattrs: true,
+            estimate: false,
             lock: LockOptions::default(),
             cancel: Arc::default(),
         }
@@ -100,7 +105,7 @@ pub struct BackupSummary {
     pub directories: u64,
     /// Symlinks.
     pub symlinks: u64,
-    /// Plaintext bytes of new chunks.
+    /// Plaintext bytes of new chunks of file contents.
     pub added: u64,
     /// The same, as stored.
     pub added_stored: u64,
@@ -114,6 +119,12 @@ impl BackupSummary {
     /// True when everything was stored as it was.
     pub fn is_complete(&self) -> bool {
         self.meta.stats.errors == 0 && self.changed_while_read == 0
+    }
+
+    /// Bytes of the files that were in the repository already, or more than once in them.
+    pub fn deduplicated(&self) -> u64 {
+        // What was read of a file that changed and was read again is added, and not part of the size.
+        self.meta.stats.original_size.saturating_sub(self.added)
     }
 }
 

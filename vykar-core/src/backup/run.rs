@@ -12,6 +12,7 @@ use super::commit::Commit;
 use super::context::{Context, Parts};
 use super::emit::{Emitter, JOB_QUEUE, offer};
 use super::filecache::{self, FileCache, FileCacheWriter, Record, Records};
+use super::progress::{Progress, previous_totals};
 use super::references::References;
 use super::store::{ChunkStore, Sealer};
 use super::walk::Walk;
@@ -21,7 +22,7 @@ use super::{BackupOptions, BackupSummary, Sources, emit};
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Events};
 use crate::format::wire::Reader;
-use crate::format::{Item, SnapshotMeta, SnapshotStats, snapshot};
+use crate::format::{Item, Snapshot, SnapshotMeta, SnapshotStats, snapshot};
 use crate::platform::process;
 use crate::repository::items::{Found, for_each_item};
 use crate::repository::pack_writer::{PackOutput, PackUploader, PackWriter, WrittenPack};
@@ -124,13 +125,16 @@ impl<'r> Run<'r> {
             .unwrap_or_else(|| FileCache::empty(hasher.clone()))
     }
 
+    /// Tells snapshots of the same host, label and sources.
+    fn like_this(&self) -> impl Fn(&Snapshot) -> bool {
+        let paths = self.source_paths();
+        move |s| s.meta.hostname == self.hostname && s.label() == self.label && s.meta.source_paths == paths
+    }
+
     fn rebuild_cache(&self, path: &Path) -> Result<()> {
         let manifest = Manifest::load(self.repository)?;
-        let paths = self.source_paths();
-        let same = |s: &&crate::format::Snapshot| {
-            s.meta.hostname == self.hostname && s.label() == self.label && s.meta.source_paths == paths
-        };
-        let Some(previous) = manifest.snapshots.iter().rev().find(same) else { return Ok(()) };
+        let like_this = self.like_this();
+        let Some(previous) = manifest.snapshots.iter().rev().find(|s| like_this(s)) else { return Ok(()) };
         let began = i64::try_from(previous.time.as_nanosecond()).unwrap_or(0);
         let hasher = self.repository.keys().hasher();
         let failed = |e| VykarError::path(path, e);
@@ -190,6 +194,8 @@ impl<'r> Run<'r> {
         let added = store.added_plain.load(Ordering::Relaxed);
         let added_stored = store.added_stored.load(Ordering::Relaxed);
         let packs = finish_packs(written.is_ok() && !context.is_aborted(), store, uploader);
+        // The last packs may have taken long, and somebody may have lost patience.
+        context.is_aborted();
         if let Some(error) = context.take_failure() {
             return Err(error);
         }
@@ -252,6 +258,9 @@ impl<'r> Run<'r> {
                 let _ = named("list").spawn_scoped(scope, move || walk.list_ahead());
             }
             drop(ask);
+            if self.options.estimate {
+                let _ = named("estimate").spawn_scoped(scope, || self.estimate(&context.progress));
+            }
             if started.is_ok() {
                 let emitting = named("walk").spawn_scoped(scope, move || {
                     Emitter::new(&job_sender, &next_sender, walk.max_handles()).run(context, walk, pieces);
@@ -273,6 +282,14 @@ impl<'r> Run<'r> {
                 _ => Err(VykarError::Interrupted),
             }
         })
+    }
+
+    /// Without the totals of the last time nobody knows how long this takes, that is all.
+    fn estimate(&self, progress: &Progress) {
+        let found = previous_totals(self.repository, self.like_this(), || progress.is_over());
+        if let Ok(Some(totals)) = found {
+            progress.expect(totals);
+        }
     }
 
     pub fn publish(&self, session: &Session, lock: &LockOptions, stored: Stored) -> Result<BackupSummary> {
@@ -381,5 +398,6 @@ fn pass_on_until(
         }
     }
     received.try_iter().for_each(|event| emit(events, event));
+    context.progress.end();
     emit(events, context.progress_event());
 }

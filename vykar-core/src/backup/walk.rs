@@ -297,6 +297,7 @@ impl<'c> Walk<'c> {
     }
 
     fn list(&self, task: DirTask) -> (Vec<Piece>, usize) {
+        self.context.progress.listing(&task.path);
         let mut listing = Listing { context: self.context, path: task.path, pieces: Vec::new(), entries: 0 };
         let opened = match &task.parent {
             Some(parent) => source::open_dir(parent, &task.name),

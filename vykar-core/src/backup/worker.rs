@@ -127,13 +127,19 @@ impl<'w> Worker<'w> {
             Some(link) => {
                 for part in parts {
                     match part {
-                        Part::Encoded(encoded) => out.append(encoded),
+                        Part::Encoded(encoded) => self.pass_on(encoded, &mut out),
                         Part::File(draft) => self.linked(&draft, link, ask, &mut out),
                     }
                 }
             }
         }
         job.slot.set(out);
+    }
+
+    /// What needed no reading, between files that do.
+    fn pass_on(&self, encoded: Encoded, out: &mut Encoded) {
+        self.context.done(encoded.counts.files, encoded.counts.bytes);
+        out.append(encoded);
     }
 
     /// Reads all small files first, since chunks are named faster several at once.
@@ -150,7 +156,7 @@ impl<'w> Worker<'w> {
         let mut names = self.store.names(&cut.concat()).into_iter();
         for ((part, small), cut) in parts.into_iter().zip(small).zip(cut) {
             match (part, small) {
-                (Part::Encoded(encoded), _) => out.append(encoded),
+                (Part::Encoded(encoded), _) => self.pass_on(encoded, out),
                 (Part::File(draft), None) => {
                     self.file(&draft, ask, out);
                 }
@@ -162,6 +168,7 @@ impl<'w> Worker<'w> {
                     let Some(chunks) = self.context.ok(stored) else { return };
                     let Small { stat, xattrs, complete, .. } = small;
                     let content = Content { chunks, stat, xattrs, has_record: complete };
+                    self.context.done(0, stat.size);
                     self.finish(&draft, &content, complete.then_some(read_start), out);
                 }
             }
@@ -201,6 +208,7 @@ impl<'w> Worker<'w> {
 
     fn read_small(&mut self, draft: &Draft, buf: &mut [u8]) -> Option<Small> {
         let size = buf.len().checked_sub(1)?;
+        self.context.progress.reading(&draft.path, draft.stat.size);
         let fd = source::open_file(&draft.dir, &draft.name).ok()?;
         let read = self.reader.read_expecting(&fd, draft.stat.dev, size, buf).ok()?;
         let stat = Stat::of(&fd).ok()?;
@@ -229,6 +237,7 @@ impl<'w> Worker<'w> {
             return;
         };
         self.context.references.add_again(&content.chunks);
+        self.context.done(0, content.stat.size);
         self.finish(draft, &content, content.has_record.then_some(i64::MAX), out);
     }
 
@@ -252,6 +261,7 @@ impl<'w> Worker<'w> {
     }
 
     fn read(&mut self, draft: &Draft, ask: &Ask) -> Result<Content, Failed> {
+        self.context.progress.reading(&draft.path, draft.stat.size);
         let mut fd = source::open_file(&draft.dir, &draft.name)?;
         let mut before = Stat::of(&fd)?;
         if before.kind != FileType::RegularFile {
@@ -296,7 +306,7 @@ impl<'w> Worker<'w> {
             stored_bytes: stored_bytes(chunks),
             ..draft.compared(chunks)
         });
-        self.context.done(1, stat.size);
+        self.context.done(1, 0);
     }
 
     /// Reads and stores the content of an open file, alone or with the other workers' help.
@@ -344,6 +354,7 @@ impl<'w> Worker<'w> {
             stat.has_holes() && range.1 - range.0 == SEGMENT && hole_at(fd, range.0, SEGMENT) == SEGMENT;
         if whole_hole && let Some(zeros) = &self.zero_segment {
             self.context.references.add_again(zeros);
+            self.context.done(0, SEGMENT);
             chunks.clone_from(zeros);
             return Ok(());
         }
@@ -392,6 +403,7 @@ impl<'w> Worker<'w> {
             })?;
             filled += got;
             at += got as u64;
+            self.context.done(0, got as u64);
             let at_end = got < wanted || at >= end;
             let data = &window[..filled];
             let (cut, used) = stages.time(Stage::Cut, || match at_end {

@@ -263,7 +263,8 @@ fn verify(verifier: &Verifier<'_>, threads: usize, found: &mut Collector, events
                     files += 1;
                     found.report.bytes_verified += bytes;
                     if let Some(events) = events {
-                        events(Event::Progress { files, bytes: found.report.bytes_verified });
+                        let bytes = found.report.bytes_verified;
+                        events(Event::Progress { files, bytes, path: None, expected: None });
                     }
                 }
             }

@@ -38,7 +38,7 @@ use fetch::Source;
 use plan::Plan;
 use queue::Queue;
 use report::Reporter;
-use tree::Kind;
+use tree::{Kind, ROOT};
 use write::{Site, Worker};
 
 /// Bytes read at once, by all threads together; decoded chunks come on top, one for each thread.
@@ -117,7 +117,10 @@ pub fn restore(
     let tree = &plan.tree;
     let is_file = |n| tree.node(n).wanted && matches!(tree.node(n).kind, Kind::File(_));
     let queue = Mutex::new(Queue::new(&plan, max_read, is_file));
+    reporter.expected = Some(plan.totals());
     in_threads(&site, threads, &mut reporter, |worker| worker.run(&queue));
+    site.current.store(ROOT, Ordering::Relaxed);
+    reporter.progress(&site);
     in_threads(&site, 1, &mut reporter, Worker::links);
     directories::make_symlinks(&site, &mut reporter);
     directories::finish(&site, &destination, &mut reporter);
@@ -148,7 +151,7 @@ fn in_threads<'a>(
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            reporter.progress(site.files.load(Ordering::Relaxed), site.progress.load(Ordering::Relaxed));
+            reporter.progress(site);
         }
     });
 }

@@ -12,7 +12,7 @@ use super::report::Reporter;
 use super::select::{Place, Selection};
 use super::tree::{Content, Kind, ROOT, Tree};
 use crate::error::{Result, VykarError};
-use crate::event::Event;
+use crate::event::{Event, Totals};
 use crate::format::{IndexBlob, Item, ItemProblem, ItemType, Snapshot};
 use crate::id::ChunkId;
 use crate::repository::ChunkReader;
@@ -71,6 +71,18 @@ impl Plan {
             (root.kind, root.metadata) = (Kind::Directory, Metadata::of(&item, &mut owners));
         }
         Ok(plan)
+    }
+
+    /// What the files to be written come to.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals { files: 0, bytes: 0 };
+        for node in self.tree.numbers().map(|number| self.tree.node(number)).filter(|node| node.wanted) {
+            if let Kind::File(content) = node.kind {
+                totals.files += 1;
+                totals.bytes = totals.bytes.saturating_add(content.size);
+            }
+        }
+        totals
     }
 
     /// A file's pieces.

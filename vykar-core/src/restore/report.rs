@@ -1,10 +1,13 @@
 //! Events and counters on the calling thread.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::RestoreSummary;
 use super::plan::as_path;
-use crate::event::{Event, Events};
+use super::tree::ROOT;
+use super::write::Site;
+use crate::event::{Event, Events, Totals};
 
 /// Progress is told this often at most.
 const EVERY: Duration = Duration::from_millis(100);
@@ -13,13 +16,15 @@ const EVERY: Duration = Duration::from_millis(100);
 pub(super) struct Reporter<'e> {
     events: Events<'e>,
     told: Instant,
+    /// What all files come to.
+    pub expected: Option<Totals>,
     /// What was done so far.
     pub summary: RestoreSummary,
 }
 
 impl<'e> Reporter<'e> {
     pub fn new(events: Events<'e>) -> Self {
-        Reporter { events, told: Instant::now(), summary: RestoreSummary::default() }
+        Reporter { events, told: Instant::now(), expected: None, summary: RestoreSummary::default() }
     }
 
     pub fn send(&mut self, event: Event) {
@@ -39,10 +44,16 @@ impl<'e> Reporter<'e> {
     }
 
     /// Tells about progress, unless that was done just now.
-    pub fn progress(&mut self, files: u64, bytes: u64) {
+    pub fn progress(&mut self, site: &Site<'_>) {
         if self.told.elapsed() >= EVERY {
             self.told = Instant::now();
-            self.send(Event::Progress { files, bytes });
+            let files = site.files.load(Ordering::Relaxed);
+            let bytes = site.progress.load(Ordering::Relaxed);
+            let path = match site.current.load(Ordering::Relaxed) {
+                ROOT => None,
+                node => Some(as_path(site.plan.tree.path(node))),
+            };
+            self.send(Event::Progress { files, bytes, path, expected: self.expected });
         }
     }
 }

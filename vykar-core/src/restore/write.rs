@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
@@ -47,6 +47,8 @@ pub(super) struct Site<'a> {
     pub bytes: AtomicU64,
     /// Bytes written so far, unfinished files included.
     pub progress: AtomicU64,
+    /// The node whose content was begun last; [`ROOT`] when none is being written.
+    pub current: AtomicU32,
     pub hardlinks: AtomicU64,
     pub stop: AtomicBool,
     pub fatal: Mutex<Option<Errno>>,
@@ -67,6 +69,7 @@ impl<'a> Site<'a> {
             files: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             progress: AtomicU64::new(0),
+            current: AtomicU32::new(ROOT),
             hardlinks: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             fatal: Mutex::new(None),
@@ -162,6 +165,7 @@ impl<'a> Worker<'a> {
         if self.site.stop.load(Ordering::Acquire) {
             return Err(Failure::Known);
         }
+        self.site.current.store(part.output.node, Ordering::Relaxed);
         let file = self.open(&part.output)?;
         let mut offset = part.offset;
         for (at, want) in wants.iter().enumerate().skip(first).take(part.pieces.len()) {

@@ -6,9 +6,11 @@
 
 pub mod local;
 pub mod memory;
+pub mod throttle;
 
 pub use local::LocalBackend;
 pub use memory::MemoryBackend;
+pub use throttle::Limits;
 
 use crate::error::StorageError;
 
@@ -203,6 +205,11 @@ mod tests {
     #[test]
     fn memory_keeps_the_contract() {
         contract(&MemoryBackend::new());
+    }
+
+    #[test]
+    fn throttled_keeps_the_contract() {
+        contract(&throttle::tests::throttled(MemoryBackend::new()));
     }
 
     #[test]
