@@ -96,6 +96,9 @@ pub enum Command {
         /// zstd[:LEVEL] (1 to 22), lz4 or none
         #[arg(long, default_value = "zstd:3")]
         compression: Compression,
+        /// Say where the time went, stage by stage
+        #[arg(long)]
+        stats: bool,
         /// Print the summary as JSON
         #[arg(long)]
         json: bool,

@@ -1,11 +1,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use vykar_core::Event;
 use vykar_core::backup::{BackupOptions, BackupSummary, backup};
 use vykar_core::codec::Compression;
+use vykar_core::stage::{STAGES, Stage};
 
 use super::{print, print_json};
 use crate::args::Global;
@@ -18,10 +19,12 @@ pub struct Request {
     pub label: Option<String>,
     pub comment: String,
     pub compression: Compression,
+    pub stats: bool,
     pub json: bool,
 }
 
 pub fn run(global: &Global, request: Request) -> CliResult {
+    let began = Instant::now();
     let cancel = Arc::default();
     let repository = context::open_until(global, &cancel)?;
     context::cancel_on_signals(&cancel)?;
@@ -36,15 +39,23 @@ pub fn run(global: &Global, request: Request) -> CliResult {
         cancel,
         ..BackupOptions::new(request.paths)
     };
+    let opened = began.elapsed();
     let began = Instant::now();
     let mut listen = |event: Event| status.event(&event);
     let summary = backup(&repository, &options, Some(&mut listen))?;
     drop(status);
     let seconds = began.elapsed().as_secs_f64();
+    let times = request.stats.then(|| times(&summary, opened));
     if request.json {
-        print_json(&summary_json(&summary, seconds))?;
+        let mut json = summary_json(&summary, seconds);
+        if let Some(times) = times {
+            json["stages"] =
+                times.into_iter().map(|(name, time)| (name, json!(time.as_secs_f64()))).collect();
+        }
+        print_json(&json)?;
     } else if !global.quiet {
         print(&summary_text(&summary, seconds));
+        times.into_iter().for_each(|times| print(&times_text(&times)));
     }
     let (errors, changed) = (summary.meta.stats.errors, summary.changed_while_read);
     if errors > 0 {
@@ -80,6 +91,22 @@ fn summary_text(s: &BackupSummary, seconds: f64) -> String {
         render::size(s.added_stored),
         share(s.added_stored, s.added),
     )
+}
+
+/// Time spent opening the repository, and in each stage of the backup.
+fn times(summary: &BackupSummary, opened: Duration) -> Vec<(String, Duration)> {
+    let stage = |stage: Stage| (stage.name().to_owned(), summary.stages.get(stage));
+    std::iter::once(("open".to_owned(), opened)).chain(STAGES.into_iter().map(stage)).collect()
+}
+
+fn times_text(times: &[(String, Duration)]) -> String {
+    let total: Duration = times.iter().map(|(_, time)| *time).sum();
+    let row = |(name, time): &(String, Duration)| {
+        let share = time.as_secs_f64() * 100.0 / total.as_secs_f64().max(f64::MIN_POSITIVE);
+        vec![name.clone(), format!("{:.3}", time.as_secs_f64()), format!("{share:.1}%")]
+    };
+    let rows: Vec<Vec<String>> = times.iter().map(row).collect();
+    format!("\n{}", render::table(&["Stage", "Seconds", "Share"], &rows, &[1, 2]))
 }
 
 /// A part in percent of a whole, in brackets; nothing of nothing.

@@ -18,8 +18,8 @@ pub fn run(args: Args) -> CliResult {
     crate::context::set_nice(global.nice)?;
     match command {
         Command::Init { encryption } => init::run(&global, encryption),
-        Command::Backup { paths, label, comment, compression, json } => {
-            backup::run(&global, backup::Request { paths, label, comment, compression, json })
+        Command::Backup { paths, label, comment, compression, stats, json } => {
+            backup::run(&global, backup::Request { paths, label, comment, compression, stats, json })
         }
         Command::List { json } => list::run(&global, json),
         Command::Snapshot(command) => snapshot::run(&global, command),

@@ -3,8 +3,8 @@
 use blake2::digest::consts::U32;
 use blake2::digest::{Digest, FixedOutput, Update};
 use blake2::{Blake2b256, Blake2bMac};
-use blake2b_simd::Params;
 use blake2b_simd::many::{self, HashManyJob};
+use blake2b_simd::{Params, State};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::error::CryptoError;
@@ -65,20 +65,36 @@ impl ChunkHasher {
     }
 }
 
-/// Computes a pack's id from its bytes as they come.
-#[derive(Default)]
-pub struct PackHasher(Blake2b256);
+/// Bytes of each pack that are hashed at a time.
+const PACK_SLICE: usize = 64 << 10;
 
-impl PackHasher {
-    /// Adds the next bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
-        Update::update(&mut self.0, bytes);
+/// The ids of several packs, given by their lengths, computed at the same time like [`ChunkHasher::chunk_ids`].
+/// `read` gives bytes of one of them, by its number and an offset, and is asked in slices.
+pub fn pack_ids<E>(
+    lengths: &[u64],
+    mut read: impl FnMut(usize, u64, &mut [u8]) -> Result<(), E>,
+) -> Result<Vec<PackId>, E> {
+    let mut params = Params::new();
+    params.hash_length(32);
+    let mut states = vec![params.to_state(); lengths.len()];
+    let mut slices = vec![vec![0; PACK_SLICE]; lengths.len()];
+    let longest = lengths.iter().max().copied().unwrap_or(0);
+    for offset in (0..longest).step_by(PACK_SLICE) {
+        for (number, slice) in slices.iter_mut().enumerate() {
+            let left = lengths[number].saturating_sub(offset).min(PACK_SLICE as u64);
+            slice.truncate(left as usize);
+            if left > 0 {
+                read(number, offset, slice)?;
+            }
+        }
+        many::update_many(states.iter_mut().zip(&slices));
     }
-
-    /// The id of everything added.
-    pub fn finish(self) -> PackId {
-        PackId(self.0.finalize().into())
-    }
+    let id = |state: &State| {
+        let mut id = [0; 32];
+        id.copy_from_slice(state.finalize().as_bytes());
+        PackId(id)
+    };
+    Ok(states.iter().map(id).collect())
 }
 
 /// The id of a pack: BLAKE2b-256 of the whole file.
@@ -121,10 +137,17 @@ mod tests {
     }
 
     #[test]
-    fn a_pack_is_hashed_piece_by_piece() {
-        let mut hasher = PackHasher::default();
-        hasher.update(b"a");
-        hasher.update(b"bc");
-        assert_eq!(hasher.finish(), pack_id(b"abc"));
+    fn packs_are_hashed_several_at_a_time() {
+        let data: Vec<u8> = (0..300_000u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+        let packs = [0, 1, 65_536, 65_537, 300_000, 128, 131_072].map(|len| &data[..len]);
+        for count in 0..=packs.len() {
+            let lengths: Vec<u64> = packs[..count].iter().map(|pack| pack.len() as u64).collect();
+            let ids = pack_ids(&lengths, |number, offset, out| {
+                out.copy_from_slice(&packs[number][offset as usize..][..out.len()]);
+                Ok::<_, ()>(())
+            });
+            assert_eq!(ids.unwrap(), packs[..count].iter().map(|pack| pack_id(pack)).collect::<Vec<_>>());
+        }
+        assert_eq!(pack_ids(&[5], |_, _, _| Err("unreadable")), Err("unreadable"));
     }
 }

@@ -5,7 +5,7 @@ pub mod hash;
 pub mod kdf;
 
 pub use aead::{AeadEngine, Engine, PlaintextEngine, engine_for};
-pub use hash::{ChunkHasher, PackHasher, pack_id};
+pub use hash::{ChunkHasher, pack_id, pack_ids};
 
 use crate::error::CryptoError;
 

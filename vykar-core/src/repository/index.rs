@@ -1,6 +1,7 @@
 //! Reading and writing the index, through a local copy where there is one.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::index_copy::{self, Copy, CopyWriter};
@@ -10,10 +11,16 @@ use crate::crypto::ChunkHasher;
 use crate::error::{CodecError, IndexError, ObjectError, Result, StorageError, VykarError};
 use crate::format::envelope::{INDEX_CONTEXT, ObjectKind, seal_into};
 use crate::format::{Encryption, IndexBlob, IndexEntry, MAX_METADATA_OBJECT, MAX_METADATA_PLAINTEXT};
+use crate::platform::map::ScratchMap;
 
 /// Bytes of a plain index in which its generation is: it is at the beginning of the first compressed block, which
 /// takes at most 128 KiB.
 const PLAIN_HEAD: usize = 192 << 10;
+
+/// A larger index goes through a file of the cache directory on its way to a local copy, instead of memory, in bytes.
+const LARGE: u64 = 64 << 20;
+/// Bytes of it that are read at a time.
+const SLICE: u64 = 8 << 20;
 
 /// Tells one index object from another without reading it: its length, and the random number that every writer
 /// draws for it, which is the nonce, or the generation where nothing is sealed.
@@ -40,6 +47,11 @@ impl IndexStamp {
             Encryption::None => Self::new(object.len() as u64, &generation.to_le_bytes()),
             _ => Self::new(object.len() as u64, &object[..object.len().min(Self::SEALED_HEAD)]),
         }
+    }
+
+    /// Length of the object in bytes.
+    pub fn object_len(&self) -> u64 {
+        self.0.first_chunk().map_or(0, |len| u64::from_le_bytes(*len))
     }
 
     pub(super) fn to_bytes(self) -> [u8; Self::LEN] {
@@ -142,6 +154,12 @@ impl Repository {
         if let Some(copy) = open(&stamp) {
             return Ok(copy);
         }
+        if stamp.object_len() > LARGE
+            && self.copy_through_file(&dir, &stamp).is_ok()
+            && let Some(copy) = open(&stamp)
+        {
+            return Ok(copy);
+        }
         let Some((stamp, mut object)) = self.index_object()? else {
             return Ok(OpenIndex::decoded(None, IndexBlob::default()));
         };
@@ -155,7 +173,26 @@ impl Repository {
         Ok(OpenIndex::decoded(Some(stamp), decode_payload(payload)?))
     }
 
-    /// The same, and nothing in it is damaged.
+    /// Makes the local copy of a large index without having that in memory. Whatever fails here is tried again, and
+    /// said, by whoever reads it whole then.
+    fn copy_through_file(&self, dir: &Path, stamp: &IndexStamp) -> Result<()> {
+        let failed = |e: std::io::Error| VykarError::path(dir, e);
+        let mut file = index_copy::scratch_file(dir).map_err(failed)?;
+        let len = stamp.object_len();
+        for offset in (0..len).step_by(SLICE as usize) {
+            let slice = self.backend().get_range(INDEX, offset, (len - offset).min(SLICE) as usize)?;
+            file.write_all(&slice).map_err(failed)?;
+        }
+        // Somebody may have replaced it between two slices.
+        if self.index_stamp()? != Some(*stamp) {
+            return Err(VykarError::LockLost { reason: "the index changed while it was read".into() });
+        }
+        let mut object = ScratchMap::new(&file).map_err(failed)?;
+        let payload = self.index_payload(&mut object)?;
+        copy_from(payload, dir, self.keys().hasher(), stamp).map_err(failed)
+    }
+
+    /// The index as [`Repository::open_index`] gives it, and nothing in it is damaged.
     pub fn open_sound_index(&self) -> Result<OpenIndex> {
         let open = self.open_index()?;
         if open.is_sound(self.keys().hasher()) {
@@ -237,12 +274,7 @@ fn decode_payload(payload: &[u8]) -> Result<IndexBlob> {
 }
 
 /// Writes the local copy of a compressed index. What is wrong with it is found again by whoever decodes it then.
-fn copy_from(
-    payload: &[u8],
-    dir: &std::path::Path,
-    hasher: &ChunkHasher,
-    stamp: &IndexStamp,
-) -> std::io::Result<()> {
+fn copy_from(payload: &[u8], dir: &Path, hasher: &ChunkHasher, stamp: &IndexStamp) -> std::io::Result<()> {
     let mut copy = CopyWriter::create(dir)?;
     let mut plain = decompress_stream(payload, MAX_METADATA_PLAINTEXT).map_err(std::io::Error::other)?;
     let add = &mut |entry: IndexEntry| copy.add(&entry).map_err(IndexError::Read);

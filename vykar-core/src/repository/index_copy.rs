@@ -105,6 +105,19 @@ fn digest(hasher: &ChunkHasher, body: &[u8]) -> Option<[u8; 32]> {
     hasher.local(b"VKINDEXD", &[body]).ok()
 }
 
+/// A file that has no name any more, and is gone when it is closed.
+pub(super) fn scratch_file(dir: &Path) -> io::Result<File> {
+    fs::create_dir_all(dir)?;
+    let path = temporary(dir)?;
+    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    fs::remove_file(&path)?;
+    Ok(file)
+}
+
+fn temporary(dir: &Path) -> io::Result<PathBuf> {
+    Ok(dir.join(format!(".tmp-{}", SessionId(random().map_err(io::Error::other)?))))
+}
+
 /// Writes a copy entry by entry. Dropped before its end, it leaves nothing.
 pub(super) struct CopyWriter {
     dir: PathBuf,
@@ -118,7 +131,7 @@ impl CopyWriter {
     /// An empty one.
     pub fn create(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        let temporary = dir.join(format!(".tmp-{}", SessionId(random().map_err(io::Error::other)?)));
+        let temporary = temporary(dir)?;
         let file = File::options().read(true).write(true).create_new(true).open(&temporary)?;
         let mut out = BufWriter::with_capacity(1 << 20, file);
         out.write_all(&[0; HEADER])?;

@@ -1,7 +1,7 @@
 //! Collects sealed chunks into packs and writes those behind the callers' backs.
 //!
 //! ```text
-//! callers --blocks--> pack thread (names packs, writes) --whole packs--> sync thread (makes them durable)
+//! callers --blocks--> pack thread (writes them) --whole packs--> sync thread (names them, makes them durable)
 //! ```
 //!
 //! A pack is never in memory as a whole: what is filled goes to the storage in blocks.
@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 
 use super::{Session, pack_key};
-use crate::crypto::PackHasher;
+use crate::crypto::pack_ids;
 use crate::error::{Result, VykarError};
 use crate::format::RepoConfig;
 use crate::format::pack::{HEADER, MAX_BLOBS, MAX_TREE_PACK};
@@ -32,8 +32,13 @@ const JOURNAL_EVERY: usize = 8;
 const BLOCK: usize = 1 << 20;
 /// Blocks that may wait for the pack thread, and as many empty ones for the next chunks.
 const QUEUE: usize = 4;
-/// Whole packs that may wait for the disk.
+/// Whole packs that may wait for the sync thread.
 const SYNC_QUEUE: usize = 2;
+/// So many packs are named at a time, which takes little longer than one, or so many bytes of packs.
+const NAMED_AT_ONCE: usize = 4;
+const BYTES_AT_ONCE: u64 = 256 << 20;
+/// How long a pack waits for others.
+const NAMED_AFTER: Duration = Duration::from_secs(1);
 
 /// What a pack holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,15 +258,23 @@ impl PackUploader {
 /// A pack being written.
 struct Writing<'b> {
     upload: Box<dyn Upload + 'b>,
-    hasher: PackHasher,
     size: u64,
 }
 
-/// A pack that has only to be made durable.
+/// A pack that has only to be named and made durable.
 struct Whole<'b> {
     upload: Box<dyn Upload + 'b>,
     kind: PackKind,
-    pack: WrittenPack,
+    number: u32,
+    size: u64,
+    chunks: Vec<u32>,
+}
+
+/// What the sync thread has done.
+#[derive(Default)]
+struct Done {
+    written: Vec<WrittenPack>,
+    data_packs: usize,
 }
 
 impl PackOutput {
@@ -304,13 +317,8 @@ impl PackOutput {
                     let began = Instant::now();
                     let writing = match &mut open[kind as usize] {
                         Some(writing) => writing,
-                        none => none.insert(Writing {
-                            upload: self.backend.upload()?,
-                            hasher: PackHasher::default(),
-                            size: 0,
-                        }),
+                        none => none.insert(Writing { upload: self.backend.upload()?, size: 0 }),
                     };
-                    writing.hasher.update(&block);
                     writing.upload.write(&block)?;
                     writing.size += block.len() as u64;
                     self.stages.add(Stage::Write, began.elapsed());
@@ -318,9 +326,8 @@ impl PackOutput {
                     let _ = used.try_send(block);
                 }
                 Message::Close(kind, number, chunks) => {
-                    let Some(Writing { upload, hasher, size }) = open[kind as usize].take() else { continue };
-                    let pack = WrittenPack { number, id: hasher.finish(), size, chunks };
-                    if whole.send(Whole { upload, kind, pack }).is_err() {
+                    let Some(Writing { upload, size }) = open[kind as usize].take() else { continue };
+                    if whole.send(Whole { upload, kind, number, size, chunks }).is_err() {
                         // The sync thread has said why.
                         return Ok(());
                     }
@@ -332,24 +339,42 @@ impl PackOutput {
 
     /// The sync thread.
     fn sync(&self, packs: Receiver<Whole<'_>>, failure: &Failure) -> Vec<WrittenPack> {
-        let mut written: Vec<WrittenPack> = Vec::new();
-        let mut data_packs = 0;
-        for Whole { upload, kind, pack } in packs {
-            let key = pack_key(&pack.id);
-            let mut result = self.stages.time(Stage::Sync, || upload.finish(&key)).map_err(VykarError::from);
-            written.push(pack);
-            if result.is_ok() && kind == PackKind::Data {
-                data_packs += 1;
-                if data_packs % JOURNAL_EVERY == 0 {
-                    result = self.journal(&written);
-                }
-            }
-            if let Err(error) = result {
+        let mut done = Done::default();
+        let mut waiting = Vec::new();
+        loop {
+            let next = match waiting.is_empty() {
+                true => packs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                false => packs.recv_timeout(NAMED_AFTER),
+            };
+            let ended = matches!(next, Err(RecvTimeoutError::Disconnected));
+            let alone = next.is_err();
+            waiting.extend(next.ok());
+            let bytes: u64 = waiting.iter().map(|whole| whole.size).sum();
+            let settle = alone || waiting.len() >= NAMED_AT_ONCE || bytes >= BYTES_AT_ONCE;
+            if settle && let Err(error) = self.settle(std::mem::take(&mut waiting), &mut done) {
                 failure.lock().get_or_insert(error);
-                break;
+                return done.written;
+            }
+            if ended {
+                return done.written;
             }
         }
-        written
+    }
+
+    /// Names packs and makes them durable.
+    fn settle(&self, packs: Vec<Whole<'_>>, done: &mut Done) -> Result<()> {
+        let lengths: Vec<u64> = packs.iter().map(|whole| whole.size).collect();
+        let read = |number: usize, offset, out: &mut [u8]| packs[number].upload.read_at(offset, out);
+        let ids = self.stages.time(Stage::Write, || pack_ids(&lengths, read))?;
+        for (Whole { upload, kind, number, size, chunks }, id) in packs.into_iter().zip(ids) {
+            self.stages.time(Stage::Sync, || upload.finish(&pack_key(&id)))?;
+            done.written.push(WrittenPack { number, id, size, chunks });
+            done.data_packs += usize::from(kind == PackKind::Data);
+            if kind == PackKind::Data && done.data_packs.is_multiple_of(JOURNAL_EVERY) {
+                self.journal(&done.written)?;
+            }
+        }
+        Ok(())
     }
 
     fn journal(&self, written: &[WrittenPack]) -> Result<()> {

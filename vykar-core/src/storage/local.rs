@@ -8,7 +8,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::num::NonZeroU64;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Advice;
@@ -79,7 +79,7 @@ impl LocalBackend {
     fn temporary(&self, parent: &Path) -> io::Result<Temporary> {
         let name = random::<16>().map_err(io::Error::other)?;
         let path = parent.join(format!("{TEMPORARY_PREFIX}{}", SessionId(name)));
-        let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let create = || OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
         let file = match create() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 self.make_parents(parent)?;
@@ -205,6 +205,10 @@ impl Upload for LocalUpload<'_> {
             self.flush();
         }
         Ok(())
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), StorageError> {
+        self.temporary.file.read_exact_at(out, offset).map_err(|e| failed("read", "packs/", e))
     }
 
     fn finish(self: Box<Self>, key: &str) -> Result<(), StorageError> {

@@ -105,6 +105,9 @@ pub trait Upload: Send {
     /// Appends bytes.
     fn write(&mut self, data: &[u8]) -> Result<(), StorageError>;
 
+    /// Reads bytes that were written, to fill `out`.
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), StorageError>;
+
     /// Puts the object under its key, replacing what is there; durable and visible in full when this returns, as
     /// after [`Backend::put`].
     fn finish(self: Box<Self>, key: &str) -> Result<(), StorageError>;
@@ -126,6 +129,15 @@ impl<'b> Buffered<'b> {
 impl Upload for Buffered<'_> {
     fn write(&mut self, data: &[u8]) -> Result<(), StorageError> {
         self.data.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), StorageError> {
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        let end = from.saturating_add(out.len());
+        let data = self.data.get(from..end);
+        let short = || StorageError::Short { key: "an upload".to_owned(), end: end as u64 };
+        out.copy_from_slice(data.ok_or_else(short)?);
         Ok(())
     }
 
@@ -182,6 +194,10 @@ mod tests {
             let mut upload = b.upload().unwrap();
             pieces.iter().for_each(|piece| upload.write(piece).unwrap());
             assert_eq!(b.list("packs/").unwrap().len(), usize::from(b.exists("packs/cd/cdef").unwrap()));
+            let all = pieces.concat();
+            let mut back = vec![9; all.len() / 2];
+            upload.read_at((all.len() - back.len()) as u64, &mut back).unwrap();
+            assert!(all.ends_with(&back) && upload.read_at(all.len() as u64, &mut [0]).is_err());
             upload.finish("packs/cd/cdef").unwrap();
             assert_eq!(b.get("packs/cd/cdef", 1 << 30).unwrap(), pieces.concat());
         }

@@ -251,6 +251,10 @@ impl Upload for ThrottledUpload<'_> {
         Ok(())
     }
 
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), StorageError> {
+        self.inner.read_at(offset, out)
+    }
+
     fn finish(self: Box<Self>, key: &str) -> Result<(), StorageError> {
         self.inner.finish(key)
     }
@@ -301,6 +305,10 @@ pub(super) mod tests {
             self.0.moved(data.len());
             self.1.write(data)
         }
+        fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), StorageError> {
+            self.1.read_at(offset, out)
+        }
+
         fn finish(self: Box<Self>, key: &str) -> Result<(), StorageError> {
             self.1.finish(key)
         }
