@@ -31,6 +31,8 @@ CONDITIONS = """\
   one file in a hundred got another middle, another end and another time, the same for all programs.
 - The *floor* of a first backup is `tar | zstd -3` with {threads} threads into a file, where nothing changed an
   `lstat` of every entry in {threads} threads (`scripts/bench_backup/walk.c`), of a restore `cp -a`.
+- Before each operation in RAM 5 GiB of free memory are written once: on a virtual machine memory that was never
+  used, or not for long, is slow the first time, which none of the programs is to pay for.
 - Processor time is of the program and the kernel together, all threads and child processes.
 - What each program restored was compared with the source once, contents, names, times, owners and modes.
 """

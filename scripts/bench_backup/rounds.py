@@ -7,11 +7,15 @@ import time
 
 from bench_backup.change import changed_files
 from bench_backup.operations import DISK, ONLY_TREE, OPERATIONS, Row
-from bench_common.memory import MemoryWatch
+from bench_common.memory import MemoryWatch, touch_free_memory
 from bench_common.processes import Failure, drop_caches, pipeline, remove, run, say
 
 SETTLE_SECONDS = 3
 """Between a change of the source and a backup. A program may read a file that changed just now once more."""
+
+
+TOUCHED = 5 << 30
+"""Bytes of free memory that are written before each operation in RAM: more than any of them needs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +110,8 @@ class Bench:
             target.mkdir()
         if row.place == DISK:
             drop_caches()
+        else:
+            touch_free_memory(self.folder, TOUCHED)
         watch = MemoryWatch()
         try:
             done = pipeline(commands, keep=True, watch=watch)
