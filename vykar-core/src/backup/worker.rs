@@ -81,9 +81,9 @@ impl<'w> Worker<'w> {
         params: ChunkerParams,
         compression: Compression,
     ) -> Result<Self> {
-        // Twice the largest chunk, so that several are named at once; a little more than one will do.
+        // Three times the largest chunk, so that many are named at once; a little more than one will do.
         let largest = params.max as usize;
-        let window_len = (WINDOWS / queues.workers.max(1)).clamp(largest + largest / 4 + 1, largest * 2 + 1);
+        let window_len = (WINDOWS / queues.workers.max(1)).clamp(largest + largest / 4 + 1, largest * 3 + 1);
         Ok(Worker {
             context,
             store,

@@ -1,5 +1,7 @@
 //! What opens a repository's objects.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::BufferPool;
@@ -72,24 +74,45 @@ impl Keys {
         object: &mut [u8],
         out: &mut Vec<u8>,
     ) -> Result<(), ObjectError> {
+        if let Some(range) = self.open_chunk_at(id, object, out)? {
+            out.extend_from_slice(&object[range]);
+        }
+        Ok(())
+    }
+
+    /// The same, and where the chunk is not compressed it stays in `object`: there, in the range that is given.
+    pub fn open_chunk_at(
+        &self,
+        id: &ChunkId,
+        object: &mut [u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Range<usize>>, ObjectError> {
+        let len = object.len();
         let payload = self.open(ObjectKind::Chunk, id.as_bytes(), object)?;
         out.clear();
-        match codec::stored(payload) {
-            Some(data) if data.len() as u64 > MAX_CHUNK_PLAINTEXT => {
+        if let Some(data) = codec::stored(payload) {
+            if data.len() as u64 > MAX_CHUNK_PLAINTEXT {
                 return Err(CodecError::TooLarge { max: MAX_CHUNK_PLAINTEXT }.into());
             }
-            Some(data) => out.extend_from_slice(data),
-            None => {
-                let mut used = std::mem::take(out);
-                let mut room = |len: usize| {
-                    let mut buffer = std::mem::take(&mut used);
-                    buffer.reserve(len);
-                    buffer
-                };
-                codec::decompress_into(payload, MAX_CHUNK_PLAINTEXT, &mut room, out)?;
-            }
+            self.check_id(id, data)?;
+            let from = self.stored_at(len, data.len());
+            return Ok(Some(from..from + data.len()));
         }
-        self.check_id(id, out)
+        let mut used = std::mem::take(out);
+        let mut room = |len: usize| {
+            let mut buffer = std::mem::take(&mut used);
+            buffer.reserve(len);
+            buffer
+        };
+        codec::decompress_into(payload, MAX_CHUNK_PLAINTEXT, &mut room, out)?;
+        self.check_id(id, out)?;
+        Ok(None)
+    }
+
+    /// Where the plaintext of an uncompressed chunk begins in its object: behind object tag, header of the cipher
+    /// and codec byte, before the cipher's tag.
+    fn stored_at(&self, object: usize, plain: usize) -> usize {
+        object - plain - (self.engine.overhead() - self.engine.header_len())
     }
 
     /// The same for an object in a buffer of `pool`, into another one; or in place, where the chunk is not
@@ -100,7 +123,7 @@ impl Keys {
         mut object: Vec<u8>,
         pool: &BufferPool,
     ) -> Result<Bytes, ObjectError> {
-        let (len, overhead) = (object.len(), self.engine.overhead());
+        let len = object.len();
         let payload = self.open(ObjectKind::Chunk, id.as_bytes(), &mut object)?;
         if let Some(data) = codec::stored(payload) {
             if data.len() as u64 > MAX_CHUNK_PLAINTEXT {
@@ -108,8 +131,7 @@ impl Keys {
             }
             self.check_id(id, data)?;
             let plain = data.len();
-            // Object tag, header of the cipher, codec byte; the plaintext; the cipher's tag.
-            let from = len - plain - (overhead - self.engine.header_len());
+            let from = self.stored_at(len, plain);
             object.truncate(from + plain);
             return Ok(pool.freeze(object, from));
         }

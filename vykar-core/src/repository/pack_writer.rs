@@ -30,8 +30,10 @@ const MAX_AGE: Duration = Duration::from_secs(300);
 const JOURNAL_EVERY: usize = 8;
 /// Bytes that are collected before they are handed on.
 const BLOCK: usize = 1 << 20;
-/// Blocks that may wait for the pack thread, and as many empty ones for the next chunks.
-const QUEUE: usize = 4;
+/// Blocks that may wait for the pack thread.
+const QUEUE: usize = 3;
+/// Empty ones that are kept for the next chunks.
+const SPARE: usize = 2;
 /// Whole packs that may wait for the sync thread.
 const SYNC_QUEUE: usize = 2;
 /// So many packs are named at a time, which takes little longer than one, or so many bytes of packs.
@@ -148,7 +150,7 @@ impl PackWriter {
     pub fn start(output: PackOutput, config: &RepoConfig, data_packs: usize) -> Result<(Self, PackUploader)> {
         let failure = Failure::default();
         let (queue, messages) = bounded(QUEUE);
-        let (used, spare) = bounded(QUEUE);
+        let (used, spare) = bounded(SPARE);
         let writer = PackWriter {
             target: data_pack_target(config, data_packs),
             max: config.max_pack_size as usize,

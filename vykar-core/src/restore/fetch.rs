@@ -53,13 +53,32 @@ pub(super) struct Fetcher<'a> {
     state: Buffer,
     bytes: Vec<u8>,
     /// The last chunk: runs of zeros repeat it.
-    memo: Option<(u32, Vec<u8>)>,
+    memo: Option<(u32, Plain)>,
+    /// Memory for the next one.
+    spare: Vec<u8>,
+}
+
+/// Where a chunk's plaintext is.
+enum Plain {
+    /// Expanded.
+    Expanded(Vec<u8>),
+    /// As it was read.
+    Read(Range<usize>),
 }
 
 impl<'a> Fetcher<'a> {
     pub fn new(source: &'a Source<'a>, max_read: u64) -> Self {
         let (state, bytes) = (Buffer::NotRead, Vec::new());
-        Fetcher { source, max_read, runs: Vec::new(), current: 0, state, bytes, memo: None }
+        Fetcher {
+            source,
+            max_read,
+            runs: Vec::new(),
+            current: 0,
+            state,
+            bytes,
+            memo: None,
+            spare: Vec::new(),
+        }
     }
 
     /// Plans the reads for `wants`, which [`Fetcher::chunk`] is then asked for in order.
@@ -89,16 +108,13 @@ impl<'a> Fetcher<'a> {
 
     /// The plaintext of `want`, which is number `at` of the list. Those before it may be left out.
     pub fn chunk(&mut self, at: usize, want: Piece) -> Result<&[u8]> {
-        let memo = match self.memo.take() {
-            Some(memo) if memo.0 == want.slot => memo,
-            other => {
-                let mut data =
-                    other.map_or_else(|| self.source.spare.lock().pop().unwrap_or_default(), |m| m.1);
-                self.decode(at, want, &mut data)?;
-                (want.slot, data)
+        if self.memo.as_ref().is_none_or(|memo| memo.0 != want.slot) {
+            if let Some((_, Plain::Expanded(used))) = self.memo.take() {
+                self.spare = used;
             }
-        };
-        let data = &self.memo.insert(memo).1;
+            self.memo = Some((want.slot, self.decode(at, want)?));
+        }
+        let data = self.last();
         if data.len() as u64 != u64::from(want.size) {
             let entry = self.source.table.entry(want.slot as usize);
             let reason = format!("holds {} bytes, its item says {}", data.len(), want.size);
@@ -109,15 +125,36 @@ impl<'a> Fetcher<'a> {
 
     /// The chunk that was given last.
     pub fn last(&self) -> &[u8] {
-        self.memo.as_ref().map_or(&[], |memo| &memo.1)
+        match &self.memo {
+            None => &[],
+            Some((_, Plain::Expanded(data))) => data,
+            Some((_, Plain::Read(range))) => &self.bytes[range.clone()],
+        }
     }
 
     /// The same, to be kept. Its memory comes back through [`Source::spare`].
     pub fn take(&mut self) -> Vec<u8> {
-        self.memo.take().map_or_else(Vec::new, |memo| memo.1)
+        match self.memo.take() {
+            None => Vec::new(),
+            Some((_, Plain::Expanded(data))) => data,
+            Some((_, Plain::Read(range))) => {
+                let mut data = self.buffer();
+                data.clear();
+                data.extend_from_slice(&self.bytes[range]);
+                data
+            }
+        }
     }
 
-    fn decode(&mut self, at: usize, want: Piece, out: &mut Vec<u8>) -> Result<()> {
+    /// Memory that was used before, if there is any.
+    fn buffer(&mut self) -> Vec<u8> {
+        match std::mem::take(&mut self.spare) {
+            none if none.capacity() == 0 => self.source.spare.lock().pop().unwrap_or_default(),
+            some => some,
+        }
+    }
+
+    fn decode(&mut self, at: usize, want: Piece) -> Result<Plain> {
         let entry = self.source.table.entry(want.slot as usize);
         if u64::from(entry.stored_size) > MAX_STORED {
             let reason = format!("stored as {} bytes, more than any chunk", entry.stored_size);
@@ -129,15 +166,21 @@ impl<'a> Fetcher<'a> {
         if self.state == Buffer::NotRead {
             self.state = self.read();
         }
+        let mut out = self.buffer();
         if let (Buffer::Read, Some(run)) = (&self.state, self.runs.get(self.current)) {
             let start = (entry.offset - run.offset) as usize;
             let object = &mut self.bytes[start..start + entry.stored_size as usize];
-            if self.source.repository.keys().open_chunk_into(&entry.id, object, out).is_ok() {
-                return Ok(());
+            let keys = self.source.repository.keys();
+            match keys.open_chunk_at(&entry.id, object, &mut out) {
+                Ok(None) => return Ok(Plain::Expanded(out)),
+                Ok(Some(range)) => {
+                    self.spare = out;
+                    return Ok(Plain::Read(start + range.start..start + range.end));
+                }
+                Err(_) => {}
             }
         }
-        *out = self.source.alone(&entry)?;
-        Ok(())
+        Ok(Plain::Expanded(self.source.alone(&entry)?))
     }
 
     /// A pack that ends early, or is gone, may still have some of a run's chunks: those are then
