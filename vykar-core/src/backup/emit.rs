@@ -6,9 +6,10 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use super::context::Context;
+use super::encoded::Encoded;
 use super::job::{ContentSlot, Job, JobSlot, Link, Part};
 use super::source::Stat;
-use super::walk::{Draft, Encoded, Piece, Ticket, Walk};
+use super::walk::{Draft, Piece, Ticket, Walk};
 
 /// Jobs waiting for a worker.
 pub const JOB_QUEUE: usize = 32;

@@ -18,11 +18,12 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::source::Stat;
-use crate::crypto::{ChunkHasher, random};
+use crate::crypto::ChunkHasher;
 use crate::error::CryptoError;
 use crate::format::ChunkRef;
-use crate::id::{ChunkId, RepositoryId, SessionId};
+use crate::id::{ChunkId, RepositoryId};
 use crate::platform::map::ReadOnlyMap;
+use crate::repository::cache_file::{Fields, temporary};
 
 const MAGIC: &[u8; 8] = b"VYKARFC2";
 const HEADER: usize = 8 + 32 + 8 + 8 + 8;
@@ -112,15 +113,15 @@ impl Record {
         let (size, mtime) = (fields.u64()?, fields.u64()? as i64);
         let (ctime, inode) = (fields.u64()? as i64, fields.u64()?);
         let flags = fields.take::<1>()?[0];
-        let count = u32::from_le_bytes(fields.take()?) as usize;
+        let count = fields.u32()? as usize;
         if chunks.len() != count.checked_mul(CHUNK)? {
             return None;
         }
         let chunks = chunks.chunks_exact(CHUNK).map(|bytes| {
             let mut fields = Fields(bytes);
             let id = ChunkId(fields.take()?);
-            let size = u32::from_le_bytes(fields.take()?);
-            Some(ChunkRef { id, size, stored_size: u32::from_le_bytes(fields.take()?) })
+            let size = fields.u32()?;
+            Some(ChunkRef { id, size, stored_size: fields.u32()? })
         });
         Some(Record {
             path,
@@ -138,19 +139,6 @@ impl Record {
 /// True when a file with this ctime cannot have changed unnoticed since a read that began then.
 pub fn is_settled(ctime: i64, read_start: i64) -> bool {
     ctime.saturating_add(SETTLED) <= read_start
-}
-
-struct Fields<'a>(&'a [u8]);
-
-impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*head)
-    }
-    fn u64(&mut self) -> Option<u64> {
-        self.take().map(u64::from_le_bytes)
-    }
 }
 
 fn check(hasher: &ChunkHasher, parts: &[&[u8]]) -> Result<[u8; 8], CryptoError> {
@@ -291,7 +279,7 @@ impl FileCache {
     fn record<'c>(&self, data: &'c [u8], path: PathHash, offset: usize) -> Option<Known<'c>> {
         let rest = data.get(offset..self.index.start)?;
         let mut fields = Fields(rest);
-        let len = u32::from_le_bytes(fields.take()?) as usize;
+        let len = fields.u32()? as usize;
         let sum: [u8; 8] = fields.take()?;
         let body = fields.0.get(..len)?;
         if check(&self.hasher, &[&path, body]).ok()? != sum {
@@ -318,8 +306,7 @@ impl FileCacheWriter {
     pub fn create(path: &Path, repository: RepositoryId, hasher: &ChunkHasher) -> io::Result<Self> {
         let dir = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(dir)?;
-        let random = random().map_err(io::Error::other)?;
-        let temporary = dir.join(format!(".tmp-{}", SessionId(random)));
+        let temporary = temporary(dir)?;
         let mut out = BufWriter::with_capacity(256 << 10, File::create_new(&temporary)?);
         out.write_all(&[0; HEADER])?;
         Ok(FileCacheWriter {

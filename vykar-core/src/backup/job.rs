@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::encoded::Encoded;
 use super::source::{OwnedXattrs, Stat};
-use super::walk::{Draft, Encoded};
+use super::walk::Draft;
 use crate::format::ChunkRef;
 
 /// A value that one thread sets and others wait for.

@@ -12,6 +12,7 @@
 mod commit;
 mod context;
 mod emit;
+mod encoded;
 mod filecache;
 mod job;
 mod large;

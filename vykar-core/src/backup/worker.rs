@@ -10,13 +10,14 @@ use rustix::fs::FileType;
 
 use super::context::{Context, stored_bytes};
 use super::emit::SMALL;
+use super::encoded::{Counts, Encoded};
 use super::filecache::Record;
 use super::job::{Content, ContentSlot, Job, Link, Part};
 use super::large::{Failed, Large};
 use super::read::{FileReader, hole_at};
 use super::source::{self, Stat};
 use super::store::{ChunkStore, Sealer};
-use super::walk::{Counts, Draft, Encoded};
+use super::walk::Draft;
 use crate::codec::chunker::SEGMENT;
 use crate::codec::{Chunker, Compression};
 use crate::error::{Result, VykarError};
@@ -359,7 +360,10 @@ impl<'w> Worker<'w> {
             return Ok(());
         }
         let mut window = std::mem::take(&mut self.window);
-        window.resize(self.window_len, 0);
+        if window.is_empty() {
+            // Zeroed by the system as it is used, and only then in memory.
+            window = vec![0; self.window_len];
+        }
         let result = self.read_segment(fd, stat, range, &mut window, chunks);
         self.window = window;
         if whole_hole && result.is_ok() {

@@ -6,9 +6,9 @@ use crossbeam_channel::Receiver;
 
 use super::context::Context;
 use super::emit::Next;
+use super::encoded::{Counts, Encoded};
 use super::filecache::FileCacheWriter;
 use super::store::{ChunkStore, Sealer};
-use super::walk::{Counts, Encoded};
 use crate::codec::Chunker;
 use crate::error::Result;
 use crate::format::ChunkerParams;

@@ -64,6 +64,8 @@ impl std::str::FromStr for Compression {
 pub struct Compressor {
     compression: Compression,
     zstd: Option<zstd::bulk::Compressor<'static>>,
+    /// Room for an LZ4 block, which must be zeroed once.
+    block: Vec<u8>,
 }
 
 impl Compressor {
@@ -73,7 +75,7 @@ impl Compressor {
             Compression::Zstd(level) => Some(zstd::bulk::Compressor::new(level).map_err(zstd_error)?),
             _ => None,
         };
-        Ok(Compressor { compression, zstd })
+        Ok(Compressor { compression, zstd, block: Vec::new() })
     }
 
     /// Appends the compressed payload to `out`; stored as it is where compression does not help.
@@ -85,11 +87,13 @@ impl Compressor {
                 out.push(LZ4);
                 // A chunk is at most 16 MiB and the format's length is a u32.
                 out.extend_from_slice(&(plaintext.len() as u32).to_le_bytes());
-                let body = out.len();
-                out.resize(body + lz4_flex::block::get_maximum_output_size(plaintext.len()), 0);
-                let n = lz4_flex::block::compress_into(plaintext, &mut out[body..])
+                let room = lz4_flex::block::get_maximum_output_size(plaintext.len());
+                if self.block.len() < room {
+                    self.block.resize(room, 0);
+                }
+                let n = lz4_flex::block::compress_into(plaintext, &mut self.block)
                     .map_err(|e| CodecError::Corrupt { codec: "lz4", reason: e.to_string() })?;
-                out.truncate(body + n);
+                out.extend_from_slice(&self.block[..n]);
             }
             Compression::Zstd(_) => {
                 out.push(ZSTD);

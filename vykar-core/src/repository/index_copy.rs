@@ -18,11 +18,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::cache_file::{Fields, temporary};
 use super::index::IndexStamp;
-use crate::crypto::{ChunkHasher, random};
+use crate::crypto::ChunkHasher;
 use crate::format::table::{self, ChunkTable, MAX_BITS, SLOT, SlotEncoder};
 use crate::format::{IndexBlob, IndexEntry};
-use crate::id::{PackId, SessionId};
+use crate::id::PackId;
 use crate::platform::map::{ReadOnlyMap, ScratchMap};
 
 const MAGIC: &[u8; 8] = b"VYKARIX2";
@@ -58,16 +59,6 @@ pub(super) fn remove(dir: &Path) {
     let _ = fs::remove_file(path(dir));
 }
 
-struct Fields<'a>(&'a [u8]);
-
-impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*head)
-    }
-}
-
 fn parse(bytes: &Bytes, hasher: &ChunkHasher, wanted: &IndexStamp) -> Option<Copy> {
     let (fields, found) = bytes.get(..HEADER)?.split_at(FIELDS);
     if check(hasher, fields)? != found {
@@ -75,13 +66,13 @@ fn parse(bytes: &Bytes, hasher: &ChunkHasher, wanted: &IndexStamp) -> Option<Cop
     }
     let mut fields = Fields(fields);
     let magic: [u8; 8] = fields.take()?;
-    let generation = u64::from_le_bytes(fields.take()?);
+    let generation = fields.u64()?;
     let stamp: [u8; IndexStamp::LEN] = fields.take()?;
     if magic != *MAGIC || stamp != wanted.to_bytes() {
         return None;
     }
-    let chunks = usize::try_from(u64::from_le_bytes(fields.take()?)).ok()?;
-    let (packs, bits) = (u32::from_le_bytes(fields.take()?), u32::from_le_bytes(fields.take()?));
+    let chunks = usize::try_from(fields.u64()?).ok()?;
+    let (packs, bits) = (fields.u32()?, fields.u32()?);
     let digest = fields.take()?;
     if bits > MAX_BITS {
         return None;
@@ -112,10 +103,6 @@ pub(super) fn scratch_file(dir: &Path) -> io::Result<File> {
     let file = File::options().read(true).write(true).create_new(true).open(&path)?;
     fs::remove_file(&path)?;
     Ok(file)
-}
-
-fn temporary(dir: &Path) -> io::Result<PathBuf> {
-    Ok(dir.join(format!(".tmp-{}", SessionId(random().map_err(io::Error::other)?))))
 }
 
 /// Writes a copy entry by entry. Dropped before its end, it leaves nothing.

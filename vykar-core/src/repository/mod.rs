@@ -1,6 +1,7 @@
 //! A repository: objects of the format in a storage backend, under one set of keys.
 
 pub mod buffers;
+pub(crate) mod cache_file;
 pub mod chunks;
 pub mod index;
 mod index_copy;

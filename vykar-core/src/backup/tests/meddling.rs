@@ -1,0 +1,229 @@
+//! What others do to the repository, or to the source, while a backup runs.
+
+use super::*;
+
+/// A hook for [`Meddling`]: sees the key about to be written and the storage below.
+type Meddle = Box<dyn Fn(&str, &MemoryBackend) -> Result<(), StorageError> + Send + Sync>;
+
+/// Runs a hook before each write: somebody else's doing, or a failure.
+struct Meddling {
+    inner: MemoryBackend,
+    hook: Mutex<Option<Meddle>>,
+}
+
+impl Backend for Meddling {
+    fn url(&self) -> &str {
+        "memory"
+    }
+    fn get(&self, key: &str, max: u64) -> Result<Vec<u8>, StorageError> {
+        self.inner.get(key, max)
+    }
+    fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Vec<u8>, StorageError> {
+        self.inner.get_range(key, offset, len)
+    }
+    fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {
+        if let Some(hook) = &*self.hook.lock() {
+            hook(key, &self.inner)?;
+        }
+        self.inner.put(key, data, mode)
+    }
+    fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError> {
+        Ok(Box::new(Buffered::new(self)))
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
+        self.inner.list(prefix)
+    }
+    fn delete(&self, key: &str) -> Result<(), StorageError> {
+        self.inner.delete(key)
+    }
+    fn size(&self, key: &str) -> Result<u64, StorageError> {
+        self.inner.size(key)
+    }
+}
+
+/// Backs up once, then again with a changed file and the hook in place.
+fn meddled(hook: Meddle) -> (Fixture, Result<BackupSummary>) {
+    let backend = Arc::new(Meddling { inner: MemoryBackend::new(), hook: Mutex::new(None) });
+    let f = Fixture::over(backend.clone());
+    f.write("kept", b"kept");
+    f.write("x", b"one");
+    f.backup();
+    f.write("x", b"two");
+    *backend.hook.lock() = Some(hook);
+    let lock = LockOptions { wait: Duration::from_millis(300), ..LockOptions::default() };
+    let result = backup(&f.repository(), &BackupOptions { lock, ..f.options() }, None);
+    *backend.hook.lock() = None;
+    (f, result)
+}
+
+#[test]
+fn packs_or_markers_that_others_removed_refuse_the_commit() {
+    for prefix in ["packs/", "sessions/"] {
+        let (f, result) = meddled(Box::new(move |key, storage| {
+            if key.starts_with("locks/") {
+                // Only what this session wrote: the first backup's packs came before it.
+                let packs = storage.list(prefix).unwrap();
+                let newest = packs.iter().filter(|p| prefix == "sessions/" || p.size < 200);
+                newest.for_each(|o| storage.delete(&o.key).unwrap());
+            }
+            Ok(())
+        }));
+        assert!(matches!(result, Err(VykarError::CommitRefused { .. })), "{prefix}: {result:?}");
+        assert_eq!(f.repository().manifest().unwrap().snapshots.len(), 1);
+    }
+}
+
+#[test]
+fn a_reused_chunk_that_is_gone_refuses_the_commit() {
+    let (f, result) = meddled(Box::new(|key, storage| {
+        if key.starts_with("locks/") {
+            // Somebody deleted the only snapshot and compacted: an empty index of a new generation.
+            let mut plain = Vec::new();
+            crate::format::IndexBlob::encode_to(&mut plain, 99, 0, std::iter::empty()).unwrap();
+            let object = [&[4u8, 0][..], &plain].concat();
+            storage.put("index", &object, PutMode::Replace).unwrap();
+        }
+        Ok(())
+    }));
+    assert!(matches!(result, Err(VykarError::CommitRefused { .. })), "{result:?}");
+    assert_eq!(f.repository().manifest().unwrap().snapshots.len(), 1);
+}
+
+#[test]
+fn an_earlier_lock_that_appears_under_ours_stops_the_commit() {
+    let (f, result) = meddled(Box::new(|key, storage| {
+        if key == "index.gen" {
+            let name = crate::format::marker::lock_name(1, [0; 16]);
+            let now = now_rfc3339();
+            let text = format!(r#"{{"hostname":"elsewhere","pid":1,"time":"{now}","boot_id":null}}"#);
+            storage.put(&format!("locks/{name}"), text.as_bytes(), PutMode::Replace).unwrap();
+        }
+        Ok(())
+    }));
+    assert!(matches!(result, Err(VykarError::Locked { .. })), "{result:?}");
+    assert_eq!(f.repository().manifest().unwrap().snapshots.len(), 1);
+}
+
+#[test]
+fn a_lock_lost_for_a_moment_costs_a_second_look_and_no_wrong_counts() {
+    let seen = AtomicUsize::new(0);
+    let name = format!("locks/{}", crate::format::marker::lock_name(1, [0; 16]));
+    let (f, result) = meddled(Box::new(move |key, storage| {
+        if key == "index.gen" && seen.fetch_add(1, Ordering::Relaxed) == 0 {
+            let now = now_rfc3339();
+            let text = format!(r#"{{"hostname":"elsewhere","pid":1,"time":"{now}","boot_id":null}}"#);
+            storage.put(&name, text.as_bytes(), PutMode::Replace).unwrap();
+            let (storage, name) = (storage.clone(), name.clone());
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(100));
+                storage.delete(&name).unwrap();
+            });
+        }
+        Ok(())
+    }));
+    assert!(result.unwrap().is_complete());
+    f.assert_counts();
+}
+
+const MANY: u64 = 500;
+
+/// Several hundred files, then what `make` adds; when the first pack is written, long before those are
+/// read, `change` is done to the source.
+fn changed_before_it_is_read(
+    make: impl Fn(&Path),
+    change: impl Fn(&Path) + Send + Sync + 'static,
+) -> (Fixture, BackupSummary) {
+    let backend = Arc::new(Meddling { inner: MemoryBackend::new(), hook: Mutex::new(None) });
+    // Each chunk closes a pack.
+    let f = Fixture::with_packs(backend.clone(), (1, 1));
+    // More than are read at once.
+    for n in 0..MANY {
+        f.write(&format!("f{n:03}"), format!("{n}").as_bytes());
+    }
+    make(&f.source());
+    let (source, first) = (f.source(), AtomicUsize::new(0));
+    *backend.hook.lock() = Some(Box::new(move |key, _| {
+        if key.starts_with("packs/") && first.fetch_add(1, Ordering::Relaxed) == 0 {
+            change(&source);
+        }
+        Ok(())
+    }));
+    let options = BackupOptions { threads: 1, ..f.options() };
+    let summary = backup(&f.repository(), &options, None).unwrap();
+    *backend.hook.lock() = None;
+    f.assert_counts();
+    (f, summary)
+}
+
+#[test]
+fn another_name_of_a_replaced_file_keeps_its_own_content() {
+    let make = |dir: &Path| {
+        fs::write(dir.join("g1"), b"old content").unwrap();
+        fs::hard_link(dir.join("g1"), dir.join("g2")).unwrap();
+    };
+    let (f, _) = changed_before_it_is_read(make, |dir| {
+        fs::write(dir.join(".new"), b"new content, and longer").unwrap();
+        fs::rename(dir.join(".new"), dir.join("g1")).unwrap();
+    });
+    let items = f.items();
+    assert_eq!(items[&b"g1"[..]].1, b"new content, and longer");
+    assert_eq!(items[&b"g2"[..]].1, b"old content");
+}
+
+#[test]
+fn another_name_of_a_vanished_file_is_stored_all_the_same() {
+    let make = |dir: &Path| {
+        fs::write(dir.join("g1"), b"content").unwrap();
+        fs::hard_link(dir.join("g1"), dir.join("g2")).unwrap();
+    };
+    let (f, summary) = changed_before_it_is_read(make, |dir| fs::remove_file(dir.join("g1")).unwrap());
+    assert_eq!(summary.meta.stats.errors, 1);
+    assert_eq!(f.items()[&b"g2"[..]].1, b"content");
+}
+
+#[test]
+fn a_file_that_vanishes_is_reported_and_counted_and_the_rest_is_stored() {
+    let make = |dir: &Path| fs::write(dir.join("g1"), b"content").unwrap();
+    let (f, summary) = changed_before_it_is_read(make, |dir| fs::remove_file(dir.join("g1")).unwrap());
+    assert!(!summary.is_complete());
+    assert_eq!((summary.meta.stats.errors, summary.meta.stats.nfiles), (1, MANY));
+    assert!(!f.items().contains_key(&b"g1"[..]));
+}
+
+#[test]
+fn attributes_that_cannot_be_read_are_reported_each_time() {
+    let f = Fixture::new();
+    f.write("x", b"data");
+    let flags = rustix::fs::XattrFlags::empty();
+    for name in [&b"user.good"[..], b"user.\xff"] {
+        rustix::fs::setxattr(f.source().join("x"), name, b"value", flags).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(2100));
+    for run in 0..2 {
+        let summary = f.backup();
+        assert_eq!(summary.meta.stats.errors, 1, "run {run}");
+        let xattrs = f.items()[&b"x"[..]].0.xattrs.clone().unwrap();
+        assert_eq!(xattrs, [("user.good".into(), b"value".to_vec().into())], "run {run}");
+    }
+}
+
+#[test]
+fn any_failing_write_fails_the_backup_and_leaves_the_repository_usable() {
+    // The number of writes of one such backup is small; each of them fails once.
+    for nth in 0..12 {
+        let count = AtomicUsize::new(0);
+        let (f, result) = meddled(Box::new(move |key, _| {
+            if count.fetch_add(1, Ordering::Relaxed) == nth && key != "index.gen" {
+                let source = std::io::Error::other("made up");
+                return Err(StorageError::Io { operation: "write", key: key.into(), source });
+            }
+            Ok(())
+        }));
+        let snapshots = f.repository().manifest().unwrap().snapshots.len();
+        assert_eq!(snapshots, 1 + usize::from(result.is_ok()), "write {nth}: {result:?}");
+        let again = f.backup();
+        assert!(again.is_complete());
+        assert_eq!(f.items()[&b"x"[..]].1, b"two");
+        assert_eq!(f.items()[&b"kept"[..]].1, b"kept");
+    }
+}

@@ -1,0 +1,34 @@
+//! What local cache files have in common.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::crypto::random;
+use crate::id::SessionId;
+
+/// A name in a cache directory that nobody else has, for a file that is not complete.
+pub(crate) fn temporary(dir: &Path) -> io::Result<PathBuf> {
+    Ok(dir.join(format!(".tmp-{}", SessionId(random().map_err(io::Error::other)?))))
+}
+
+/// Reads fields of fixed width, one after another; `None` at the end.
+pub(crate) struct Fields<'a>(pub &'a [u8]);
+
+impl Fields<'_> {
+    /// The next bytes.
+    pub fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    /// The next 32 bits.
+    pub fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    /// The next 64 bits.
+    pub fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+}
