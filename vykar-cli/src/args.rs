@@ -61,10 +61,10 @@ pub struct Global {
     )]
     pub nice: i32,
     /// Write at most this much to the repository, in MiB a second (1.5, say); 0 for no limit
-    #[arg(long, value_name = "MIB_PER_SEC", default_value = "0", value_parser = parse::rate, global = true)]
+    #[arg(long, value_name = "MIB_PER_SEC", default_value = "0", value_parser = parse::rate, allow_negative_numbers = true, global = true)]
     pub upload_limit: u64,
     /// Read at most this much from the repository, in MiB a second; 0 for no limit
-    #[arg(long, value_name = "MIB_PER_SEC", default_value = "0", value_parser = parse::rate, global = true)]
+    #[arg(long, value_name = "MIB_PER_SEC", default_value = "0", value_parser = parse::rate, allow_negative_numbers = true, global = true)]
     pub download_limit: u64,
     /// Seconds to wait for a lock that another program holds
     #[arg(long, value_name = "SECONDS", default_value_t = 600, global = true)]

@@ -176,7 +176,7 @@ impl<'q> Emitter<'q> {
     fn send(&self, parts: Vec<Part>, link: Option<Link>) -> Result<(), Ended> {
         let slot = Arc::new(JobSlot::default());
         // In this order: the writer may wait for the slot only when a worker will see the job.
-        self.jobs.send(Job::new(parts, slot.clone(), link)).map_err(|_| Ended)?;
+        self.jobs.send(Job { parts, slot: slot.clone(), link }).map_err(|_| Ended)?;
         self.next.send(Next::Job(slot)).map_err(|_| Ended)
     }
 }

@@ -81,13 +81,6 @@ pub struct Job {
     pub link: Option<Link>,
 }
 
-impl Job {
-    /// Something to do.
-    pub fn new(parts: Vec<Part>, slot: Arc<JobSlot>, link: Option<Link>) -> Self {
-        Job { parts, slot, link }
-    }
-}
-
 impl Drop for Job {
     fn drop(&mut self) {
         // A job that nobody could do (the backup ends) must not be waited for.

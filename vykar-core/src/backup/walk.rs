@@ -47,10 +47,11 @@ pub struct Draft {
 impl Draft {
     /// Counts it as new, changed or unchanged.
     pub fn compared(&self, now: &[ChunkRef]) -> Counts {
-        let ids = |chunks: &[ChunkRef]| chunks.iter().map(|c| c.id).collect::<Vec<_>>();
         match &self.before {
             None => Counts { new: 1, ..Counts::default() },
-            Some(before) if ids(before) == ids(now) => Counts { unchanged: 1, ..Counts::default() },
+            Some(before) if before.iter().map(|c| c.id).eq(now.iter().map(|c| c.id)) => {
+                Counts { unchanged: 1, ..Counts::default() }
+            }
             Some(_) => Counts { changed: 1, ..Counts::default() },
         }
     }
