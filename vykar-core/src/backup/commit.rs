@@ -4,17 +4,14 @@ use std::time::Instant;
 
 use super::references::References;
 use super::rewrite::Rewrite;
-use crate::codec::Compression;
 use crate::crypto::random;
 use crate::error::{Result, StorageError, VykarError};
 use crate::format::SnapshotMeta;
-use crate::format::envelope::ObjectKind;
 use crate::id::SnapshotId;
 use crate::repository::pack_writer::WrittenPack;
 use crate::repository::{
-    IndexStamp, LockOptions, Manifest, OpenIndex, Repository, RepositoryLock, Session, pack_key, snapshot_key,
+    IndexStamp, LockOptions, Manifest, OpenIndex, Repository, Session, WriteGuard, pack_key,
 };
-use crate::storage::PutMode;
 
 /// What is to be published.
 pub struct Commit<'a> {
@@ -37,11 +34,11 @@ impl Commit<'_> {
         let began = Instant::now();
         let mut written = None;
         loop {
-            let mut lock = RepositoryLock::acquire(self.repository, self.lock)?;
-            match self.publish_locked(&mut lock, meta.clone(), &mut written) {
+            let mut guard = WriteGuard::acquire(self.repository, self.lock)?;
+            match self.publish_locked(&mut guard, meta.clone(), &mut written) {
                 Ok(done) => {
                     // The snapshot is there: that the lock could not be removed does not undo it.
-                    let _ = lock.release();
+                    let _ = guard.release();
                     return Ok(done);
                 }
                 // Somebody's earlier lock appeared late. Nothing is lost but the time to look again.
@@ -54,44 +51,34 @@ impl Commit<'_> {
     /// `written` is the stamp of the index that an earlier attempt of this commit wrote.
     fn publish_locked(
         &self,
-        lock: &mut RepositoryLock<'_>,
+        guard: &mut WriteGuard<'_>,
         mut meta: SnapshotMeta,
         written: &mut Option<IndexStamp>,
     ) -> Result<(SnapshotId, SnapshotMeta)> {
         let manifest = Manifest::load(self.repository)?;
-        let mut known = self.repository.index_stamp()?;
         self.check_packs()?;
         // With our own index still there, the references are in it. When somebody has written another
         // one since, adding them again makes counts too high, which is safe.
-        if written.is_none() || *written != known {
-            let current = self.current_index(known)?;
-            known = current.stamp;
+        if written.is_none() || *written != guard.index_stamp() {
+            let current = self.current_index(guard)?;
             let rewrite = Rewrite::plan(self.references, &self.base.index, current.index, self.packs)?;
             if let Some(rewrite) = rewrite {
-                let generation = u64::from_le_bytes(random()?);
-                self.check_owner(lock, known)?;
-                let (count, entries) = (rewrite.count()?, rewrite.entries());
-                // Ids do not compress, and what does comes out as small at the fastest level.
-                let level = Compression::Zstd(1);
-                known = Some(self.repository.write_index(generation, count, entries, level)?);
-                *written = known;
+                *written = Some(guard.write_index(rewrite.count()?, rewrite.entries())?);
             }
         }
         meta.name = unique_name(&manifest)?;
-        let id = SnapshotId(random()?);
-        let object = self.repository.keys().seal(ObjectKind::Snapshot, id.as_bytes(), &meta.encode()?)?;
-        self.check_owner(lock, known)?;
-        self.repository.backend().put(&snapshot_key(&id), &object, PutMode::Exclusive)?;
+        let id = guard.write_snapshot(&meta.encode()?)?;
         Ok((id, meta))
     }
 
     /// The index that is there now, every byte of it sound. It is the one that the backup began with unless
     /// somebody has written another one since.
-    fn current_index(&self, stamp: Option<IndexStamp>) -> Result<OpenIndex> {
-        if stamp == self.base.stamp && self.base.is_sound(self.repository.keys().hasher()) {
+    fn current_index(&self, guard: &WriteGuard<'_>) -> Result<OpenIndex> {
+        let same = guard.index_stamp().is_some() && guard.index_stamp() == self.base.stamp;
+        if same && self.base.is_sound(self.repository.keys().hasher()) {
             return Ok(self.base.clone());
         }
-        self.repository.open_sound_index()
+        guard.open_index()
     }
 
     /// Every pack of this session must still be there in full: others may have taken a session that
@@ -111,16 +98,6 @@ impl Commit<'_> {
             }
         }
         Ok(())
-    }
-
-    /// The lock is ours, and nobody wrote an index that we have not read.
-    fn check_owner(&self, lock: &mut RepositoryLock<'_>, known: Option<IndexStamp>) -> Result<()> {
-        lock.check()?;
-        // The index itself: its hint is written after it, with best effort, and may be behind.
-        match self.repository.index_stamp()? == known {
-            true => Ok(()),
-            false => Err(VykarError::LockLost { reason: "the index changed under the lock".into() }),
-        }
     }
 }
 

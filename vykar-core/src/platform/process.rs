@@ -35,6 +35,18 @@ impl ProcessIdentity {
         ProcessIdentity { host, pid: std::process::id(), boot_id: boot_id.map(|id| id.trim().to_owned()) }
     }
 
+    /// Whether the process `pid` of `host`, which registered itself at `since` during the boot `boot_id` (where that
+    /// is known), is there now; `None` when that cannot be told from here.
+    pub fn is_running(&self, host: &str, pid: u32, boot_id: Option<&str>, since: Timestamp) -> Option<bool> {
+        let same_boot = boot_id.is_none_or(|theirs| Some(theirs) == self.boot_id.as_deref());
+        if host != self.host || !same_boot {
+            return None;
+        }
+        // A process that began later has only got the same number.
+        let later = |began: Timestamp| began.checked_sub(CLOCK_SLACK).is_ok_and(|began| began > since);
+        Some(is_alive(pid) && !began_at(pid).is_some_and(later))
+    }
+
     /// True when the process `pid` of `host`, which wrote a marker at `written` while the kernel's
     /// boot id was `boot_id`, is certainly gone. Machines that share a host name do not bury each
     /// other: another boot id proves something only for what was written before this boot.
@@ -64,6 +76,16 @@ fn pid_namespace() -> Option<u64> {
     fs::metadata("/proc/self/ns/pid").ok().map(|m| m.ino())
 }
 
+/// When a process began; `None` where `/proc` does not say.
+fn began_at(pid: u32) -> Option<Timestamp> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in brackets, may hold anything; the start time is the 20th field behind it, in ticks since boot.
+    let ticks: u64 = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()?;
+    let per_second = rustix::param::clock_ticks_per_second();
+    let since_boot = Duration::from_nanos(ticks.checked_mul(1_000_000_000)?.checked_div(per_second)?);
+    Timestamp::now().checked_sub(Duration::from_nanos(boot_nanos()).checked_sub(since_boot)?).ok()
+}
+
 fn is_alive(pid: u32) -> bool {
     let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else {
         return false;
@@ -84,5 +106,26 @@ pub fn user_name() -> String {
     match nix::unistd::User::from_uid(uid) {
         Ok(Some(user)) => user.name,
         _ => uid.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_told_from_a_later_one_with_the_same_number() {
+        let me = ProcessIdentity::current();
+        let now = Timestamp::now();
+        let began = began_at(me.pid).unwrap();
+        assert!(began <= now && now.duration_since(began).as_hours() < 24, "{began}");
+        let running = |pid, boot: Option<&str>, since| me.is_running(&me.host, pid, boot, since);
+        let boot_id = me.boot_id.as_deref();
+        assert_eq!(running(me.pid, None, now), Some(true));
+        assert_eq!(running(me.pid, boot_id, now), Some(true));
+        assert_eq!(running(me.pid, None, began.checked_sub(Duration::from_secs(3600)).unwrap()), Some(false));
+        assert_eq!(running(1 << 30, None, now), Some(false));
+        assert_eq!(running(me.pid, Some("other"), now), None);
+        assert_eq!(me.is_running("elsewhere", me.pid, None, now), None);
     }
 }

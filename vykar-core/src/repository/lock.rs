@@ -7,19 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
-
+use super::heartbeat::Heartbeat;
+use super::standing::LockInfo;
 use super::{Repository, now_micros, now_rfc3339};
 use crate::crypto::random;
-use crate::error::{Result, StorageError, VykarError};
-use crate::format::MAX_SMALL_OBJECT;
-use crate::format::marker::{LockMarker, lock_name, parse_lock_name};
+use crate::error::{Result, VykarError};
+use crate::format::marker::{LockMarker, lock_name};
 use crate::platform::ProcessIdentity;
 use crate::storage::PutMode;
 
-/// A lock that was not refreshed for this long is nobody's.
-pub const STALE_AFTER: Duration = Duration::from_secs(6 * 3600);
-/// How often a held lock is refreshed, at the writes it protects.
+/// How often a held lock is refreshed.
 const REFRESH_EVERY: Duration = Duration::from_secs(600);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -41,49 +38,14 @@ impl Default for LockOptions {
     }
 }
 
-/// Another process's lock.
-#[derive(Debug, Clone)]
-pub struct OtherLock {
-    /// Its key.
-    pub key: String,
-    /// What it says, when it can be read.
-    pub marker: Option<LockMarker>,
-}
-
-impl OtherLock {
-    fn describe(&self) -> String {
-        match &self.marker {
-            Some(m) => format!("{} (process {}, since {})", m.hostname, m.pid, m.time),
-            None => format!("an unreadable lock object {}", self.key),
-        }
-    }
-
-    fn is_stale(&self, me: &ProcessIdentity) -> bool {
-        let Some(m) = &self.marker else { return false };
-        let Ok(written) = m.time.parse::<Timestamp>() else { return false };
-        if me.proves_dead(&m.hostname, m.pid, m.boot_id.as_deref(), written) {
-            return true;
-        }
-        Duration::try_from(Timestamp::now().duration_since(written)).is_ok_and(|age| age > STALE_AFTER)
-    }
-}
-
-/// All locks but `own`, live ones only; stale ones are removed.
-pub fn live_locks(repository: &Repository, own: Option<&str>) -> Result<Vec<OtherLock>> {
-    let me = ProcessIdentity::current();
+/// All locks but `own`, live ones only; those of the dead are removed.
+fn live_locks(repository: &Repository, own: Option<&str>) -> Result<Vec<LockInfo>> {
     let mut live = Vec::new();
-    for object in repository.backend().list("locks/")? {
-        let name = object.key.strip_prefix("locks/").unwrap_or("");
-        if Some(object.key.as_str()) == own || parse_lock_name(name).is_none() {
+    for lock in LockInfo::list(repository)? {
+        if Some(lock.key.as_str()) == own {
             continue;
         }
-        let marker = match repository.backend().get(&object.key, MAX_SMALL_OBJECT) {
-            Err(StorageError::NotFound { .. }) => continue,
-            Err(StorageError::TooLarge { .. }) => None,
-            other => serde_json::from_slice(&other?).ok(),
-        };
-        let lock = OtherLock { key: object.key, marker };
-        match lock.is_stale(&me) {
+        match lock.standing.is_over() {
             true => repository.backend().delete(&lock.key)?,
             false => live.push(lock),
         }
@@ -137,11 +99,12 @@ impl<'o> Pauses<'o> {
     }
 }
 
-/// The held lock. Dropping releases it as well as that can be done.
+/// The held lock, refreshed by a thread. Dropping releases it as well as that can be done.
 pub struct RepositoryLock<'r> {
     repository: &'r Repository,
     key: String,
-    refreshed: Instant,
+    heartbeat: Option<Heartbeat>,
+    released: bool,
 }
 
 impl<'r> RepositoryLock<'r> {
@@ -156,8 +119,15 @@ impl<'r> RepositoryLock<'r> {
             loop {
                 let others = live_locks(repository, Some(&lock.key))?;
                 let Some(first) = others.first() else {
-                    lock.check()?;
-                    return Ok(lock);
+                    match lock.check() {
+                        // Removed by a person, or somebody who began earlier was slower to write.
+                        Err(VykarError::LockLost { reason }) => {
+                            drop(lock);
+                            pauses.pause(&reason)?;
+                            break;
+                        }
+                        other => return other.map(|()| lock),
+                    }
                 };
                 let smaller = others.iter().find(|other| other.key < lock.key);
                 if let Some(smaller) = smaller {
@@ -166,31 +136,23 @@ impl<'r> RepositoryLock<'r> {
                     pauses.pause(&holder)?;
                     break;
                 }
+                lock.keep_fresh()?;
                 pauses.pause(&first.describe())?;
-                lock.refresh()?;
             }
         }
     }
 
     fn write_new(repository: &'r Repository) -> Result<Self> {
         let key = format!("locks/{}", lock_name(now_micros(), random()?));
-        let lock = RepositoryLock { repository, key, refreshed: Instant::now() };
-        lock.write()?;
-        Ok(lock)
+        repository.backend().put(&key, &marker()?, PutMode::Replace)?;
+        Ok(RepositoryLock { repository, key, heartbeat: None, released: false })
     }
 
-    fn write(&self) -> Result<()> {
-        let me = ProcessIdentity::current();
-        let marker = LockMarker { hostname: me.host, pid: me.pid, time: now_rfc3339(), boot_id: me.boot_id };
-        let text = serde_json::to_vec(&marker)
-            .map_err(|e| VykarError::Encode { what: "lock", reason: e.to_string() })?;
-        Ok(self.repository.backend().put(&self.key, &text, PutMode::Replace)?)
-    }
-
-    fn refresh(&mut self) -> Result<()> {
-        if self.refreshed.elapsed() >= REFRESH_EVERY {
-            self.write()?;
-            self.refreshed = Instant::now();
+    /// Refreshes it from now on. Who holds it for a moment only need not ask for a thread.
+    pub fn keep_fresh(&mut self) -> Result<()> {
+        if self.heartbeat.is_none() {
+            let (backend, key) = (self.repository.backend().clone(), self.key.clone());
+            self.heartbeat = Some(Heartbeat::start(backend, key, REFRESH_EVERY, marker)?);
         }
         Ok(())
     }
@@ -199,34 +161,50 @@ impl<'r> RepositoryLock<'r> {
     ///
     /// # Errors
     /// [`VykarError::LockLost`]: stop before writing anything.
-    pub fn check(&mut self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         let lost = |reason: String| VykarError::LockLost { reason };
-        if !self.repository.backend().exists(&self.key)? {
+        let seen_gone = self.heartbeat.as_ref().is_some_and(Heartbeat::is_lost);
+        if seen_gone || !self.repository.backend().exists(&self.key)? {
             return Err(lost("our lock object is gone".into()));
         }
         let others = live_locks(self.repository, Some(&self.key))?;
-        if let Some(other) = others.iter().find(|other| other.key < self.key) {
-            return Err(lost(format!("{} holds an earlier one", other.describe())));
+        match others.iter().find(|other| other.key < self.key) {
+            Some(other) => Err(lost(format!("{} holds an earlier one", other.describe()))),
+            None => Ok(()),
         }
-        self.refresh()
     }
 
     /// Gives the lock back.
-    pub fn release(self) -> Result<()> {
-        let result = self.repository.backend().delete(&self.key);
-        std::mem::forget(self);
-        Ok(result?)
+    pub fn release(mut self) -> Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.released, true) {
+            return Ok(());
+        }
+        // Stopped first: it must not write the lock again.
+        drop(self.heartbeat.take());
+        Ok(self.repository.backend().delete(&self.key)?)
     }
 }
 
 impl Drop for RepositoryLock<'_> {
     fn drop(&mut self) {
-        let _ = self.repository.backend().delete(&self.key);
+        let _ = self.end();
     }
+}
+
+fn marker() -> Result<Vec<u8>> {
+    let me = ProcessIdentity::current();
+    let marker = LockMarker { hostname: me.host, pid: me.pid, time: now_rfc3339(), boot_id: me.boot_id };
+    serde_json::to_vec(&marker).map_err(|e| VykarError::Encode { what: "lock", reason: e.to_string() })
 }
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
     use crate::format::Encryption;
     use crate::repository::{InitOptions, OpenOptions};
@@ -321,14 +299,33 @@ mod tests {
     #[test]
     fn a_lost_lock_is_noticed() {
         let r = repository();
-        let mut lock = RepositoryLock::acquire(&r, &brief()).unwrap();
+        let lock = RepositoryLock::acquire(&r, &brief()).unwrap();
         lock.check().unwrap();
         put(&r, 1, &elsewhere());
         assert!(matches!(lock.check(), Err(VykarError::LockLost { .. })));
         let r = repository();
-        let mut held = RepositoryLock::acquire(&r, &brief()).unwrap();
+        let held = RepositoryLock::acquire(&r, &brief()).unwrap();
         r.backend().delete(&held.key).unwrap();
         assert!(matches!(held.check(), Err(VykarError::LockLost { .. })));
+    }
+
+    #[test]
+    fn a_lock_that_is_removed_while_it_waits_is_written_anew() {
+        let r = repository();
+        put(&r, u64::MAX, &elsewhere());
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| RepositoryLock::acquire(&r, &LockOptions::default()).map(drop));
+            let end = Instant::now() + Duration::from_secs(60);
+            while locks(&r) < 2 {
+                assert!(Instant::now() < end, "it should wait");
+                std::thread::yield_now();
+            }
+            for object in r.backend().list("locks/").unwrap() {
+                r.backend().delete(&object.key).unwrap();
+            }
+            waiting.join().unwrap().unwrap();
+        });
+        assert_eq!(locks(&r), 0);
     }
 
     #[test]

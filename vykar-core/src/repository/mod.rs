@@ -3,6 +3,8 @@
 pub mod buffers;
 pub(crate) mod cache_file;
 pub mod chunks;
+pub mod guard;
+mod heartbeat;
 pub mod index;
 mod index_copy;
 pub mod items;
@@ -13,15 +15,18 @@ pub mod open;
 pub mod pack_writer;
 pub mod pin;
 pub mod session;
+pub mod standing;
 
 pub use buffers::BufferPool;
 pub use chunks::ChunkReader;
+pub use guard::WriteGuard;
 pub use index::{IndexStamp, OpenIndex};
 pub use keys::Keys;
 pub use lock::{LockOptions, RepositoryLock};
 pub use manifest::Manifest;
 pub use open::{InitOptions, OpenOptions, Passphrase, Repository};
 pub use session::Session;
+pub use standing::{LockInfo, SessionInfo, Standing};
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,0 +1,220 @@
+//! Writing under the lock: every write of the index or a snapshot, and every batch of deletions, goes through here.
+
+use super::index::{IndexStamp, OpenIndex};
+use super::lock::{LockOptions, RepositoryLock};
+use super::standing::SessionInfo;
+use super::{Repository, snapshot_key};
+use crate::codec::Compression;
+use crate::crypto::random;
+use crate::error::{Result, VykarError};
+use crate::format::{IndexEntry, ObjectKind};
+use crate::id::SnapshotId;
+use crate::storage::PutMode;
+
+/// Ids do not compress, and what does comes out as small at the fastest level.
+const INDEX_COMPRESSION: Compression = Compression::Zstd(1);
+
+/// The held lock, and the index that was there when it was taken or written by this process since.
+///
+/// The format asks to look, before each write, whether the lock is still ours and nobody wrote an index that we
+/// have not read: [`WriteGuard::check`], which the writing methods call by themselves.
+pub struct WriteGuard<'r> {
+    repository: &'r Repository,
+    lock: RepositoryLock<'r>,
+    known: Option<IndexStamp>,
+}
+
+impl<'r> WriteGuard<'r> {
+    /// Takes the lock, beside backups that are running. Maintenance uses [`Repository::with_maintenance_lock`].
+    pub fn acquire(repository: &'r Repository, options: &LockOptions) -> Result<Self> {
+        let mut lock = RepositoryLock::acquire(repository, options)?;
+        lock.keep_fresh()?;
+        Ok(WriteGuard { known: stamp(repository)?, repository, lock })
+    }
+
+    /// The repository.
+    pub fn repository(&self) -> &'r Repository {
+        self.repository
+    }
+
+    /// The stamp of the index that is there now; `None` where there is none.
+    pub fn index_stamp(&self) -> Option<IndexStamp> {
+        self.known
+    }
+
+    /// The index, every byte of it sound.
+    pub fn open_index(&self) -> Result<OpenIndex> {
+        let index = self.repository.open_sound_index()?;
+        if index.stamp != self.known {
+            return Err(index_changed());
+        }
+        Ok(index)
+    }
+
+    /// The lock is ours, and the index is the one that is known here.
+    ///
+    /// # Errors
+    /// [`VykarError::LockLost`]: stop before writing anything.
+    pub fn check(&self) -> Result<()> {
+        self.lock.check()?;
+        // The index itself: its hint is written after it, with best effort, and may be behind.
+        match stamp(self.repository)? == self.known {
+            true => Ok(()),
+            false => Err(index_changed()),
+        }
+    }
+
+    /// Replaces the index; `count` must be the number of entries, which are sorted by id. Durable when this returns.
+    pub fn write_index(
+        &mut self,
+        count: u32,
+        entries: impl Iterator<Item = IndexEntry>,
+    ) -> Result<IndexStamp> {
+        let generation = u64::from_le_bytes(random()?);
+        self.check()?;
+        let stamp = self.repository.write_index(generation, count, entries, INDEX_COMPRESSION)?;
+        self.known = Some(stamp);
+        Ok(stamp)
+    }
+
+    /// Writes a snapshot, whose plaintext is given, under a new id. Durable when this returns.
+    pub fn write_snapshot(&self, plain: &[u8]) -> Result<SnapshotId> {
+        let id = SnapshotId(random()?);
+        let object = self.repository.keys().seal(ObjectKind::Snapshot, id.as_bytes(), plain)?;
+        self.check()?;
+        self.repository.backend().put(&snapshot_key(&id), &object, PutMode::Exclusive)?;
+        Ok(id)
+    }
+
+    /// Deletes objects, in this order, each durably; one that is gone already is fine. The first failure ends it.
+    pub fn delete(&self, keys: impl IntoIterator<Item = String>) -> Result<()> {
+        self.check()?;
+        for key in keys {
+            self.repository.backend().delete(&key)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the lock back.
+    pub fn release(self) -> Result<()> {
+        self.lock.release()
+    }
+}
+
+impl Repository {
+    /// Does something that no backup may run beside: takes the lock, drops the sessions of the dead, and refuses
+    /// while any other remains.
+    ///
+    /// # Errors
+    /// [`VykarError::Locked`] when the lock cannot be had, [`VykarError::ActiveSessions`] names the sessions that
+    /// remain, and what `work` fails with.
+    pub fn with_maintenance_lock<T>(
+        &self,
+        options: &LockOptions,
+        work: impl FnOnce(&mut WriteGuard<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let mut guard = WriteGuard::acquire(self, options)?;
+        drop_dead_sessions(&guard)?;
+        let done = work(&mut guard)?;
+        // What was to be done is done: a lock that stays behind goes stale by itself.
+        let _ = guard.release();
+        Ok(done)
+    }
+}
+
+/// Removes the markers of the dead. Their journals stay: the next backup of the same sources takes them up, and
+/// they keep nobody from anything.
+fn drop_dead_sessions(guard: &WriteGuard<'_>) -> Result<()> {
+    let (over, live): (Vec<_>, Vec<_>) =
+        SessionInfo::list(guard.repository())?.into_iter().partition(|session| session.standing.is_over());
+    if !live.is_empty() {
+        let sessions = live.iter().map(SessionInfo::describe).collect();
+        return Err(VykarError::ActiveSessions { sessions });
+    }
+    match over.is_empty() {
+        true => Ok(()),
+        false => guard.delete(over.iter().map(SessionInfo::marker_key)),
+    }
+}
+
+/// As it is, or `None` also where it is missing beside snapshots.
+fn stamp(repository: &Repository) -> Result<Option<IndexStamp>> {
+    match repository.index_stamp() {
+        Err(VykarError::IndexMissing) => Ok(None),
+        other => other,
+    }
+}
+
+fn index_changed() -> VykarError {
+    VykarError::LockLost { reason: "the index changed under the lock".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::format::SessionMarker;
+    use crate::platform::ProcessIdentity;
+    use crate::repository::Session;
+    use crate::storage::Backend;
+    use crate::testing::TestRepository;
+
+    fn options() -> LockOptions {
+        LockOptions { wait: Duration::from_millis(50), ..LockOptions::default() }
+    }
+
+    fn keys(test: &TestRepository) -> Vec<String> {
+        test.backend.list("").unwrap().into_iter().map(|object| object.key).collect()
+    }
+
+    fn put_session(test: &TestRepository, host: &str, pid: u32, last_refresh: &str) {
+        let time = last_refresh.to_owned();
+        let marker =
+            SessionMarker { hostname: host.into(), pid, registered_at: time.clone(), last_refresh: time };
+        let key = format!("sessions/{}.json", "ab".repeat(16));
+        test.backend.put(&key, &serde_json::to_vec(&marker).unwrap(), PutMode::Replace).unwrap();
+    }
+
+    #[test]
+    fn maintenance_waits_for_no_living_backup_and_drops_the_dead() {
+        let mut test = TestRepository::new();
+        test.snapshot("one", &[], None);
+        let before = keys(&test);
+        let run = || test.repository.with_maintenance_lock(&options(), |guard| guard.check());
+        run().unwrap();
+        let session = Session::register(&test.repository).unwrap();
+        let error = run().unwrap_err();
+        assert!(matches!(&error, VykarError::ActiveSessions { sessions } if sessions.len() == 1), "{error}");
+        session.finish().unwrap();
+        let (me, now) = (ProcessIdentity::current(), super::super::now_rfc3339());
+        put_session(&test, "elsewhere", 1, &now);
+        assert!(matches!(run(), Err(VykarError::ActiveSessions { .. })));
+        put_session(&test, &me.host, 1 << 30, &now);
+        run().unwrap();
+        put_session(&test, "elsewhere", 1, "2026-01-01T00:00:00Z");
+        run().unwrap();
+        let unreadable = format!("sessions/{}.json", "cd".repeat(16));
+        test.backend.put(&unreadable, b"{}", PutMode::Replace).unwrap();
+        assert!(run().unwrap_err().to_string().contains("unreadable"));
+        test.backend.delete(&unreadable).unwrap();
+        run().unwrap();
+        assert_eq!(keys(&test), before, "nothing is left behind");
+    }
+
+    #[test]
+    fn nothing_is_written_over_an_index_that_somebody_else_wrote() {
+        let mut test = TestRepository::new();
+        test.snapshot("one", &[], None);
+        let mut guard = WriteGuard::acquire(&test.repository, &options()).unwrap();
+        guard.write_index(0, std::iter::empty()).unwrap();
+        guard.check().unwrap();
+        test.publish();
+        assert!(matches!(guard.check(), Err(VykarError::LockLost { .. })));
+        assert!(matches!(guard.open_index(), Err(VykarError::LockLost { .. })));
+        assert!(matches!(guard.write_index(0, std::iter::empty()), Err(VykarError::LockLost { .. })));
+        assert!(matches!(guard.write_snapshot(b""), Err(VykarError::LockLost { .. })));
+        assert!(matches!(guard.delete(["index".to_owned()]), Err(VykarError::LockLost { .. })));
+        assert!(test.backend.exists("index").unwrap());
+    }
+}

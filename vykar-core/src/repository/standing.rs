@@ -1,0 +1,186 @@
+//! Other programs' locks and sessions, and whether anybody is behind them.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Repository;
+use crate::error::{Result, StorageError};
+use crate::format::marker::parse_lock_name;
+use crate::format::{LockMarker, MAX_SMALL_OBJECT, SessionMarker};
+use crate::id::SessionId;
+use crate::platform::ProcessIdentity;
+
+/// A lock that was not refreshed for this long is nobody's.
+pub const LOCK_STALE_AFTER: Duration = Duration::from_secs(6 * 3600);
+/// A session that was not refreshed for this long is nobody's.
+pub const SESSION_STALE_AFTER: Duration = Duration::from_secs(72 * 3600);
+
+/// What is known about the process behind a marker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It runs on this machine.
+    Alive,
+    /// Nothing speaks against it: it is another machine's, and not too old.
+    Unknown,
+    /// It ran on this machine and is certainly gone.
+    Dead,
+    /// Not refreshed for so long that it counts as dead.
+    Stale,
+    /// The marker cannot be read: only a person can tell.
+    Unreadable,
+}
+
+impl Standing {
+    /// True when it is nobody's, and may be removed unasked.
+    pub fn is_over(self) -> bool {
+        matches!(self, Standing::Dead | Standing::Stale)
+    }
+}
+
+/// A lock under `locks/`.
+#[derive(Debug, Clone)]
+pub struct LockInfo {
+    /// Its key.
+    pub key: String,
+    /// What it says, when it can be read.
+    pub marker: Option<LockMarker>,
+    /// Who is behind it.
+    pub standing: Standing,
+}
+
+impl LockInfo {
+    /// All locks, in the order of their keys.
+    pub fn list(repository: &Repository) -> Result<Vec<Self>> {
+        let me = ProcessIdentity::current();
+        let is_lock = |name: &str| parse_lock_name(name).is_some();
+        read_markers(repository, "locks/", is_lock)
+            .map(|found| found.into_iter().map(|(key, marker)| LockInfo::new(key, marker, &me)).collect())
+    }
+
+    fn new(key: String, marker: Option<LockMarker>, me: &ProcessIdentity) -> Self {
+        let standing = marker.as_ref().map_or(Standing::Unreadable, |m| {
+            let boot_id = m.boot_id.as_deref();
+            judge(&m.time, LOCK_STALE_AFTER, |written| {
+                match me.is_running(&m.hostname, m.pid, boot_id, written) {
+                    // Without the boot's id, the process may be one of an earlier boot.
+                    Some(false) if boot_id.is_some() => Standing::Dead,
+                    Some(true) => Standing::Alive,
+                    _ if me.proves_dead(&m.hostname, m.pid, boot_id, written) => Standing::Dead,
+                    _ => Standing::Unknown,
+                }
+            })
+        });
+        LockInfo { key, marker, standing }
+    }
+
+    /// One line: host, process, since when.
+    pub fn describe(&self) -> String {
+        match &self.marker {
+            Some(m) => format!("{} (process {}, since {})", m.hostname, m.pid, m.time),
+            None => format!("an unreadable lock object {}", self.key),
+        }
+    }
+}
+
+/// A backup's session under `sessions/`.
+#[derive(Debug, Clone)]
+pub struct SessionInfo {
+    /// Its id.
+    pub id: SessionId,
+    /// What its marker says; `None` when that cannot be read.
+    pub marker: Option<SessionMarker>,
+    /// Who is behind it.
+    pub standing: Standing,
+}
+
+impl SessionInfo {
+    /// All sessions that have a marker, in the order of their ids.
+    pub fn list(repository: &Repository) -> Result<Vec<Self>> {
+        let me = ProcessIdentity::current();
+        let found = read_markers(repository, "sessions/", |name| session_of(name).is_some())?;
+        let info = |(key, marker): (String, Option<SessionMarker>)| {
+            let id = session_of(key.strip_prefix("sessions/")?)?;
+            let standing = marker.as_ref().map_or(Standing::Unreadable, |m| judge_session(m, &me));
+            Some(SessionInfo { id, marker, standing })
+        };
+        Ok(found.into_iter().filter_map(info).collect())
+    }
+
+    /// Its marker's key.
+    pub fn marker_key(&self) -> String {
+        marker_key(&self.id)
+    }
+
+    /// Its journal's key.
+    pub fn journal_key(&self) -> String {
+        journal_key(&self.id)
+    }
+
+    /// One line: host, process, since when.
+    pub fn describe(&self) -> String {
+        match &self.marker {
+            Some(m) => format!("{} (process {}, since {})", m.hostname, m.pid, m.registered_at),
+            None => format!("an unreadable marker {}", self.marker_key()),
+        }
+    }
+}
+
+/// Key of a session's marker.
+pub fn marker_key(id: &SessionId) -> String {
+    format!("sessions/{id}.json")
+}
+
+/// Key of a session's journal.
+pub fn journal_key(id: &SessionId) -> String {
+    format!("sessions/{id}.index")
+}
+
+fn session_of(name: &str) -> Option<SessionId> {
+    name.strip_suffix(".json")?.parse().ok()
+}
+
+fn judge_session(marker: &SessionMarker, me: &ProcessIdentity) -> Standing {
+    // When it was registered: the process was there already.
+    let Ok(registered) = marker.registered_at.parse::<Timestamp>() else { return Standing::Unreadable };
+    judge(&marker.last_refresh, SESSION_STALE_AFTER, |_| {
+        match me.is_running(&marker.hostname, marker.pid, None, registered) {
+            Some(true) => Standing::Alive,
+            Some(false) => Standing::Dead,
+            None => Standing::Unknown,
+        }
+    })
+}
+
+fn judge(written: &str, stale_after: Duration, process: impl FnOnce(Timestamp) -> Standing) -> Standing {
+    let Ok(written) = written.parse::<Timestamp>() else { return Standing::Unreadable };
+    let age = Duration::try_from(Timestamp::now().duration_since(written));
+    match process(written) {
+        Standing::Dead => Standing::Dead,
+        _ if age.is_ok_and(|age| age > stale_after) => Standing::Stale,
+        other => other,
+    }
+}
+
+/// Keys below a prefix whose names are of a kind, and what they say where that can be read.
+fn read_markers<M: serde::de::DeserializeOwned>(
+    repository: &Repository,
+    prefix: &str,
+    is_one: impl Fn(&str) -> bool,
+) -> Result<Vec<(String, Option<M>)>> {
+    let mut found = Vec::new();
+    for object in repository.backend().list(prefix)? {
+        if !object.key.strip_prefix(prefix).is_some_and(&is_one) {
+            continue;
+        }
+        let marker = match repository.backend().get(&object.key, MAX_SMALL_OBJECT) {
+            // Gone since it was listed.
+            Err(StorageError::NotFound { .. }) => continue,
+            Err(StorageError::TooLarge { .. }) => None,
+            other => serde_json::from_slice(&other?).ok(),
+        };
+        found.push((object.key, marker));
+    }
+    found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(found)
+}
