@@ -1,6 +1,7 @@
 //! Running the built program, and cleaning up behind it.
 
 mod platform;
+pub mod terminal;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

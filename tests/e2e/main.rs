@@ -14,6 +14,7 @@ mod golden;
 mod harness;
 mod life;
 mod limits;
+mod locks;
 mod memory;
 mod mount_helper;
 mod mounts;

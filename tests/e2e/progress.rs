@@ -1,122 +1,18 @@
 //! The status line on a terminal, and that it is nowhere else.
 
-use std::fs::{self, File};
-use std::io::Read;
-use std::num::NonZero;
-use std::os::fd::OwnedFd;
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
 use vykar_core::format::Encryption;
 use vykar_core::repository::{InitOptions, OpenOptions, Repository};
 use vykar_core::storage::LocalBackend;
 
-use super::harness::{World, exit, wait};
+use super::harness::terminal::{OnTerminal, command, on_terminal};
+use super::harness::{World, exit};
 use super::limits::noise;
-
-const ROWS: u16 = 24;
-const COLUMNS: u16 = 90;
-
-/// What somebody before a terminal saw.
-struct Seen {
-    code: i32,
-    /// All bytes that came.
-    raw: Vec<u8>,
-    /// The screen whenever some had come.
-    frames: Vec<String>,
-    /// The screen at the end.
-    last: String,
-}
-
-impl Seen {
-    /// Demands a moment at which the screen showed all of this.
-    #[track_caller]
-    fn showed(&self, words: &[&str]) -> &Self {
-        let all = |frame: &&String| words.iter().all(|word| frame.contains(word));
-        assert!(self.frames.iter().any(|frame| all(&frame)), "never {words:?} in {:#?}", self.frames);
-        self
-    }
-
-    #[track_caller]
-    fn never_showed(&self, word: &str) -> &Self {
-        let found = self.frames.iter().find(|frame| frame.contains(word));
-        assert!(found.is_none(), "{word:?} in {found:?}");
-        self
-    }
-
-    /// Demands that nothing of the line is left.
-    #[track_caller]
-    fn left_nothing(&self) -> &Self {
-        for word in ["finishing", " files  ", "/s", " left  ", "starting"] {
-            assert!(!self.last.contains(word), "{word:?} is left on {:?}", self.last);
-        }
-        self
-    }
-}
-
-/// Something that runs on a terminal of its own.
-struct OnTerminal {
-    child: Child,
-    reader: std::thread::JoinHandle<(Vec<u8>, Vec<String>, String)>,
-}
-
-impl OnTerminal {
-    fn start(mut command: Command) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-        grantpt(&master).unwrap();
-        unlockpt(&master).unwrap();
-        let size = Winsize { ws_row: ROWS, ws_col: COLUMNS, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&master, size).unwrap();
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let slave: OwnedFd =
-            rustix::fs::open(ptsname(&master, Vec::new()).unwrap(), flags, Mode::empty()).unwrap();
-        command.stdout(slave.try_clone().unwrap()).stderr(slave);
-        let child = command.spawn().unwrap();
-        // With it goes this side's end of the terminal, so that reading ends with the child.
-        drop(command);
-        OnTerminal { child, reader: std::thread::spawn(move || watch(File::from(master))) }
-    }
-
-    fn finish(mut self) -> Seen {
-        let status = wait(&mut self.child, Duration::from_secs(100));
-        if status.is_none() {
-            let _ = self.child.kill();
-        }
-        let (raw, frames, last) = self.reader.join().unwrap();
-        let code = status.unwrap_or_else(|| panic!("still running: {last}")).code();
-        Seen { code: code.unwrap_or(-1), raw, frames, last }
-    }
-}
-
-fn watch(mut master: File) -> (Vec<u8>, Vec<String>, String) {
-    let [rows, columns] = [ROWS, COLUMNS].map(|n| NonZero::new(n).unwrap());
-    let mut terminal = vt100::Parser::new(rows, columns, 0);
-    let (mut raw, mut frames, mut buf) = (Vec::new(), Vec::new(), [0; 4096]);
-    // Ends with EIO when nobody has the other side open any more.
-    while let Ok(n @ 1..) = master.read(&mut buf) {
-        raw.extend_from_slice(&buf[..n]);
-        terminal.process(&buf[..n]);
-        frames.push(terminal.screen().contents());
-    }
-    let last = terminal.screen().contents();
-    (raw, frames, last)
-}
-
-fn command(world: &World, args: &[&str]) -> Command {
-    let mut command = world.command();
-    command.env("TERM", "xterm-256color").env_remove("NO_COLOR").arg("-R").arg(&world.repo).args(args);
-    command
-}
-
-fn on_terminal(world: &World, args: &[&str]) -> Seen {
-    OnTerminal::start(command(world, args)).finish()
-}
 
 /// A name with a red word and a line break in it.
 const ODD: &[u8] = b"odd \x1b[31mred\n";

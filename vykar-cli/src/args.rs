@@ -133,6 +133,24 @@ pub enum Command {
         #[arg(long)]
         verify_data: bool,
     },
+    /// Remove locks, and with --sessions the markers of backups, that their programs left behind
+    ///
+    /// Those of programs that are certainly gone are removed by the next command that meets them: this is for the
+    /// others, such as of another machine that crashed. Shows each, and asks.
+    BreakLock {
+        /// Also the markers of backups, which keep maintenance waiting
+        #[arg(long)]
+        sessions: bool,
+        /// Do not ask
+        #[arg(long, conflicts_with = "dry_run")]
+        yes: bool,
+        /// Show them, and remove nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show all snapshots as folders
     ///
     /// Stays until unmounted, interrupted (Ctrl-C) or told to go to the background.

@@ -126,9 +126,20 @@ impl From<VykarError> for CliError {
             | V::SnapshotUnusable { .. } => (Exit::Damaged, Some("`vykar check` lists all damage")),
             V::SnapshotNotFound { .. } => (Exit::Failure, Some("`vykar list` shows what there is")),
             V::SnapshotAmbiguous { .. } => (Exit::Failure, Some("give more digits of the id")),
-            V::ActiveSessions { .. } | V::Locked { .. } | V::LockLost { .. } => {
-                (Exit::Locked, Some("try again when the other program is done"))
-            }
+            V::ActiveSessions { .. } => (
+                Exit::Locked,
+                Some(
+                    "try again when they are done; `vykar break-lock --sessions` shows them and removes what is left \
+                     of backups that are not running",
+                ),
+            ),
+            V::Locked { .. } => (
+                Exit::Locked,
+                Some(
+                    "try again when it is done; `vykar break-lock` removes a lock whose program is not running",
+                ),
+            ),
+            V::LockLost { .. } => (Exit::Locked, Some("try again when the other program is done")),
             V::Interrupted => (Exit::Interrupted, None),
             V::Path { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 (Exit::Failure, Some("check the path; nothing was stored or restored"))

@@ -3,6 +3,7 @@
 mod args;
 mod background;
 mod commands;
+mod confirm;
 mod context;
 mod exit;
 mod mount_helper;

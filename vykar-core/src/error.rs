@@ -310,7 +310,7 @@ pub enum VykarError {
         waited: Duration,
     },
     /// The lock that this process held is gone.
-    #[error("the repository lock was lost: {reason}; nothing was published")]
+    #[error("the repository lock was lost: {reason}; nothing was written after that")]
     LockLost {
         /// How that was seen.
         reason: String,

@@ -1,6 +1,7 @@
 //! One file a command: parse, call the library, render.
 
 mod backup;
+mod break_lock;
 mod check;
 mod init;
 mod list;
@@ -27,6 +28,9 @@ pub fn run(args: Args) -> CliResult {
             restore::run(&global, &restore::Request { snapshot, dest, paths, numeric_ids })
         }
         Command::Check { verify_data } => check::run(&global, verify_data),
+        Command::BreakLock { sessions, yes, dry_run, json } => {
+            break_lock::run(&global, &break_lock::Request { sessions, yes, dry_run, json })
+        }
         Command::Mount(args) => mount::run(&global, &args),
         Command::Umount { mountpoint, lazy } => mount::unmount(&mountpoint, lazy),
     }
