@@ -71,24 +71,21 @@ mod tests {
     fn what_is_left_is_bounded_and_found_by_whoever_writes_next() {
         let writes = Writes::default();
         let piece = || (7, vec![1; 10 << 20]);
-        let mut turn = writes.turn_or_leave(10 << 20, || unreachable!()).unwrap();
+        let turn = writes.turn_or_leave(10 << 20, || unreachable!()).unwrap();
         std::thread::scope(|scope| {
-            let other = scope.spawn(|| {
-                assert!(writes.turn_or_leave(10 << 20, piece).is_none(), "left");
-                // The second is too much: this waits for its turn.
-                assert!(writes.turn_or_leave(10 << 20, piece).is_some());
+            let first = scope.spawn(|| writes.turn_or_leave(10 << 20, piece).is_none());
+            assert!(first.join().unwrap(), "left");
+            // The second is too much: this waits for its turn, and finds the first.
+            let second = scope.spawn(|| {
+                let mut turn = writes.turn_or_leave(10 << 20, || unreachable!()).unwrap();
+                let left = turn.next().unwrap();
+                assert_eq!((left.0, left.1.len()), (7, 10 << 20));
+                assert!(turn.next().is_none());
             });
-            let left = loop {
-                match turn.next() {
-                    Some(left) => break left,
-                    None => std::thread::yield_now(),
-                }
-            };
-            assert_eq!((left.0, left.1.len()), (7, 10 << 20));
             std::thread::sleep(std::time::Duration::from_millis(20));
-            assert!(turn.next().is_none() && !other.is_finished());
+            assert!(!second.is_finished());
             drop(turn);
-            other.join().unwrap();
+            second.join().unwrap();
         });
     }
 }
