@@ -27,4 +27,5 @@ mod semantics;
 mod soak;
 mod sources;
 mod tree;
+mod upkeep;
 mod view;

@@ -1,9 +1,11 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use vykar_core::codec::Compression;
+use vykar_core::maintenance::GroupBy;
 use vykar_mount::mount::DEFAULT_READ_AHEAD_KIB;
 
 use crate::parse;
@@ -127,6 +129,11 @@ pub enum Command {
         #[arg(long)]
         numeric_ids: bool,
     },
+    /// Delete the snapshots that no rule keeps
+    ///
+    /// The rules are applied to the snapshots of each host and label apart. What a rule keeps stays; the newest is
+    /// always kept. `vykar compact` gives back the space. A snapshot that cannot be read stops it.
+    Prune(PruneArgs),
     /// Look for damage
     Check {
         /// Read and verify every chunk, not only what describes them
@@ -166,6 +173,58 @@ pub enum Command {
 }
 
 #[derive(Debug, clap::Args)]
+pub struct PruneArgs {
+    #[command(flatten)]
+    pub keep: KeepArgs,
+    /// Apply the rules to the snapshots that have these in common: host, label, paths, or none
+    #[arg(long, value_name = "NAMES", default_value = "host,label", value_parser = parse::group_by)]
+    pub group_by: GroupBy,
+    /// Look at the snapshots of this host only
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<String>,
+    /// Look at the snapshots with this label only
+    #[arg(long, value_name = "LABEL")]
+    pub label: Option<String>,
+    /// Say what would be deleted, and delete nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// List every snapshot that was looked at, with the rules that keep it
+    #[arg(long)]
+    pub list: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "What is kept")]
+pub struct KeepArgs {
+    /// The N newest
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub keep_last: u32,
+    /// The newest of each of the N most recent hours that have any
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub keep_hourly: u32,
+    /// Likewise, of days (local time)
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub keep_daily: u32,
+    /// Likewise, of weeks, which begin on Monday
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub keep_weekly: u32,
+    /// Likewise, of months
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub keep_monthly: u32,
+    /// Likewise, of years
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub keep_yearly: u32,
+    /// All not older than this: 30d, 1y6m; with h, d, w, m (30 days), y (365 days)
+    ///
+    /// Counted from now or, where that is earlier, from the newest snapshot.
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    pub keep_within: Option<Duration>,
+}
+
+#[derive(Debug, clap::Args)]
 pub struct MountArgs {
     /// An empty folder
     pub mountpoint: PathBuf,
@@ -198,6 +257,18 @@ pub enum SnapshotCommand {
         /// A name, a unique prefix of a name or id, or `latest`
         snapshot: String,
         /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete snapshots; `vykar compact` gives back the space
+    Delete {
+        /// Names, unique prefixes of names or ids, or `latest`; a damaged one by its id
+        #[arg(required = true, value_name = "SNAPSHOT")]
+        snapshots: Vec<String>,
+        /// Say what would be deleted, and delete nothing
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },

@@ -1,7 +1,10 @@
 //! Values of options that are more than a number or a word.
 
+use std::time::Duration;
+
 use jiff::civil::{Date, DateTime};
 use jiff::{Timestamp, ToSpan, Zoned};
+use vykar_core::maintenance::GroupBy;
 
 /// Smallest cache of decoded chunks: one chunk of the largest size there may be.
 const MIN_CACHE: u64 = 16 << 20;
@@ -116,6 +119,20 @@ fn since_from(text: &str, now: &Zoned) -> Result<Timestamp, String> {
 
 /// `1y6m` and the like before now.
 fn ago(text: &str, now: &Zoned) -> Option<Timestamp> {
+    let span = 0.hours().try_hours(hours(text)?).ok()?;
+    now.timestamp().checked_sub(span).ok()
+}
+
+/// A span of time: `1y6m` and the like.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let seconds = hours(text).and_then(|hours| u64::try_from(hours).ok()?.checked_mul(3600));
+    seconds
+        .map(Duration::from_secs)
+        .ok_or_else(|| "a number with h, d, w, m (30 days) or y (365 days), as in 30d or 1y6m".to_owned())
+}
+
+/// How many hours `1y6m` and the like are.
+fn hours(text: &str) -> Option<i64> {
     let (mut hours, mut rest) = (0i64, text);
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
@@ -132,13 +149,46 @@ fn ago(text: &str, now: &Zoned) -> Option<Timestamp> {
         hours = hours.checked_add(number.checked_mul(unit)?)?;
         rest = letters.as_str();
     }
-    let span = 0.hours().try_hours(hours).ok().filter(|_| !text.is_empty())?;
-    now.timestamp().checked_sub(span).ok()
+    Some(hours).filter(|_| !text.is_empty())
+}
+
+/// What snapshots are grouped by: names with commas between them, or `none`.
+pub fn group_by(text: &str) -> Result<GroupBy, String> {
+    let mut by = GroupBy { host: false, label: false, paths: false };
+    for name in text.split(',').filter(|name| *name != "none" || text != "none") {
+        match name {
+            "host" => by.host = true,
+            "label" => by.label = true,
+            "paths" => by.paths = true,
+            _ => return Err("host, label and paths, with commas between them, or none".to_owned()),
+        }
+    }
+    Ok(by)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_are_named() {
+        let by = |host, label, paths| Ok(GroupBy { host, label, paths });
+        assert_eq!(group_by("none"), by(false, false, false));
+        assert_eq!(group_by("host"), by(true, false, false));
+        assert_eq!(group_by("paths,label"), by(false, true, true));
+        for wrong in ["", "hosts", "host,", "none,host"] {
+            assert!(group_by(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+        assert_eq!(duration("1w2d"), Ok(Duration::from_secs(9 * 86400)));
+        for wrong in ["", "30", "d", "-1d", "1s", "99999999999999999999d", "9223372036854775807y"] {
+            assert!(duration(wrong).is_err(), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn sizes_are_mib_or_have_a_suffix() {

@@ -6,6 +6,7 @@ mod check;
 mod init;
 mod list;
 mod mount;
+mod prune;
 mod restore;
 mod snapshot;
 
@@ -27,6 +28,7 @@ pub fn run(args: Args) -> CliResult {
         Command::Restore { snapshot, dest, paths, numeric_ids } => {
             restore::run(&global, &restore::Request { snapshot, dest, paths, numeric_ids })
         }
+        Command::Prune(args) => prune::run(&global, &args),
         Command::Check { verify_data } => check::run(&global, verify_data),
         Command::BreakLock { sessions, yes, dry_run, json } => {
             break_lock::run(&global, &break_lock::Request { sessions, yes, dry_run, json })

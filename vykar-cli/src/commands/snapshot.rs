@@ -2,20 +2,42 @@ use std::fmt::Write as _;
 use std::io::{BufWriter, Write};
 
 use serde_json::{Map, Value, json};
+use vykar_core::Event;
 use vykar_core::format::{Item, ItemType};
+use vykar_core::maintenance::{DeleteOptions, delete_snapshots};
 use vykar_core::repository::items::{Found, for_each_item};
 
 use super::list::snapshot_json;
-use super::{print, print_json, stdout_failed};
+use super::{print, print_json, prune, stdout_failed};
 use crate::args::{Global, SnapshotCommand};
 use crate::exit::{CliResult, Exit};
+use crate::progress::StatusLine;
 use crate::{context, render};
 
 pub fn run(global: &Global, command: SnapshotCommand) -> CliResult {
     match command {
         SnapshotCommand::List { snapshot, json } => list(global, &snapshot, json),
+        SnapshotCommand::Delete { snapshots, dry_run, json } => delete(global, &snapshots, dry_run, json),
         SnapshotCommand::Info { snapshot, json } => info(global, &snapshot, json),
     }
+}
+
+fn delete(global: &Global, wanted: &[String], dry_run: bool, json: bool) -> CliResult {
+    let repository = context::open(global)?;
+    let manifest = repository.manifest()?;
+    // All of them before the first goes: `latest` is what it is now.
+    let ids = wanted.iter().map(|wanted| manifest.resolve_id(wanted)).collect::<Result<Vec<_>, _>>()?;
+    let options = DeleteOptions { dry_run, lock: context::lock_options(global) };
+    let status = StatusLine::new(!global.quiet && !json);
+    let mut listen = |event: Event| status.event(&event);
+    let report = delete_snapshots(&repository, &ids, &options, Some(&mut listen))?;
+    drop(status);
+    if json {
+        print_json(&prune::removal_json(&report, dry_run))?;
+    } else if !global.quiet {
+        print(&prune::removal_text(&report, dry_run));
+    }
+    Ok(Exit::Success)
 }
 
 fn info(global: &Global, wanted: &str, json: bool) -> CliResult {

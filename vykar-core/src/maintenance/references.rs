@@ -32,6 +32,8 @@ pub(crate) enum Seen<'s, 'i> {
 pub(crate) struct References {
     /// Found for each slot of the table.
     pub counts: Vec<u32>,
+    /// Those of the snapshots that were to be counted apart, and not in `counts`; empty where there are none.
+    pub apart: Vec<u32>,
     /// False when some references could not be read, so that the counts may be too low.
     pub complete: bool,
     /// Items of all snapshots.
@@ -40,7 +42,8 @@ pub(crate) struct References {
 
 /// What an item-stream chunk gives.
 struct Given {
-    times: u32,
+    /// By snapshots that are counted together, and by those that are counted apart.
+    times: [u32; 2],
     items: u64,
     slots: Box<[u32]>,
     rest: Box<[u8]>,
@@ -52,6 +55,8 @@ struct Counter<'a> {
     references: References,
     /// Slot of the stream chunk, and hash of the unfinished item before it.
     known: HashMap<(u32, PackId), Given>,
+    /// The snapshot at hand is one that is counted apart.
+    apart: bool,
 }
 
 /// Counts every reference of `snapshots` to the chunks of `table`, which must be the reader's index.
@@ -61,9 +66,22 @@ pub(crate) fn count<'s>(
     snapshots: &'s [Snapshot],
     seen: &mut dyn FnMut(Seen<'s, '_>),
 ) -> References {
-    let references = References { counts: vec![0; table.len()], complete: true, items: 0 };
-    let mut counter = Counter { reader, table, references, known: HashMap::new() };
-    for snapshot in snapshots {
+    count_apart(reader, table, (snapshots, &[]), seen)
+}
+
+/// The same for two sets of snapshots, those of the second apart from the others: what they share is decoded once.
+pub(crate) fn count_apart<'s>(
+    reader: &ChunkReader,
+    table: &ChunkTable,
+    (snapshots, apart): (&'s [Snapshot], &'s [Snapshot]),
+    seen: &mut dyn FnMut(Seen<'s, '_>),
+) -> References {
+    let second = if apart.is_empty() { 0 } else { table.len() };
+    let (counts, of_apart) = (vec![0; table.len()], vec![0; second]);
+    let references = References { counts, apart: of_apart, complete: true, items: 0 };
+    let mut counter = Counter { reader, table, references, known: HashMap::new(), apart: false };
+    for (snapshot, is_apart) in snapshots.iter().map(|s| (s, false)).chain(apart.iter().map(|s| (s, true))) {
+        counter.apart = is_apart;
         counter.count_pointers(snapshot);
         if let Err(reason) = counter.snapshot(snapshot, seen) {
             counter.references.complete = false;
@@ -72,9 +90,13 @@ pub(crate) fn count<'s>(
     }
     let Counter { mut references, known, .. } = counter;
     for given in known.values() {
+        let [together, apart] = given.times;
         for slot in &given.slots {
-            let count = &mut references.counts[*slot as usize];
-            *count = count.saturating_add(given.times);
+            let slot = *slot as usize;
+            references.counts[slot] = references.counts[slot].saturating_add(together);
+            if apart > 0 {
+                references.apart[slot] = references.apart[slot].saturating_add(apart);
+            }
         }
     }
     references
@@ -84,10 +106,15 @@ impl Counter<'_> {
     fn count_pointers(&mut self, snapshot: &Snapshot) {
         for pointer in &snapshot.meta.item_ptrs {
             if let Some(slot) = self.table.find(pointer) {
-                let count = &mut self.references.counts[slot];
-                *count = count.saturating_add(1);
+                self.add_one(slot);
             }
         }
+    }
+
+    fn add_one(&mut self, slot: usize) {
+        let References { counts, apart, .. } = &mut self.references;
+        let count = &mut (if self.apart { apart } else { counts })[slot];
+        *count = count.saturating_add(1);
     }
 
     /// Goes through one item stream; fails with what makes the rest of it unreadable.
@@ -106,7 +133,8 @@ impl Counter<'_> {
                 self.table.find(pointer).ok_or_else(|| lost(format!("chunk {pointer}: not in the index")))?;
             let key = (stream.rest().len() <= MAX_REST).then(|| (slot as u32, pack_id(stream.rest())));
             if let Some(given) = key.and_then(|key| self.known.get_mut(&key)) {
-                given.times = given.times.saturating_add(1);
+                let times = &mut given.times[usize::from(self.apart)];
+                *times = times.saturating_add(1);
                 self.references.items += given.items;
                 stream = ItemStream::new();
                 stream.push(&given.rest);
@@ -120,7 +148,8 @@ impl Counter<'_> {
             match key.filter(|_| parsed.is_ok() && stream.rest().len() <= MAX_REST) {
                 Some(key) => {
                     let (items, rest) = (self.references.items - before, stream.rest().into());
-                    self.known.insert(key, Given { times: 1, items, slots: slots.into(), rest });
+                    let times = if self.apart { [0, 1] } else { [1, 0] };
+                    self.known.insert(key, Given { times, items, slots: slots.into(), rest });
                 }
                 None => self.add(&slots),
             }
@@ -133,10 +162,7 @@ impl Counter<'_> {
     }
 
     fn add(&mut self, slots: &[u32]) {
-        for slot in slots {
-            let count = &mut self.references.counts[*slot as usize];
-            *count = count.saturating_add(1);
-        }
+        slots.iter().for_each(|slot| self.add_one(*slot as usize));
     }
 
     /// Takes the items that are whole; their chunks that the index has go into `slots`.

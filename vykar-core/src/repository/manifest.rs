@@ -41,6 +41,26 @@ impl Manifest {
         Ok(ids)
     }
 
+    /// The id of a snapshot that is found as [`Manifest::resolve`] does, and also of one that is damaged, by a unique
+    /// prefix of its id.
+    ///
+    /// # Errors
+    /// [`VykarError::SnapshotUnusable`] for one that something newer wrote.
+    pub fn resolve_id(&self, wanted: &str) -> Result<SnapshotId> {
+        match self.resolve(wanted) {
+            Err(VykarError::SnapshotUnusable { snapshot, cause }) if !cause.is_newer() => {
+                let prefix = |id: &SnapshotId| id.to_string().starts_with(wanted);
+                let matches: Vec<_> = self.unreadable.iter().filter(|(id, _)| prefix(id)).collect();
+                if matches.len() > 1 {
+                    let matches = matches.iter().map(|(id, _)| id.to_string()).collect();
+                    return Err(VykarError::SnapshotAmbiguous { wanted: wanted.to_owned(), matches });
+                }
+                Ok(snapshot)
+            }
+            other => other.map(|snapshot| snapshot.id),
+        }
+    }
+
     /// Finds a snapshot by name, by a unique prefix of name or id, or as `latest`.
     pub fn resolve(&self, wanted: &str) -> Result<&Snapshot> {
         let not_found = || VykarError::SnapshotNotFound { wanted: wanted.to_owned() };

@@ -1,0 +1,146 @@
+//! Deleting snapshots, one by one and by rules.
+
+use std::fs;
+
+use super::harness::{Run, World, exit, fingerprint, require_fuse, shared};
+use super::tree::noise;
+
+/// Five snapshots of a folder of which a part changes, the last one with another label.
+fn five() -> World {
+    let world = World::with_repository("none");
+    let source = world.folder("source");
+    fs::write(source.join("stays"), noise(300_000, 99)).unwrap();
+    for n in 0..5u64 {
+        fs::write(source.join("changes"), noise(200_000, n)).unwrap();
+        let label = if n < 4 { "common" } else { "other" };
+        world.backup(["source", "--label", label]).ok();
+    }
+    world
+}
+
+fn names(world: &World) -> Vec<String> {
+    world.snapshots().iter().map(|s| s["name"].as_str().unwrap().to_owned()).collect()
+}
+
+fn assert_whole(world: &World) {
+    world.run(["check", "--verify-data"]).ok();
+    world.oracle_verify();
+    for name in names(world) {
+        world.run(["restore", &name, &format!("out-{name}")]).ok();
+        assert!(fs::read(world.path(&format!("out-{name}/stays"))).unwrap() == noise(300_000, 99));
+        fs::remove_dir_all(world.path(&format!("out-{name}"))).unwrap();
+    }
+}
+
+/// Runs with `--dry-run`, which must change nothing.
+fn dry(world: &World, args: &[&str]) -> Run {
+    let before = fingerprint(&world.repo);
+    let run = world.run(args.iter().copied().chain(["--dry-run"])).ok();
+    assert_eq!(fingerprint(&world.repo), before, "a dry run changed something");
+    run
+}
+
+#[test]
+fn snapshots_are_deleted_by_name_and_the_others_stay_whole() {
+    let world = five();
+    let all = names(&world);
+    world
+        .run(["snapshot", "delete", &all[0], "nonesuch"])
+        .exits(exit::FAILURE)
+        .one_message()
+        .says("nonesuch");
+    assert_eq!(names(&world), all, "all or none");
+    let planned = dry(&world, &["snapshot", "delete", &all[1], "latest"]).out();
+    assert!(planned.contains(&format!("Would delete {}", all[1])) && planned.contains(&all[4]), "{planned}");
+    let done = world.run(["snapshot", "delete", &all[1], "latest"]).ok().out();
+    assert_eq!(planned.replace("Would delete", "Deleted").replace("would be", "is"), done);
+    assert_eq!(names(&world), [&all[0][..], &all[2], &all[3]]);
+    assert_whole(&world);
+    let json = world.run(["snapshot", "delete", &all[0], "--json"]).ok().json();
+    assert_eq!(json["deleted"][0]["name"], all[0]);
+    assert!(json["bytes_freed"].as_u64().unwrap() > 200_000, "{json}");
+    // A damaged one goes by its id.
+    let id = world.snapshots()[0]["id"].as_str().unwrap().to_owned();
+    fs::write(world.repo.join("snapshots").join(&id), b"no snapshot").unwrap();
+    world.run(["prune", "--keep-last", "1"]).exits(exit::DAMAGED).says(&id[..8]);
+    world.run(["snapshot", "delete", &id[..8]]).ok();
+    assert_eq!(names(&world), [&all[3][..]]);
+    world.run(["check", "--verify-data"]).ok();
+    // Everything that is left behind is too much, nothing is missing.
+    world.oracle_verify_but_for_high_counts();
+}
+
+#[test]
+fn prune_keeps_what_its_rules_say_and_says_why() {
+    let world = five();
+    let all = names(&world);
+    world.run(["prune"]).exits(exit::USAGE).one_message().says("--keep-daily");
+    world.run(["prune", "--keep-last", "x"]).exits(exit::USAGE);
+    let planned = dry(&world, &["prune", "--keep-last", "2", "--list"]).out();
+    for (name, verdict) in [(&all[0], "delete"), (&all[2], "keep    last"), (&all[4], "keep    last")] {
+        let line = planned.lines().find(|line| line.starts_with(&**name)).unwrap();
+        assert!(line.contains(verdict), "{planned}");
+    }
+    let json = world.run(["prune", "--keep-last", "2", "--json"]).ok().json();
+    assert_eq!(json["deleted"].as_array().unwrap().len(), 2);
+    assert_eq!(json["kept"].as_array().unwrap().len(), 3);
+    assert_eq!(json["kept"][0]["rules"], serde_json::json!(["last"]));
+    assert_eq!(names(&world), all[2..]);
+    let again = world.run(["prune", "--keep-last", "2"]).ok().out();
+    assert_eq!(again, "Nothing to delete\n3 snapshots stay\n");
+    world.run(["prune", "--keep-daily", "1", "--group-by", "none"]).ok();
+    assert_eq!(names(&world), all[4..]);
+    assert_whole(&world);
+}
+
+#[test]
+fn maintenance_does_not_run_beside_a_backup() {
+    let world = five();
+    let now = vykar_core::repository::now_rfc3339();
+    let marker =
+        serde_json::json!({"hostname": "far-away", "pid": 7, "registered_at": now, "last_refresh": now});
+    fs::create_dir_all(world.repo.join("sessions")).unwrap();
+    let path = world.repo.join(format!("sessions/{}.json", "ab".repeat(16)));
+    fs::write(&path, marker.to_string()).unwrap();
+    let before = fingerprint(&world.repo);
+    for command in [&["prune", "--keep-last", "1"][..], &["snapshot", "delete", "latest"]] {
+        let run = world.run(command).exits(exit::LOCKED).one_message();
+        assert!(run.stderr.contains("far-away") && run.stderr.contains("break-lock"), "{run}");
+    }
+    assert!(fingerprint(&world.repo) == before);
+    fs::remove_file(path).unwrap();
+    world.run(["prune", "--keep-last", "1"]).ok();
+}
+
+#[test]
+fn what_is_open_in_a_mount_is_read_to_its_end() {
+    require_fuse();
+    let world = five();
+    let all = names(&world);
+    let mount = world.mount();
+    let file = mount.path(format!("ids/{}/changes", all[0]));
+    let open = fs::File::open(&file).unwrap();
+    world.run(["snapshot", "delete", &all[0]]).ok();
+    let mut content = Vec::new();
+    std::io::Read::read_to_end(&mut &open, &mut content).unwrap();
+    assert!(content == noise(200_000, 0));
+    assert!(fs::read(mount.path(format!("ids/{}/changes", all[1]))).unwrap() == noise(200_000, 1));
+    drop(open);
+    mount.unmount(&world);
+}
+
+#[test]
+fn repositories_of_other_programs_are_pruned() {
+    let Some(fixtures) = shared("fixtures") else { return };
+    for name in ["aes256gcm-lz4", "chacha20poly1305-zstd", "plain-stored"] {
+        let world = World::with_copy_of(&fixtures.join(name).join("repo"), "correct horse");
+        let all = names(&world);
+        world.run(["snapshot", "delete", &all[0]]).ok();
+        assert_eq!(names(&world), all[1..]);
+        world.run(["check", "--verify-data"]).ok();
+        world.oracle_verify();
+        world.run(["prune", "--keep-last", "1", "--group-by", "none"]).ok();
+        assert_eq!(names(&world).len(), 1.min(all.len() - 1));
+        world.oracle_verify();
+    }
+}

@@ -1,0 +1,284 @@
+//! Deleting snapshots.
+//!
+//! The snapshots go first, then the index gets lower counts: what stops between the two leaves counts too high,
+//! which costs space and nothing else. How often the snapshots that stay refer to each chunk is counted as well, so
+//! that a count that was too low is put right here, and takes nothing away.
+
+use std::sync::Arc;
+
+use super::references::{self, Seen};
+use crate::error::{Result, VykarError};
+use crate::event::{Event, Events};
+use crate::format::{IndexEntry, Snapshot};
+use crate::id::SnapshotId;
+use crate::repository::{
+    ChunkReader, LockOptions, Manifest, OpenIndex, Repository, WriteGuard, snapshot_key,
+};
+
+/// Items between two [`Event::Progress`].
+const PROGRESS_EVERY: u64 = 50_000;
+
+/// How snapshots are deleted.
+#[derive(Debug, Clone, Default)]
+pub struct DeleteOptions {
+    /// Find out what would be done, without a lock, and do nothing.
+    pub dry_run: bool,
+    /// How long to wait for the lock.
+    pub lock: LockOptions,
+}
+
+/// What was deleted, or would be.
+#[derive(Debug, Default)]
+pub struct DeleteReport {
+    /// Oldest first.
+    pub deleted: Vec<Snapshot>,
+    /// Those that could not be read.
+    pub deleted_unreadable: Vec<SnapshotId>,
+    /// Chunks that no snapshot refers to any more.
+    pub chunks_freed: u64,
+    /// Their bytes in packs, which a compaction gives back.
+    pub bytes_freed: u64,
+}
+
+/// Deletes snapshots, readable or not.
+///
+/// Tells [`Event::Progress`] with items of snapshots looked at, and names items that cannot be read.
+///
+/// # Errors
+/// [`VykarError::SnapshotNotFound`] when one of them is not there, and [`VykarError::SnapshotUnusable`] when one was
+/// written by something newer, whose references nobody here can count; then nothing is deleted. After a failure of
+/// the storage some may be gone, and the others are whole.
+pub fn delete_snapshots(
+    repository: &Repository,
+    ids: &[SnapshotId],
+    options: &DeleteOptions,
+    mut events: Events<'_>,
+) -> Result<DeleteReport> {
+    if options.dry_run {
+        let index = repository.open_sound_index()?;
+        let removal = Removal::plan((repository, index), Manifest::load(repository)?, ids, &mut events)?;
+        return Ok(removal.report);
+    }
+    repository.with_maintenance_lock(&options.lock, |guard| {
+        let index = guard.open_index()?;
+        let removal = Removal::plan((repository, index), Manifest::load(repository)?, ids, &mut events)?;
+        removal.apply(guard)
+    })
+}
+
+/// What is to be deleted, and the counts that are right after that.
+pub(super) struct Removal {
+    pub report: DeleteReport,
+    index: OpenIndex,
+    /// For each slot of the index.
+    counts: Vec<u32>,
+    changed: bool,
+}
+
+impl Removal {
+    /// Counts references; writes nothing.
+    pub fn plan(
+        (repository, index): (&Repository, OpenIndex),
+        manifest: Manifest,
+        ids: &[SnapshotId],
+        events: &mut Events<'_>,
+    ) -> Result<Self> {
+        let Manifest { snapshots, unreadable } = manifest;
+        let (doomed, rest): (Vec<_>, Vec<_>) = snapshots.into_iter().partition(|s| ids.contains(&s.id));
+        let mut report = DeleteReport::default();
+        for id in ids {
+            let readable = doomed.iter().any(|s| s.id == *id);
+            match unreadable.iter().find(|(other, _)| other == id) {
+                Some((_, cause)) if cause.is_newer() => {
+                    return Err(VykarError::SnapshotUnusable { snapshot: *id, cause: cause.clone() });
+                }
+                Some(_) => report.deleted_unreadable.push(*id),
+                None if readable => {}
+                None => return Err(VykarError::SnapshotNotFound { wanted: id.to_string() }),
+            }
+        }
+        let (backend, keys) = (repository.backend().clone(), repository.keys().clone());
+        let reader = ChunkReader::new(backend, keys, index.index.clone());
+        let table = &index.index.chunks;
+        let mut counting = Counting { items: 0, events };
+        let references =
+            references::count_apart(&reader, table, (&rest, &doomed), &mut |seen| counting.see(seen));
+        let mut counts = references.counts;
+        let mut changed = false;
+        for (slot, count) in counts.iter_mut().enumerate() {
+            let entry = table.entry(slot);
+            let gone = references.apart.get(slot).copied().unwrap_or(0);
+            // Never below what is left, whatever was written before.
+            *count = entry.refcount.saturating_sub(gone).max(*count);
+            changed |= *count != entry.refcount;
+            if *count == 0 {
+                report.chunks_freed += 1;
+                report.bytes_freed += u64::from(entry.stored_size);
+            }
+        }
+        report.deleted = doomed;
+        Ok(Removal { report, index, counts, changed })
+    }
+
+    /// Deletes the snapshots and then writes the index.
+    pub fn apply(self, guard: &mut WriteGuard<'_>) -> Result<DeleteReport> {
+        let Removal { report, index, counts, changed } = self;
+        let ids = report.deleted.iter().map(|s| &s.id).chain(&report.deleted_unreadable);
+        guard.delete(ids.map(snapshot_key))?;
+        if changed {
+            write_counts(guard, &index, &counts)?;
+        }
+        Ok(report)
+    }
+}
+
+/// Writes the index with other counts, those at zero left out.
+pub(super) fn write_counts(guard: &mut WriteGuard<'_>, index: &OpenIndex, counts: &[u32]) -> Result<()> {
+    let table = Arc::clone(&index.index);
+    let left = counts.iter().filter(|count| **count > 0).count();
+    let left = u32::try_from(left).unwrap_or(u32::MAX); // a table has less than 2^32 slots
+    let entries = counts.iter().enumerate().filter(|(_, count)| **count > 0);
+    let entries = entries.map(|(slot, count)| IndexEntry { refcount: *count, ..table.chunks.entry(slot) });
+    guard.write_index(left, entries).map(drop)
+}
+
+/// Tells what a count passes by.
+pub(super) struct Counting<'c, 'e> {
+    pub items: u64,
+    pub events: &'c mut Events<'e>,
+}
+
+impl Counting<'_, '_> {
+    pub fn see(&mut self, seen: Seen<'_, '_>) {
+        let Some(events) = self.events else { return };
+        match seen {
+            Seen::Item(..) => {
+                self.items += 1;
+                if self.items.is_multiple_of(PROGRESS_EVERY) {
+                    events(Event::Progress { files: self.items, bytes: 0, path: None, expected: None });
+                }
+            }
+            Seen::Problem(snapshot, problem) => events(Event::ItemSkipped {
+                snapshot: snapshot.id,
+                path: problem.path().to_owned(),
+                reason: format!("{problem}; what it refers to stays counted"),
+            }),
+            Seen::Lost(snapshot, reason) => events(Event::SnapshotUnreadable {
+                snapshot: snapshot.id,
+                reason: format!("{reason}; what it refers to stays counted"),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::maintenance::{CheckOptions, check};
+    use crate::storage::Backend;
+    use crate::testing::{TestRepository, noise};
+
+    fn ids(snapshots: &[&Snapshot]) -> Vec<SnapshotId> {
+        snapshots.iter().map(|s| s.id).collect()
+    }
+
+    fn delete(test: &TestRepository, ids: &[SnapshotId]) -> Result<DeleteReport> {
+        delete_snapshots(&test.repository, ids, &DeleteOptions::default(), None)
+    }
+
+    /// Three snapshots: a and b share a file, c has one of its own.
+    fn three() -> (TestRepository, [Snapshot; 3]) {
+        let mut test = TestRepository::new();
+        let (common, own) = (noise(1, 200_000), noise(2, 100_000));
+        let items = [test.file("common", &common)];
+        let a = test.snapshot("a", &items, None);
+        let items = [test.file("common", &common), test.file("twice", &common)];
+        let b = test.snapshot("b", &items, None);
+        let items = [test.file("own", &own)];
+        let c = test.snapshot("c", &items, None);
+        (test, [a, b, c])
+    }
+
+    fn assert_clean(test: &TestRepository) {
+        let options = CheckOptions { verify_data: true, ..CheckOptions::default() };
+        let report = check(&test.repository, &options, None).unwrap();
+        let bad: Vec<_> = report.findings.iter().map(ToString::to_string).collect();
+        let unused = |text: &String| text.contains("does not name");
+        assert!(bad.iter().all(unused), "{bad:#?}");
+    }
+
+    #[test]
+    fn chunks_go_when_the_last_snapshot_that_has_them_goes() {
+        let (test, [a, b, c]) = three();
+        let before = test.repository.read_index().unwrap().chunks.len();
+        let report = delete(&test, &ids(&[&a])).unwrap();
+        assert_eq!(report.deleted.len(), 1);
+        // The item stream of a alone.
+        assert!(report.chunks_freed > 0 && report.bytes_freed < 1000, "{report:?}");
+        assert_clean(&test);
+        let report = delete(&test, &ids(&[&c, &b])).unwrap();
+        assert!(report.bytes_freed > 300_000, "{report:?}");
+        assert_clean(&test);
+        assert!(before > 0 && test.repository.read_index().unwrap().chunks.is_empty());
+        assert!(test.repository.manifest().unwrap().snapshots.is_empty());
+    }
+
+    #[test]
+    fn a_dry_run_says_the_same_and_does_nothing() {
+        let (test, [a, ..]) = three();
+        let objects = || {
+            let keys = test.backend.list("").unwrap();
+            keys.into_iter()
+                .map(|o| (o.key.clone(), test.backend.get(&o.key, u64::MAX).unwrap()))
+                .collect::<Vec<_>>()
+        };
+        let before = objects();
+        let options = DeleteOptions { dry_run: true, ..DeleteOptions::default() };
+        let planned = delete_snapshots(&test.repository, &ids(&[&a]), &options, None).unwrap();
+        assert!(objects() == before);
+        let done = delete(&test, &ids(&[&a])).unwrap();
+        assert_eq!((planned.chunks_freed, planned.bytes_freed), (done.chunks_freed, done.bytes_freed));
+    }
+
+    #[test]
+    fn all_must_be_there_or_none_goes() {
+        let (test, [a, ..]) = three();
+        let nobody = SnapshotId([9; 32]);
+        assert!(matches!(delete(&test, &[a.id, nobody]), Err(VykarError::SnapshotNotFound { .. })));
+        let newer = test.put_snapshot(&[0xdc, 0, 15, 0xc0], None);
+        assert!(newer.is_none());
+        let (id, _) = test.repository.manifest().unwrap().unreadable[0].clone();
+        assert!(matches!(delete(&test, &[a.id, id]), Err(VykarError::SnapshotUnusable { .. })));
+        assert_eq!(test.repository.manifest().unwrap().snapshots.len(), 3);
+    }
+
+    #[test]
+    fn counts_that_were_too_low_take_nothing_away() {
+        let (mut test, [a, b, _]) = three();
+        test.index.values_mut().for_each(|entry| entry.refcount = 1);
+        test.publish();
+        delete(&test, &[a.id]).unwrap();
+        assert_clean(&test);
+        assert!(test.repository.manifest().unwrap().snapshots.iter().any(|s| s.id == b.id));
+    }
+
+    #[test]
+    fn a_damaged_snapshot_goes_and_what_it_may_have_had_stays() {
+        let (mut test, [a, b, c]) = three();
+        let key = snapshot_key(&c.id);
+        test.backend.put(&key, b"?", crate::storage::PutMode::Replace).unwrap();
+        let report = delete(&test, &[c.id]).unwrap();
+        assert_eq!((report.deleted_unreadable, report.chunks_freed), (vec![c.id], 0));
+        // One whose items are lost in part.
+        test.index.remove(&b.meta.item_ptrs[0]);
+        test.publish();
+        let mut told = 0;
+        let mut listen = |event| told += u64::from(matches!(event, Event::SnapshotUnreadable { .. }));
+        delete_snapshots(&test.repository, &[b.id], &DeleteOptions::default(), Some(&mut listen)).unwrap();
+        assert_eq!(told, 1);
+        let left = test.repository.manifest().unwrap();
+        assert!(left.unreadable.is_empty() && left.snapshots.len() == 1 && left.snapshots[0].id == a.id);
+        let report = check(&test.repository, &CheckOptions::default(), None).unwrap();
+        assert_eq!(report.damage, 0, "{:?}", report.findings);
+    }
+}

@@ -1,0 +1,181 @@
+//! Deleting the snapshots that no rule keeps.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::delete::{DeleteReport, Removal};
+use super::retention::{GroupBy, KeepRules, Rule, decide};
+use crate::error::{Result, VykarError};
+use crate::event::Events;
+use crate::format::Snapshot;
+use crate::id::SnapshotId;
+use crate::repository::{LockOptions, Manifest, Repository};
+
+/// What is kept.
+#[derive(Debug, Clone)]
+pub struct PruneOptions {
+    /// The rules; at least one.
+    pub rules: KeepRules,
+    /// What they are applied to together.
+    pub group_by: GroupBy,
+    /// Look at snapshots of this host alone.
+    pub host: Option<String>,
+    /// Look at snapshots with this label alone.
+    pub label: Option<String>,
+    /// In which days, weeks, months and years are reckoned.
+    pub zone: TimeZone,
+    /// Find out what would be done, without a lock, and do nothing.
+    pub dry_run: bool,
+    /// How long to wait for the lock.
+    pub lock: LockOptions,
+}
+
+impl PruneOptions {
+    /// With these rules, for each host and label.
+    pub fn new(rules: KeepRules) -> Self {
+        PruneOptions {
+            rules,
+            group_by: GroupBy::default(),
+            host: None,
+            label: None,
+            zone: TimeZone::UTC,
+            dry_run: false,
+            lock: LockOptions::default(),
+        }
+    }
+
+    fn looks_at(&self, snapshot: &Snapshot) -> bool {
+        self.host.as_ref().is_none_or(|host| *host == snapshot.meta.hostname)
+            && self.label.as_ref().is_none_or(|label| label == snapshot.label())
+    }
+}
+
+/// What was decided, and done.
+#[derive(Debug)]
+pub struct PruneReport {
+    /// Every snapshot that was looked at, oldest first, with the rules that keep it. It is deleted if there are none.
+    pub decisions: Vec<(Snapshot, Vec<Rule>)>,
+    /// What was deleted, or would be.
+    pub removal: DeleteReport,
+}
+
+/// Deletes the snapshots that no rule keeps.
+///
+/// Tells [`crate::Event::Progress`] as [`super::delete_snapshots`] does.
+///
+/// # Errors
+/// [`VykarError::Usage`] without any rule. [`VykarError::SnapshotUnusable`] while any snapshot cannot be read, and
+/// [`VykarError::LockLost`] when the list of snapshots changes meanwhile; then nothing is deleted.
+pub fn prune(repository: &Repository, options: &PruneOptions, mut events: Events<'_>) -> Result<PruneReport> {
+    if options.rules.is_empty() {
+        return Err(VykarError::Usage("no rule says what to keep, so nothing is pruned".into()));
+    }
+    if options.dry_run {
+        let manifest = list_twice(repository)?;
+        let index = repository.open_sound_index()?;
+        let (decisions, doomed) = decisions(&manifest, options);
+        let removal = Removal::plan((repository, index), manifest, &doomed, &mut events)?.report;
+        return Ok(PruneReport { decisions, removal });
+    }
+    repository.with_maintenance_lock(&options.lock, |guard| {
+        let manifest = list_twice(repository)?;
+        let (decisions, doomed) = decisions(&manifest, options);
+        if doomed.is_empty() {
+            return Ok(PruneReport { decisions, removal: DeleteReport::default() });
+        }
+        let removal = Removal::plan((repository, guard.open_index()?), manifest, &doomed, &mut events)?;
+        Ok(PruneReport { decisions, removal: removal.apply(guard)? })
+    })
+}
+
+/// The snapshots, when all can be read and two lists of them are the same.
+fn list_twice(repository: &Repository) -> Result<Manifest> {
+    let before = Manifest::ids(repository)?;
+    let manifest = Manifest::load(repository)?;
+    if let Some((snapshot, cause)) = manifest.unreadable.into_iter().next() {
+        return Err(VykarError::SnapshotUnusable { snapshot, cause });
+    }
+    let mut read: Vec<_> = manifest.snapshots.iter().map(|s| s.id).collect();
+    read.sort_unstable();
+    if before != read || Manifest::ids(repository)? != read {
+        let reason = "the list of snapshots is not the same twice".to_owned();
+        return Err(VykarError::LockLost { reason });
+    }
+    Ok(Manifest { snapshots: manifest.snapshots, unreadable: Vec::new() })
+}
+
+type Decisions = Vec<(Snapshot, Vec<Rule>)>;
+
+fn decisions(manifest: &Manifest, options: &PruneOptions) -> (Decisions, Vec<SnapshotId>) {
+    let looked_at: Vec<_> = manifest.snapshots.iter().filter(|s| options.looks_at(s)).cloned().collect();
+    let kept = decide(&looked_at, &options.rules, options.group_by, (Timestamp::now(), &options.zone));
+    let decisions: Decisions = looked_at.into_iter().zip(kept).collect();
+    let doomed = decisions.iter().filter(|(_, rules)| rules.is_empty()).map(|(s, _)| s.id).collect();
+    (decisions, doomed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::maintenance::{CheckOptions, check};
+    use crate::testing::{TestRepository, noise};
+
+    /// Two hosts, three snapshots each, and every snapshot has a file that the one before had.
+    fn six() -> TestRepository {
+        let mut test = TestRepository::new();
+        for n in 0..6u64 {
+            let items = [n, n + 1].map(|seed| test.file(&format!("file {seed}"), &noise(seed, 100_000)));
+            let mut meta = test.snapshot(&format!("s{n}"), &items, None);
+            test.repository.backend().delete(&crate::repository::snapshot_key(&meta.id)).unwrap();
+            meta.meta.hostname = format!("host{}", n % 2);
+            meta.meta.time = format!("2026-01-0{}T00:00:00Z", n + 1);
+            test.put_snapshot(&meta.meta.encode().unwrap(), None);
+        }
+        test
+    }
+
+    fn names(test: &TestRepository) -> Vec<String> {
+        test.repository.manifest().unwrap().snapshots.into_iter().map(|s| s.meta.name).collect()
+    }
+
+    fn keep_last(last: u32) -> PruneOptions {
+        PruneOptions::new(KeepRules { last, ..KeepRules::default() })
+    }
+
+    #[test]
+    fn rules_apply_to_each_group_and_what_is_left_is_whole() {
+        let test = six();
+        assert!(matches!(prune(&test.repository, &keep_last(0), None), Err(VykarError::Usage(_))));
+        let dry = PruneOptions { dry_run: true, ..keep_last(1) };
+        let planned = prune(&test.repository, &dry, None).unwrap();
+        assert_eq!(names(&test).len(), 6);
+        let only = PruneOptions { host: Some("host1".into()), ..keep_last(1) };
+        assert_eq!(prune(&test.repository, &only, None).unwrap().decisions.len(), 3);
+        assert_eq!(names(&test), ["s0", "s2", "s4", "s5"]);
+        let report = prune(&test.repository, &keep_last(1), None).unwrap();
+        assert_eq!(names(&test), ["s4", "s5"]);
+        assert_eq!(report.removal.deleted.len(), 2);
+        assert_eq!(planned.decisions.iter().filter(|(_, rules)| rules.is_empty()).count(), 4);
+        let none = GroupBy { host: false, label: false, paths: false };
+        prune(&test.repository, &PruneOptions { group_by: none, ..keep_last(1) }, None).unwrap();
+        assert_eq!(names(&test), ["s5"]);
+        let options = CheckOptions { verify_data: true, ..CheckOptions::default() };
+        let report = check(&test.repository, &options, None).unwrap();
+        assert_eq!(report.damage, 0, "{:?}", report.findings);
+        assert_eq!(test.repository.read_index().unwrap().chunks.len(), report.chunks as usize);
+    }
+
+    #[test]
+    fn a_snapshot_that_cannot_be_read_stops_it() {
+        let test = six();
+        test.put_snapshot(b"?", None);
+        for dry_run in [true, false] {
+            let options = PruneOptions { dry_run, ..keep_last(1) };
+            assert!(matches!(
+                prune(&test.repository, &options, None),
+                Err(VykarError::SnapshotUnusable { .. })
+            ));
+        }
+        assert_eq!(names(&test).len(), 6);
+    }
+}
