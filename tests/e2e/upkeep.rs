@@ -144,3 +144,71 @@ fn repositories_of_other_programs_are_pruned() {
         world.oracle_verify();
     }
 }
+
+fn pack_bytes(world: &World) -> u64 {
+    let packs = fingerprint(&world.repo.join("packs")).into_values();
+    packs.filter(|(_, kind)| kind != "directory").map(|(size, _)| size).sum()
+}
+
+#[test]
+fn compact_gives_back_what_deleted_snapshots_held() {
+    let world = five();
+    world.run(["prune", "--keep-last", "1", "--group-by", "none"]).ok();
+    let leftover = world.repo.join(format!("packs/.tmp-{}", "0f".repeat(16)));
+    fs::write(&leftover, b"half").unwrap();
+    world.run(["check"]).ok();
+    let before = pack_bytes(&world);
+    let plan = dry(&world, &["compact", "--json"]).json();
+    let text = dry(&world, &["compact"]).out();
+    assert!(
+        text.contains("1 unfinished writes would be removed") && text.contains("would be freed"),
+        "{text}"
+    );
+    let report = world.run(["compact", "--json"]).ok().json();
+    assert_eq!(report["plan"], plan["plan"]);
+    let freed = report["bytes_freed"].as_u64().unwrap();
+    // Both files are in one pack of the first snapshot, of which the larger lives on.
+    assert_eq!(before - freed - 4, pack_bytes(&world), "{report}");
+    assert!(freed > 800_000 && pack_bytes(&world) < 510_000, "{report}");
+    assert!(!leftover.exists());
+    assert_eq!(world.run(["compact"]).ok().out(), "Nothing to compact\n");
+    assert_eq!(world.run(["check", "--verify-data"]).ok().out().lines().count(), 1);
+    assert_whole(&world);
+}
+
+#[test]
+fn a_mount_goes_on_while_the_repository_is_compacted() {
+    require_fuse();
+    let world = five();
+    let kept = names(&world)[4].clone();
+    let mount = world.mount();
+    let folder = mount.path(format!("ids/{kept}"));
+    // The snapshot is known, its contents are not read yet.
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
+    world.run(["prune", "--keep-last", "1", "--group-by", "none"]).ok();
+    let report = world.run(["compact", "--threshold", "0", "--json"]).ok().json();
+    assert!(report["packs_written"].as_u64().unwrap() > 0, "{report}");
+    assert!(fs::read(folder.join("stays")).unwrap() == noise(300_000, 99));
+    assert!(fs::read(folder.join("changes")).unwrap() == noise(200_000, 4));
+    mount.unmount(&world);
+}
+
+#[test]
+fn a_damaged_pack_is_left_and_named_by_compact() {
+    let world = five();
+    world.run(["prune", "--keep-last", "1", "--group-by", "none"]).ok();
+    let plan = world.run(["compact", "--dry-run", "--json"]).ok().json();
+    let pack = plan["plan"]["repack"][0]["pack"].as_str().unwrap().to_owned();
+    let path = world.repo.join(format!("packs/{}/{pack}", &pack[..2]));
+    let mut data = fs::read(&path).unwrap();
+    let last = data.len() - 1;
+    data[last] ^= 1;
+    fs::write(&path, &data).unwrap();
+    world.run(["compact"]).exits(exit::DAMAGED).says(&pack);
+    assert!(fs::read(&path).unwrap() == data);
+    // A pack that is needed and gone stops it.
+    fs::remove_file(&path).unwrap();
+    let before = fingerprint(&world.repo);
+    world.run(["compact"]).exits(exit::DAMAGED).one_message().says("check --verify-data");
+    assert!(fingerprint(&world.repo) == before);
+}

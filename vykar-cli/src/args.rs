@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use vykar_core::codec::Compression;
 use vykar_core::maintenance::GroupBy;
+use vykar_core::maintenance::compact::DEFAULT_THRESHOLD;
 use vykar_mount::mount::DEFAULT_READ_AHEAD_KIB;
 
 use crate::parse;
@@ -134,6 +135,24 @@ pub enum Command {
     /// The rules are applied to the snapshots of each host and label apart. What a rule keeps stays; the newest is
     /// always kept. `vykar compact` gives back the space. A snapshot that cannot be read stops it.
     Prune(PruneArgs),
+    /// Give back the space of what deleted snapshots held
+    ///
+    /// Packs that are dead in part are written anew without that. Nothing is touched where a chunk that any snapshot
+    /// needs is missing or counted too low. It may be interrupted at any time, and mounts and restores go on.
+    Compact {
+        /// Write a pack anew when so many percent of it are dead
+        #[arg(long, value_name = "PERCENT", default_value_t = DEFAULT_THRESHOLD, value_parser = clap::value_parser!(u8).range(0..=100))]
+        threshold: u8,
+        /// Write anew at most this much of the old packs, those with most dead bytes first: MiB, or as 512M or 2G
+        #[arg(long, value_name = "SIZE", value_parser = parse::bytes)]
+        max_repack_size: Option<u64>,
+        /// Say what would be done, and do nothing
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Look for damage
     Check {
         /// Read and verify every chunk, not only what describes them

@@ -124,6 +124,12 @@ impl From<VykarError> for CliError {
             | V::ChunkMissing { .. }
             | V::ChunkDamaged { .. }
             | V::SnapshotUnusable { .. } => (Exit::Damaged, Some("`vykar check` lists all damage")),
+            V::Unsound { .. } => (
+                Exit::Damaged,
+                Some(
+                    "`vykar check --verify-data` lists all damage; nothing is taken away before that is repaired",
+                ),
+            ),
             V::SnapshotNotFound { .. } => (Exit::Failure, Some("`vykar list` shows what there is")),
             V::SnapshotAmbiguous { .. } => (Exit::Failure, Some("give more digits of the id")),
             V::ActiveSessions { .. } => (

@@ -25,6 +25,11 @@ pub fn cache_size(text: &str) -> Result<u64, String> {
     Ok(bytes)
 }
 
+/// A size in bytes: MiB, or with a suffix `K`, `M`, `G` or `T`.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    size(text).ok_or_else(|| "a number of MiB, or with a suffix as in 512M or 2G".to_owned())
+}
+
 fn size(text: &str) -> Option<u64> {
     let shift = |letter: char| "KMGT".find(letter.to_ascii_uppercase()).map(|at| 10 * (at as u32 + 1));
     let prefixed = text.strip_suffix("iB").unwrap_or(text);

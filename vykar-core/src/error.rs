@@ -321,6 +321,12 @@ pub enum VykarError {
         /// What is missing.
         reason: String,
     },
+    /// The repository is not in a state in which anything may be taken away.
+    #[error("the repository is not sound: {reason}; nothing was changed")]
+    Unsound {
+        /// What is wrong.
+        reason: String,
+    },
     /// A source path or destination failed as a whole.
     #[error("{}: {source}", .path.display())]
     Path {

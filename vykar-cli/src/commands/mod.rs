@@ -3,6 +3,7 @@
 mod backup;
 mod break_lock;
 mod check;
+mod compact;
 mod init;
 mod list;
 mod mount;
@@ -29,6 +30,9 @@ pub fn run(args: Args) -> CliResult {
             restore::run(&global, &restore::Request { snapshot, dest, paths, numeric_ids })
         }
         Command::Prune(args) => prune::run(&global, &args),
+        Command::Compact { threshold, max_repack_size, dry_run, json } => {
+            compact::run(&global, &compact::Request { threshold, max_repack_size, dry_run, json })
+        }
         Command::Check { verify_data } => check::run(&global, verify_data),
         Command::BreakLock { sessions, yes, dry_run, json } => {
             break_lock::run(&global, &break_lock::Request { sessions, yes, dry_run, json })

@@ -105,7 +105,7 @@ pub fn removal_json(report: &DeleteReport, dry_run: bool) -> Value {
     json!({
         "dry_run": dry_run,
         "deleted": report.deleted.iter().map(snapshot_json).collect::<Vec<_>>(),
-        "deleted_damaged": report.deleted_unreadable,
+        "deleted_damaged": report.deleted_unreadable.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "chunks_freed": report.chunks_freed,
         "bytes_freed": report.bytes_freed,
     })

@@ -20,6 +20,7 @@ use crate::format::{IndexBlob, Item, ItemProblem, Snapshot};
 use crate::id::{PackId, SnapshotId};
 use crate::repository::manifest::read_snapshot;
 use crate::repository::{ChunkReader, INDEX_GENERATION, Manifest, Repository};
+use crate::storage::ObjectInfo;
 
 /// Findings listed of each kind; more are counted only.
 const MAX_LISTED: u64 = 100;
@@ -132,6 +133,10 @@ pub fn check(repository: &Repository, options: &CheckOptions, mut events: Events
         check_references(&reader, table, &snapshots, &verdicts, all_known, &mut found);
     }
 
+    for ObjectInfo { key: name, size } in repository.backend().leftovers()? {
+        found.add(Finding::Leftover { name, size });
+    }
+
     found.report.snapshots = snapshots.len() as u64;
     found.report.chunks = table.len() as u64;
     found.report.packs = packs.len() as u64;
@@ -186,7 +191,7 @@ fn read_snapshots(
     (snapshots, all)
 }
 
-fn list_packs(repository: &Repository, table: &ChunkTable) -> Result<Vec<Pack>> {
+pub(super) fn list_packs(repository: &Repository, table: &ChunkTable) -> Result<Vec<Pack>> {
     let numbers: HashMap<PackId, u32> = table.packs().iter().copied().zip(0..).collect();
     let mut packs = Vec::new();
     for object in repository.backend().list("packs/")? {

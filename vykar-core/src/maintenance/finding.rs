@@ -172,6 +172,14 @@ pub enum Finding {
         /// Its length in bytes.
         size: u64,
     },
+    /// An unfinished write, as a program that was killed leaves it.
+    #[error("{name}: {size} bytes of an unfinished write (harmless)")]
+    Leftover {
+        /// Where it is in the repository.
+        name: String,
+        /// Its length in bytes.
+        size: u64,
+    },
 }
 
 impl Finding {
@@ -182,6 +190,7 @@ impl Finding {
             Finding::RefcountTooHigh { .. }
             | Finding::ChunkUnreferenced { .. }
             | Finding::PackUnreferenced { .. }
+            | Finding::Leftover { .. }
             | Finding::PackUnreadable { used: false, .. }
             | Finding::PackDamaged { used: false, .. } => Severity::Harmless,
             Finding::SnapshotUnreadable { .. }

@@ -1,6 +1,7 @@
 //! Looking after a repository.
 
 pub mod check;
+pub mod compact;
 pub mod delete;
 pub mod finding;
 pub mod prune;
@@ -11,6 +12,7 @@ mod tests;
 mod verify;
 
 pub use check::{CheckOptions, CheckReport, check};
+pub use compact::{CompactOptions, CompactPlan, CompactReport, compact, plan_compact};
 pub use delete::{DeleteOptions, DeleteReport, delete_snapshots};
 pub use finding::{Finding, Severity};
 pub use prune::{PruneOptions, PruneReport, prune};

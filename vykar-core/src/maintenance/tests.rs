@@ -49,6 +49,7 @@ fn kind(finding: &Finding) -> &'static str {
         Finding::RefcountTooHigh { .. } => "too high",
         Finding::ChunkUnreferenced { .. } => "unreferenced chunk",
         Finding::PackUnreferenced { .. } => "unreferenced pack",
+        Finding::Leftover { .. } => "leftover",
     }
 }
 

@@ -15,7 +15,7 @@ use crate::id::PackId;
 use crate::repository::{Repository, pack_key};
 
 /// Largest pack that is read: the largest allowed, and the chunk that closed it.
-const MAX_PACK_OBJECT: u64 = RepoConfig::MAX_PACK as u64 + 2 * MAX_CHUNK_PLAINTEXT;
+pub(super) const MAX_PACK_OBJECT: u64 = RepoConfig::MAX_PACK as u64 + 2 * MAX_CHUNK_PLAINTEXT;
 /// Bytes of packs in memory at once; one pack alone may be larger.
 const IN_FLIGHT: u64 = 256 << 20;
 

@@ -110,6 +110,32 @@ impl LocalBackend {
         sync_dir(parent)
     }
 
+    /// Unfinished writes below a directory, which is `depth` levels above the deepest objects.
+    fn leftovers_into(&self, dir: &Path, depth: u32, found: &mut Vec<ObjectInfo>) -> io::Result<()> {
+        let entries = match fs::read_dir(dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let metadata = match entry.metadata() {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                other => other?,
+            };
+            let path = entry.path();
+            if metadata.is_dir() && depth > 0 {
+                self.leftovers_into(&path, depth - 1, found)?;
+            }
+            let name = path.strip_prefix(&self.root).ok().and_then(Path::to_str);
+            if metadata.is_file()
+                && let Some(name) = name.filter(|name| is_leftover(name))
+            {
+                found.push(ObjectInfo { key: name.to_owned(), size: metadata.len() });
+            }
+        }
+        Ok(())
+    }
+
     fn list_into(&self, dir: &Path, key: &str, found: &mut Vec<ObjectInfo>) -> Result<(), StorageError> {
         let entries = match fs::read_dir(dir) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -135,6 +161,17 @@ impl LocalBackend {
         }
         Ok(())
     }
+}
+
+/// Levels of folders in a repository: `packs/ab`.
+const DEPTH: u32 = 2;
+
+/// True for the name of an unfinished write, as this back end gives them.
+fn is_leftover(name: &str) -> bool {
+    let (folder, file) = name.rsplit_once('/').unwrap_or(("", name));
+    let random = file.strip_prefix(TEMPORARY_PREFIX);
+    random.is_some_and(|random| random.parse::<SessionId>().is_ok())
+        && (folder.is_empty() || check_key(folder).is_ok())
 }
 
 /// A file that has no key yet, removed when it is dropped before it gets one.
@@ -309,6 +346,23 @@ impl Backend for LocalBackend {
         let mut found = Vec::new();
         self.list_into(&self.root.join(prefix), prefix, &mut found)?;
         Ok(found)
+    }
+
+    fn leftovers(&self) -> Result<Vec<ObjectInfo>, StorageError> {
+        let mut found = Vec::new();
+        self.leftovers_into(&self.root, DEPTH, &mut found).map_err(|e| failed("list", ".", e))?;
+        found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        Ok(found)
+    }
+
+    fn remove_leftover(&self, name: &str) -> Result<(), StorageError> {
+        if !is_leftover(name) {
+            return Err(StorageError::InvalidKey { key: name.to_owned() });
+        }
+        match fs::remove_file(self.root.join(name)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(|e| failed("delete", name, e)),
+        }
     }
 
     /// Looks at one level only: a folder given by mistake may be someone's whole home.

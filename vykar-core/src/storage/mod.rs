@@ -84,6 +84,17 @@ pub trait Backend: Send + Sync {
     /// An object's length in bytes.
     fn size(&self, key: &str) -> Result<u64, StorageError>;
 
+    /// Unfinished writes that programs left behind, under names that [`Backend::remove_leftover`] takes. None where
+    /// the storage has no such thing.
+    fn leftovers(&self) -> Result<Vec<ObjectInfo>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    /// Removes an unfinished write; one that is gone is fine. Only for who knows that nobody is writing.
+    fn remove_leftover(&self, name: &str) -> Result<(), StorageError> {
+        Err(StorageError::InvalidKey { key: name.to_owned() })
+    }
+
     /// True when anything but these objects is here, as in a folder that is somebody's already.
     fn holds_other_than(&self, keys: &[&str]) -> Result<bool, StorageError> {
         Ok(self.list("")?.iter().any(|object| !keys.contains(&object.key.as_str())))
@@ -246,6 +257,35 @@ mod tests {
         std::fs::remove_dir_all(dir.path().join("above/repo")).unwrap();
         assert!(b.put("packs/ab/x", b"", PutMode::Replace).is_err());
         assert!(!dir.path().join("above/repo").exists());
+    }
+
+    #[test]
+    fn unfinished_writes_are_found_and_removed_and_nothing_else_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let b = LocalBackend::new(dir.path());
+        assert_eq!(b.leftovers().unwrap(), []);
+        b.put("packs/ab/abcd", b"x", PutMode::Replace).unwrap();
+        let name = |folder: &str| format!("{folder}.tmp-{}", "0f".repeat(16));
+        let left = ["", "packs/", "packs/ab/"].map(name);
+        for name in &left {
+            std::fs::write(dir.path().join(name), b"half").unwrap();
+        }
+        for other in [".tmp-mine", "packs/.temporary"] {
+            std::fs::write(dir.path().join(other), b"").unwrap();
+        }
+        let found: Vec<_> = b.leftovers().unwrap().into_iter().map(|info| (info.key, info.size)).collect();
+        let mut expected = left.clone().map(|name| (name, 4));
+        expected.sort();
+        assert_eq!(found, expected);
+        for bad in ["packs/ab/abcd", "../.tmp-0f", ".tmp-mine", &format!("../{}", left[0])] {
+            assert!(matches!(b.remove_leftover(bad), Err(StorageError::InvalidKey { .. })), "{bad}");
+        }
+        for name in &left {
+            b.remove_leftover(name).unwrap();
+            b.remove_leftover(name).unwrap();
+        }
+        assert_eq!(b.leftovers().unwrap(), []);
+        assert!(b.exists("packs/ab/abcd").unwrap() && dir.path().join(".tmp-mine").exists());
     }
 
     #[test]

@@ -152,6 +152,14 @@ impl Backend for ThrottledBackend {
         self.inner.prepare()
     }
 
+    fn leftovers(&self) -> Result<Vec<ObjectInfo>, StorageError> {
+        self.inner.leftovers()
+    }
+
+    fn remove_leftover(&self, name: &str) -> Result<(), StorageError> {
+        self.inner.remove_leftover(name)
+    }
+
     fn get(&self, key: &str, max: u64) -> Result<Vec<u8>, StorageError> {
         let Some(bucket) = &self.download else { return self.inner.get(key, max) };
         // What is not there, or too large, is not moved: reading says so.
