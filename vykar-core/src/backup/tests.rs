@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::codec::Chunker;
-use crate::error::StorageError;
+use crate::error::{StorageError, VykarError};
 use crate::format::{ChunkRef, Encryption, Item, ItemType, Snapshot};
 use crate::id::ChunkId;
 use crate::repository::items::{Found, for_each_item};
@@ -25,6 +25,7 @@ use crate::repository::{InitOptions, OpenOptions};
 use crate::storage::{Backend, Buffered, MemoryBackend, ObjectInfo, PutMode, Upload};
 
 mod meddling;
+mod takeup;
 
 struct Fixture {
     dir: tempfile::TempDir,

@@ -56,37 +56,60 @@ fn meddled(hook: Meddle) -> (Fixture, Result<BackupSummary>) {
     (f, result)
 }
 
+/// At the commit's lock, the first `times`, removes what this backup has put below these prefixes.
+fn removing(prefixes: &'static [&'static str], times: usize) -> Meddle {
+    let (before, count) = (Mutex::new(None), AtomicUsize::new(0));
+    Box::new(move |key, storage| {
+        let mut before = before.lock();
+        let before = before.get_or_insert_with(|| storage.list("packs/").unwrap());
+        if key.starts_with("locks/") && count.fetch_add(1, Ordering::Relaxed) < times {
+            let mut objects: Vec<_> = prefixes.iter().flat_map(|p| storage.list(p).unwrap()).collect();
+            objects.retain(|object| !before.contains(object));
+            assert!(!objects.is_empty());
+            objects.iter().for_each(|object| storage.delete(&object.key).unwrap());
+        }
+        Ok(())
+    })
+}
+
 #[test]
-fn packs_or_markers_that_others_removed_refuse_the_commit() {
-    for prefix in ["packs/", "sessions/"] {
-        let (f, result) = meddled(Box::new(move |key, storage| {
-            if key.starts_with("locks/") {
-                // Only what this session wrote: the first backup's packs came before it.
-                let packs = storage.list(prefix).unwrap();
-                let newest = packs.iter().filter(|p| prefix == "sessions/" || p.size < 200);
-                newest.for_each(|o| storage.delete(&o.key).unwrap());
-            }
-            Ok(())
-        }));
-        assert!(matches!(result, Err(VykarError::CommitRefused { .. })), "{prefix}: {result:?}");
+fn a_backup_whose_packs_or_markers_go_again_and_again_is_refused() {
+    for prefixes in [&["packs/"][..], &["sessions/"], &["packs/", "sessions/"]] {
+        let (f, result) = meddled(removing(prefixes, usize::MAX));
+        assert!(matches!(result, Err(VykarError::CommitRefused { .. })), "{prefixes:?}: {result:?}");
         assert_eq!(f.repository().manifest().unwrap().snapshots.len(), 1);
     }
 }
 
 #[test]
-fn a_reused_chunk_that_is_gone_refuses_the_commit() {
-    let (f, result) = meddled(Box::new(|key, storage| {
-        if key.starts_with("locks/") {
+fn what_was_removed_while_the_backup_slept_is_stored_again() {
+    for prefixes in [&["packs/"][..], &["sessions/"], &["packs/", "sessions/"]] {
+        let (f, result) = meddled(removing(prefixes, 1));
+        assert!(result.unwrap().is_complete(), "{prefixes:?}");
+        assert_eq!(f.items()[&b"x"[..]].1, b"two");
+        f.assert_counts();
+    }
+}
+
+#[test]
+fn a_reused_chunk_that_is_gone_is_stored_again() {
+    let once = AtomicUsize::new(0);
+    let (f, result) = meddled(Box::new(move |key, storage| {
+        if key.starts_with("locks/") && once.fetch_add(1, Ordering::Relaxed) == 0 {
             // Somebody deleted the only snapshot and compacted: an empty index of a new generation.
             let mut plain = Vec::new();
             crate::format::IndexBlob::encode_to(&mut plain, 99, 0, std::iter::empty()).unwrap();
             let object = [&[4u8, 0][..], &plain].concat();
+            for old in storage.list("snapshots/").unwrap() {
+                storage.delete(&old.key).unwrap();
+            }
             storage.put("index", &object, PutMode::Replace).unwrap();
         }
         Ok(())
     }));
-    assert!(matches!(result, Err(VykarError::CommitRefused { .. })), "{result:?}");
-    assert_eq!(f.repository().manifest().unwrap().snapshots.len(), 1);
+    assert!(result.unwrap().is_complete());
+    assert_eq!(f.items()[&b"kept"[..]].1, b"kept");
+    f.assert_counts();
 }
 
 #[test]
