@@ -1,11 +1,13 @@
 //! What a backup that ended without publishing leaves to the next one.
 
 use super::*;
-use crate::format::SessionMarker;
-use crate::repository::{SessionInfo, Standing};
+use crate::codec::decompress;
+use crate::format::envelope::PENDING_CONTEXT;
+use crate::format::{ObjectKind, SessionMarker, pending};
+use crate::repository::{SessionInfo, Standing, pack_key};
 
 /// Hears what is about to be written, and how many packs still may be.
-type Listener = Box<dyn Fn(&str, usize) + Send + Sync>;
+type Listener = Arc<dyn Fn(&str, usize) + Send + Sync>;
 
 /// Storage that nobody can write to any more once so many packs were written.
 struct Mortal {
@@ -27,7 +29,9 @@ impl Mortal {
         let failed = StorageError::Io { operation: "write", key: key.into(), source };
         match left {
             Ok(left) if *self.full.lock() != Some(key) => {
-                if let Some(listener) = &*self.listener.lock() {
+                // Not called under the lock: it may write.
+                let listener = self.listener.lock().clone();
+                if let Some(listener) = listener {
                     listener(key, left);
                 }
                 Ok(())
@@ -138,6 +142,16 @@ impl World {
         let journals: Vec<_> = self.keys("sessions/").into_iter().filter(|k| k.ends_with(".index")).collect();
         assert_eq!(journals.len(), 1);
         journals[0].clone()
+    }
+
+    /// The packs that the journal names.
+    fn named(&self) -> Vec<String> {
+        let mut object = self.get(&self.journal());
+        let repository = self.f.repository();
+        let payload = repository.keys().open(ObjectKind::PendingIndex, PENDING_CONTEXT, &mut object).unwrap();
+        let plain = decompress(payload, 1 << 20).unwrap();
+        let packs = pending::decode(&plain).unwrap();
+        packs.iter().map(|pack| pack_key(&pack.pack)).collect()
     }
 
     fn forget(&self) {
@@ -251,17 +265,11 @@ fn the_packs_of_a_running_backup_are_left_to_it() {
 #[test]
 fn packs_that_are_not_there_in_full_are_not_taken_up() {
     let world = World::killed();
-    let mut object = world.get(&world.journal());
-    let repository = world.f.repository();
-    let kind = crate::format::ObjectKind::PendingIndex;
-    let payload = repository.keys().open(kind, b"pending_index", &mut object).unwrap();
-    let plain = crate::codec::decompress(payload, 1 << 20).unwrap();
-    let named = crate::format::pending::decode(&plain).unwrap();
+    let named = world.named();
     assert_eq!(named.len(), NAMED);
-    let key = |n: usize| crate::repository::pack_key(&named[n].pack);
-    world.storage.inner.delete(&key(3)).unwrap();
-    let whole = world.get(&key(7));
-    world.put(&key(7), &whole[..whole.len() - 1]);
+    world.storage.inner.delete(&named[3]).unwrap();
+    let whole = world.get(&named[7]);
+    world.put(&named[7], &whole[..whole.len() - 1]);
     let (written, _) = world.backup(&world.f.options());
     assert_eq!(written, FILES - NAMED + 2 + 1);
     world.assert_right();
@@ -286,7 +294,7 @@ fn an_interrupted_backup_leaves_all_that_it_stored_and_no_marker() {
     let world = World::new();
     let options = BackupOptions { cancel: Arc::default(), threads: 1, ..world.f.options() };
     let cancel = options.cancel.clone();
-    *world.storage.listener.lock() = Some(Box::new(move |_, left| {
+    *world.storage.listener.lock() = Some(Arc::new(move |_, left| {
         if left <= usize::MAX - 10 {
             cancel.store(true, Ordering::Relaxed);
         }
@@ -316,12 +324,11 @@ fn a_backup_that_cannot_publish_leaves_all_that_it_stored() {
 #[test]
 fn what_was_taken_up_and_is_gone_at_the_commit_is_stored_again() {
     let world = World::killed();
-    let (inner, once) = (world.storage.inner.clone(), AtomicUsize::new(0));
-    let old = world.keys("packs/");
-    *world.storage.listener.lock() = Some(Box::new(move |key, _| {
+    let (inner, once, named) = (world.storage.inner.clone(), AtomicUsize::new(0), world.named());
+    *world.storage.listener.lock() = Some(Arc::new(move |key, _| {
         // The commit's lock: somebody has compacted.
         if key.starts_with("locks/") && once.fetch_add(1, Ordering::Relaxed) == 0 {
-            old.iter().for_each(|key| inner.delete(key).unwrap());
+            named.iter().for_each(|key| inner.delete(key).unwrap());
         }
     }));
     let (_, notes) = world.backup(&world.f.options());
@@ -334,12 +341,24 @@ fn what_was_taken_up_and_is_gone_at_the_commit_is_stored_again() {
 fn two_backups_that_take_up_the_same_packs_count_right() {
     let world = World::killed();
     world.forget();
-    std::thread::scope(|scope| {
-        for label in ["one", "two", "three"] {
-            let world = &world;
-            scope.spawn(move || world.backup(&world.labelled(label)));
+    let (journal, object, session) =
+        (world.journal(), world.get(&world.journal()), world.sessions().remove(0));
+    let marker = world.get(&session.marker_key());
+    let (repository, other, storage) = (world.f.repository(), world.labelled("other"), world.storage.clone());
+    let (inside, once) = (Arc::new(Mutex::new(None)), AtomicUsize::new(0));
+    let result = inside.clone();
+    *world.storage.listener.lock() = Some(Arc::new(move |key, _| {
+        if key.starts_with("locks/") && once.fetch_add(1, Ordering::Relaxed) == 0 {
+            // Another backup came before this commit, and had read the journal when this one did.
+            storage.inner.put(&journal, &object, PutMode::Replace).unwrap();
+            storage.inner.put(&session.marker_key(), &marker, PutMode::Replace).unwrap();
+            *result.lock() = Some(backup(&repository, &other, None).map(drop));
         }
-    });
-    assert_eq!(world.f.repository().manifest().unwrap().snapshots.len(), 3);
+    }));
+    let (_, notes) = world.backup(&world.f.options());
+    *world.storage.listener.lock() = None;
+    inside.lock().take().unwrap().unwrap();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert_eq!(world.f.repository().manifest().unwrap().snapshots.len(), 2);
     world.assert_right();
 }
