@@ -6,7 +6,7 @@ use super::references::References;
 use super::rewrite::{Plan, Rewrite};
 use crate::crypto::random;
 use crate::error::{Result, StorageError, VykarError};
-use crate::format::SnapshotMeta;
+use crate::format::{Encryption, IndexEntry, SnapshotMeta};
 use crate::id::{PackId, SnapshotId};
 use crate::repository::pack_writer::WrittenPack;
 use crate::repository::{
@@ -55,7 +55,7 @@ impl Commit<'_> {
     /// index are too high, which is safe.
     pub fn publish(&self, meta: &SnapshotMeta) -> Result<Published, Refusal> {
         let began = Instant::now();
-        let mut written = None;
+        let mut written = Written::default();
         loop {
             let mut guard = WriteGuard::acquire(self.repository, self.lock)?;
             match self.publish_locked(&mut guard, meta.clone(), &mut written) {
@@ -71,23 +71,24 @@ impl Commit<'_> {
         }
     }
 
-    /// `written` is the stamp of the index that an earlier attempt of this commit wrote.
     fn publish_locked(
         &self,
         guard: &mut WriteGuard<'_>,
         mut meta: SnapshotMeta,
-        written: &mut Option<IndexStamp>,
+        written: &mut Written,
     ) -> Result<Published, Refusal> {
         let manifest = Manifest::load(self.repository)?;
         self.check_packs()?;
-        // With our own index still there, the references are in it. When somebody has written another
-        // one since, adding them again makes counts too high, which is safe.
-        if written.is_none() || *written != guard.index_stamp() {
+        if !written.is_in_place(guard)? {
             let current = self.current_index(guard)?;
             match Rewrite::plan(self.references, &self.base.index, current.index, self.packs) {
                 Plan::Nothing => {}
                 Plan::Write(rewrite) => {
-                    *written = Some(guard.write_index(rewrite.count()?, rewrite.entries())?);
+                    let stamp = guard.write_index(rewrite.count()?, rewrite.entries())?;
+                    // Without nonces, others give a pack of the same content the same name.
+                    let is_unique = self.repository.config().encryption != Encryption::None;
+                    let witness = rewrite.witness().filter(|_| is_unique);
+                    *written = Written { stamp: Some(stamp), witness };
                 }
                 Plan::Gone(id) => return Err(Refusal::Gone(format!("chunk {} was removed", id.short()))),
             }
@@ -128,6 +129,29 @@ impl Commit<'_> {
             Err(StorageError::NotFound { .. }) => Err(Refusal::Gone(format!("{key} was removed"))),
             Err(e) => Err(e.into()),
         }
+    }
+}
+
+/// The index that an earlier try of this commit wrote, before it lost the lock.
+#[derive(Default)]
+struct Written {
+    stamp: Option<IndexStamp>,
+    /// An entry of it that only this backup can have written.
+    witness: Option<IndexEntry>,
+}
+
+impl Written {
+    /// True when the index that is there now has this backup's references: it is that index, or made from it.
+    /// Where that cannot be told, they are added again, which makes counts too high and is safe. What this takes
+    /// for granted, that nobody has counted anew, holds as long as the session's marker is there.
+    fn is_in_place(&self, guard: &WriteGuard<'_>) -> Result<bool> {
+        let Some(stamp) = self.stamp else { return Ok(false) };
+        if guard.index_stamp() == Some(stamp) {
+            return Ok(true);
+        }
+        let Some(witness) = self.witness else { return Ok(false) };
+        let entry = guard.open_index()?.index.chunks.get(&witness.id);
+        Ok(entry.is_some_and(|entry| (entry.pack, entry.offset) == (witness.pack, witness.offset)))
     }
 }
 

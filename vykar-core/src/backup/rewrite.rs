@@ -118,6 +118,11 @@ impl<'a> Rewrite<'a> {
             .map_err(|_| VykarError::CommitRefused { reason: "more than 2^32 chunks".into() })
     }
 
+    /// An entry that names a pack of this backup.
+    pub fn witness(&self) -> Option<IndexEntry> {
+        self.new.first().map(|(_, number)| self.new_entry(*number))
+    }
+
     /// The entries, sorted by id.
     pub fn entries(&self) -> impl Iterator<Item = IndexEntry> + '_ {
         let old = (0..self.current.chunks.len()).map(|slot| self.old_entry(slot));

@@ -33,8 +33,6 @@ struct State {
     /// Durable, in the order in which they became so.
     packs: Vec<WrittenPack>,
     data_packs: usize,
-    /// How many of them the written journal names; `None` before it is written.
-    named: Option<usize>,
     warning: Option<String>,
 }
 
@@ -65,14 +63,13 @@ impl Journal {
         }
     }
 
-    /// Writes the journal, unless the written one names everything.
+    /// Writes the journal, unless there is nothing to be named. Also where it was written already: somebody who took
+    /// this session for dead may have removed it.
     pub fn write(&self) -> Result<()> {
         let mut state = self.state.lock();
-        let all = state.packs.len();
-        match state.named {
-            Some(named) if named == all => Ok(()),
-            None if all == 0 && self.taken.is_empty() => Ok(()),
-            _ => self.write_locked(&mut state),
+        match state.packs.is_empty() && self.taken.is_empty() {
+            true => Ok(()),
+            false => self.write_locked(&mut state),
         }
     }
 
@@ -88,7 +85,6 @@ impl Journal {
         });
         let packs: Vec<_> = taken.chain(written).collect();
         let len = self.session.write_journal(|out| pending::encode_to(out, packs.into_iter()))?;
-        state.named = Some(state.packs.len());
         state.warning = metadata_warning("this backup's journal", len);
         Ok(())
     }

@@ -201,6 +201,15 @@ mod tests {
     use crate::format::{ChunkerParams, RepoConfig};
 
     #[test]
+    fn no_more_metadata_is_written_than_would_be_read() {
+        let (mut out, mut len) = (Vec::new(), MAX_METADATA_PLAINTEXT - 3);
+        let mut counted = Counted { inner: &mut out, len: &mut len };
+        counted.write_all(b"abc").unwrap();
+        let error = counted.write_all(b"d").unwrap_err();
+        assert!(error.to_string().contains("4294967296") && out == b"abc", "{error}");
+    }
+
+    #[test]
     fn chunks_open_the_same_in_both_ways() {
         for encryption in [Encryption::None, Encryption::Aes256Gcm, Encryption::Chacha20Poly1305] {
             let config = RepoConfig {
