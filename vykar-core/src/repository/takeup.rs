@@ -33,9 +33,11 @@ impl<'r> Leftovers<'r> {
         own: &SessionId,
         before: &[SessionId],
     ) -> Result<Self> {
+        // Before the markers: whoever claims a session has written its marker, so that one which begins just now
+        // is not taken for one whose marker is gone.
+        let remembered = claims.list();
         let markers = SessionInfo::list(repository)?;
         let here = ProcessIdentity::current().host;
-        let remembered = claims.list();
         let claimed: HashSet<SessionId> = remembered.iter().map(|claim| claim.session).collect();
         let is_over = |id: &SessionId| {
             markers.iter().find(|session| session.id == *id).is_none_or(|session| session.standing.is_over())

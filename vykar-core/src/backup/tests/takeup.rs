@@ -4,7 +4,7 @@ use super::*;
 use crate::codec::decompress;
 use crate::format::envelope::PENDING_CONTEXT;
 use crate::format::{ObjectKind, SessionMarker, pending};
-use crate::repository::{SessionInfo, Standing, pack_key};
+use crate::repository::{Session, SessionInfo, Standing, pack_key};
 
 /// Hears what is about to be written, and how many packs still may be.
 type Listener = Arc<dyn Fn(&str, usize) + Send + Sync>;
@@ -29,14 +29,18 @@ impl Mortal {
         let failed = StorageError::Io { operation: "write", key: key.into(), source };
         match left {
             Ok(left) if *self.full.lock() != Some(key) => {
-                // Not called under the lock: it may write.
-                let listener = self.listener.lock().clone();
-                if let Some(listener) = listener {
-                    listener(key, left);
-                }
+                self.tell(key, left);
                 Ok(())
             }
             _ => Err(failed),
+        }
+    }
+
+    fn tell(&self, key: &str, left: usize) {
+        // Not called under the lock: it may write.
+        let listener = self.listener.lock().clone();
+        if let Some(listener) = listener {
+            listener(key, left);
         }
     }
 }
@@ -59,7 +63,9 @@ impl Backend for Mortal {
         Ok(Box::new(Buffered::new(self)))
     }
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
-        self.inner.list(prefix)
+        let found = self.inner.list(prefix);
+        self.tell(&format!("after listing {prefix}"), usize::MAX);
+        found
     }
     fn delete(&self, key: &str) -> Result<(), StorageError> {
         self.write(key)?;
@@ -260,6 +266,25 @@ fn the_packs_of_a_running_backup_are_left_to_it() {
     let (written, notes) = world.backup(&world.f.options());
     assert_eq!((written, notes.len()), (FILES + 1, 0));
     assert_eq!(world.keys("sessions/").len(), 2);
+}
+
+#[test]
+fn a_backup_of_the_same_sources_that_begins_just_now_is_left_alone() {
+    let world = World::new();
+    let (repository, options) = (world.f.repository(), world.f.options());
+    let begun = Arc::new(Mutex::new(None));
+    let result = begun.clone();
+    *world.storage.listener.lock() = Some(Arc::new(move |key, _| {
+        if key == "after listing sessions/" && result.lock().is_none() {
+            let session = Session::register(&repository).unwrap();
+            let sources = Sources::resolve(&options.sources).unwrap();
+            session.claim(&Task::new(&repository, &options, &sources).unwrap().claims);
+            *result.lock() = Some(session);
+        }
+    }));
+    world.backup(&world.f.options());
+    *world.storage.listener.lock() = None;
+    assert!(begun.lock().take().unwrap().is_live().unwrap());
 }
 
 #[test]
