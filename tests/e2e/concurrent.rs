@@ -11,17 +11,28 @@ use vykar_core::platform::ProcessIdentity;
 use super::harness::{World, eventually, exit, fingerprint, wait};
 use super::tree::noise;
 
-fn spawn_backup(world: &World, source: &str) -> Child {
+pub fn spawn_backup(world: &World, source: &str, args: &[&str]) -> Child {
     let mut command = world.command();
-    command.arg("-R").arg(&world.repo).args(["backup", source]);
+    command.arg("-R").arg(&world.repo).args(["backup", source]).args(args);
     let log = |name: &str| fs::File::create(world.path(&format!("{source}.{name}"))).unwrap();
     command.stdout(log("out")).stderr(log("err")).spawn().unwrap()
 }
 
-fn objects(world: &World, below: &str) -> Vec<PathBuf> {
-    let below = PathBuf::from(below);
-    let files = fingerprint(&world.repo).into_iter().filter(|(_, (_, kind))| kind != "directory");
-    files.map(|(name, _)| name).filter(|name| name.starts_with(&below)).collect()
+/// Keys below a folder of the repository, which somebody may be writing to.
+pub fn objects(world: &World, below: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::from(below)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(world.repo.join(&folder)).into_iter().flatten().flatten() {
+            let key = folder.join(entry.file_name());
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => folders.push(key),
+                _ if entry.file_name().as_encoded_bytes().starts_with(b".tmp") => {}
+                _ => found.push(key),
+            }
+        }
+    }
+    found
 }
 
 fn put_lock(world: &World, host: &str, pid: u32, boot_id: Option<&str>) -> PathBuf {
@@ -33,25 +44,55 @@ fn put_lock(world: &World, host: &str, pid: u32, boot_id: Option<&str>) -> PathB
     path
 }
 
-#[test]
-fn backups_side_by_side_all_arrive() {
-    let world = World::with_repository("aes256gcm");
-    let names = ["one", "two", "three", "four"];
-    for (n, name) in names.iter().enumerate() {
-        let source = world.folder(name);
-        fs::write(source.join("own"), noise(2 << 20, n as u64)).unwrap();
-        fs::write(source.join("common"), noise(2 << 20, 99)).unwrap();
-    }
-    let children: Vec<_> = names.iter().map(|name| (name, spawn_backup(&world, name))).collect();
-    for (name, mut child) in children {
+/// Ten backups at once, all of which must arrive; gives how many bytes of content they stored.
+fn ten_at_once(world: &World) -> u64 {
+    let sources: Vec<String> = (0..10).map(|n| format!("source-{n}")).collect();
+    let children: Vec<_> = sources.iter().map(|source| spawn_backup(world, source, &["--json"])).collect();
+    let mut added = 0;
+    for (source, mut child) in sources.iter().zip(children) {
         let status = wait(&mut child, Duration::from_secs(120)).expect("backup should end");
-        let said = fs::read_to_string(world.path(&format!("{name}.err"))).unwrap();
-        assert!(status.success(), "{name}: {status}\n{said}");
+        let said = fs::read_to_string(world.path(&format!("{source}.err"))).unwrap();
+        assert!(status.success() && said.is_empty(), "{source}: {status}\n{said}");
+        let summary = fs::read(world.path(&format!("{source}.out"))).unwrap();
+        let summary: serde_json::Value = serde_json::from_slice(&summary).unwrap();
+        added += summary["added"].as_u64().unwrap();
     }
-    assert_eq!(world.snapshots().len(), 4);
-    assert!(objects(&world, "sessions").is_empty() && objects(&world, "locks").is_empty());
+    assert!(objects(world, "sessions").is_empty() && objects(world, "locks").is_empty());
+    added
+}
+
+#[test]
+fn ten_backups_at_once_all_arrive_and_share_what_they_have_in_common() {
+    const OWN: u64 = 1 << 20;
+    const COMMON: u64 = 2 << 20;
+    let world = World::with_repository("none");
+    for n in 0..10 {
+        let source = world.folder(&format!("source-{n}"));
+        fs::write(source.join("own"), noise(OWN as usize, n)).unwrap();
+        fs::write(source.join("common"), noise(COMMON as usize, 99)).unwrap();
+    }
+    let added = ten_at_once(&world);
+    assert!((OWN * 10 + COMMON..=(OWN + COMMON) * 10).contains(&added), "{added}");
+    assert_eq!(ten_at_once(&world), 0, "all of it is known by now");
+    assert_eq!(world.snapshots().len(), 20);
     world.run(["check", "--verify-data"]).ok();
     world.oracle_verify_but_for_high_counts();
+}
+
+#[test]
+fn sealed_backups_side_by_side_arrive_too_and_count_exactly() {
+    let world = World::with_repository("aes256gcm");
+    let names = ["one", "two", "three"];
+    for (name, seed) in names.iter().zip(0..) {
+        fs::write(world.folder(name).join("own"), noise(1000, seed)).unwrap();
+        fs::write(world.path(name).join("common"), noise(2 << 20, 99)).unwrap();
+    }
+    let children = names.map(|name| spawn_backup(&world, name, &[]));
+    for mut child in children {
+        assert!(wait(&mut child, Duration::from_secs(120)).expect("backup should end").success());
+    }
+    world.run(["check", "--verify-data"]).ok();
+    world.oracle_verify();
 }
 
 #[test]
@@ -59,7 +100,7 @@ fn a_held_lock_is_waited_for() {
     let world = World::with_repository("aes256gcm");
     fs::write(world.folder("source").join("file"), b"x").unwrap();
     let lock = put_lock(&world, "another-machine", 1, None);
-    let mut child = spawn_backup(&world, "source");
+    let mut child = spawn_backup(&world, "source", &[]);
     eventually("registering", || !objects(&world, "sessions").is_empty());
     std::thread::sleep(Duration::from_millis(500));
     assert!(child.try_wait().unwrap().is_none(), "it should wait for the lock");
@@ -89,7 +130,7 @@ fn backup_in_the_middle(world: &World) -> Child {
     for n in 0..4 {
         fs::write(source.join(format!("file-{n}")), noise(40 << 20, n)).unwrap();
     }
-    let mut child = spawn_backup(world, "source");
+    let mut child = spawn_backup(world, "source", &[]);
     eventually("the first pack", || {
         assert!(child.try_wait().unwrap().is_none(), "the backup was over too soon");
         !objects(world, "packs").is_empty()
@@ -121,10 +162,12 @@ fn an_interrupted_backup_cleans_up() {
     let status = wait(&mut child, Duration::from_secs(60)).expect("it should end on a signal");
     assert_eq!(status.code(), Some(exit::INTERRUPTED), "{status}");
     assert!(objects(&world, "snapshots").is_empty());
-    assert!(objects(&world, "sessions").is_empty(), "the session marker was left");
+    let left = objects(&world, "sessions");
+    assert!(left.len() == 1 && left[0].extension().unwrap() == "index", "more than a journal: {left:?}");
     assert!(objects(&world, "locks").is_empty());
     world.run(["check", "--verify-data"]).ok();
-    world.backup(["source"]).ok();
+    world.backup(["source"]).ok().says("of an unfinished backup are taken up");
+    assert!(objects(&world, "sessions").is_empty());
     world.run(["check", "--verify-data"]).ok();
     world.oracle_verify();
 }
@@ -142,9 +185,13 @@ fn a_lock_that_stays_is_reported_and_left() {
     after.remove(std::path::Path::new("sessions"));
     assert_eq!(after, before);
 
+    // Not even a second.
+    let run = world.run(["backup", "source", "--lock-wait", "0"]).exits(exit::LOCKED).one_message();
+    assert!(run.stderr.contains("another-machine") && run.took < Duration::from_secs(30), "{run}");
+
     // An unreadable one is for a person to remove, and waiting can be interrupted.
     fs::write(&lock, b"not json").unwrap();
-    let mut child = spawn_backup(&world, "source");
+    let mut child = spawn_backup(&world, "source", &[]);
     eventually("registering", || !objects(&world, "sessions").is_empty());
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let status = wait(&mut child, Duration::from_secs(20)).expect("waiting for a lock can be interrupted");

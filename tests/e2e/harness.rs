@@ -162,6 +162,14 @@ impl World {
         world
     }
 
+    /// Likewise, with packs of this size, as the program reads it.
+    pub fn with_packs_of(size: &str, encryption: &str) -> Self {
+        let world = World::new();
+        let packs = ["--min-pack-size", size, "--max-pack-size", size];
+        world.run(["init", "--encryption", encryption].into_iter().chain(packs)).ok();
+        world
+    }
+
     /// A path in this world's folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)

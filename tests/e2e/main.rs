@@ -22,6 +22,7 @@ mod platform;
 mod processes;
 mod progress;
 mod real;
+mod resume;
 mod roundtrip;
 mod semantics;
 mod soak;

@@ -84,6 +84,12 @@ pub enum Command {
         /// The cipher; auto takes the one that is faster on this machine
         #[arg(long, value_enum, default_value_t = EncryptionArg::Auto)]
         encryption: EncryptionArg,
+        /// Size of data packs while there are few: a number of MiB, or as 512K [default: 32M]
+        #[arg(long, value_name = "SIZE", value_parser = parse::pack_size)]
+        min_pack_size: Option<u32>,
+        /// Largest size of data packs, at most 512M [default: 192M]
+        #[arg(long, value_name = "SIZE", value_parser = parse::pack_size)]
+        max_pack_size: Option<u32>,
     },
     /// Store files and directories as a new snapshot
     Backup {

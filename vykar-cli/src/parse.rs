@@ -5,9 +5,12 @@ use std::time::Duration;
 use jiff::civil::{Date, DateTime};
 use jiff::{Timestamp, ToSpan, Zoned};
 use vykar_core::maintenance::GroupBy;
+use vykar_core::format::RepoConfig;
 
 /// Smallest cache of decoded chunks: one chunk of the largest size there may be.
 const MIN_CACHE: u64 = 16 << 20;
+/// Sizes of packs in bytes. Smaller ones would be files without end.
+const PACKS: std::ops::RangeInclusive<u32> = 1 << 10..=RepoConfig::MAX_PACK;
 /// Most threads that may be asked for.
 const MAX_THREADS: usize = 512;
 /// Smallest and largest limit of a transfer in MiB a second: less would stand still, more is no limit.
@@ -28,6 +31,13 @@ pub fn cache_size(text: &str) -> Result<u64, String> {
 /// A size in bytes: MiB, or with a suffix `K`, `M`, `G` or `T`.
 pub fn bytes(text: &str) -> Result<u64, String> {
     size(text).ok_or_else(|| "a number of MiB, or with a suffix as in 512M or 2G".to_owned())
+}
+
+/// A size of packs in bytes, given likewise.
+pub fn pack_size(text: &str) -> Result<u32, String> {
+    let bytes = size(text).and_then(|bytes| u32::try_from(bytes).ok());
+    let allowed = bytes.filter(|bytes| PACKS.contains(bytes));
+    allowed.ok_or_else(|| "a number of MiB, or with a suffix as in 512K, from 1K to 512M".to_owned())
 }
 
 fn size(text: &str) -> Option<u64> {
@@ -208,6 +218,16 @@ mod tests {
         }
         for text in ["0", "15", "", "x", "-1", "+99", "1.5G", "M", "iB", "99999999999T", "1 G", "512B"] {
             assert!(cache_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn packs_are_neither_tiny_nor_larger_than_the_format_allows() {
+        for (text, size) in [("1K", 1 << 10), ("32", 32 << 20), ("512M", 512 << 20)] {
+            assert_eq!(pack_size(text), Ok(size), "{text}");
+        }
+        for text in ["0", "513M", "4096M", "1T", "x", ""] {
+            assert!(pack_size(text).is_err(), "{text}");
         }
     }
 

@@ -56,7 +56,7 @@ pub enum FormatError {
     },
 }
 
-/// Why an index could not be decoded while it was decompressed.
+/// Why an index or a journal could not be decoded while it was decompressed.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
     /// It does not follow the format.

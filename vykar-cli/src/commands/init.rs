@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use vykar_core::crypto::aead::fastest_cipher;
-use vykar_core::format::Encryption;
+use vykar_core::format::{Encryption, RepoConfig};
 use vykar_core::repository::{InitOptions, Repository};
 
 use super::print;
@@ -9,19 +9,28 @@ use crate::args::{EncryptionArg, Global};
 use crate::context;
 use crate::exit::{CliResult, Exit};
 
-pub fn run(global: &Global, encryption: EncryptionArg) -> CliResult {
+pub fn run(global: &Global, encryption: EncryptionArg, pack_sizes: (Option<u32>, Option<u32>)) -> CliResult {
     let encryption = match encryption {
         EncryptionArg::Auto => fastest_cipher().map_err(vykar_core::VykarError::from)?,
         EncryptionArg::Aes256gcm => Encryption::Aes256Gcm,
         EncryptionArg::Chacha20poly1305 => Encryption::Chacha20Poly1305,
         EncryptionArg::None => Encryption::None,
     };
+    // Where only one is given, the other gives way.
+    let (min, max) = (RepoConfig::DEFAULT_MIN_PACK, RepoConfig::DEFAULT_MAX_PACK);
+    let pack_sizes = match pack_sizes {
+        (None, None) => (min, max),
+        (Some(min), None) => (min, max.max(min)),
+        (None, Some(max)) => (min.min(max), max),
+        (Some(min), Some(max)) => (min, max),
+    };
+    let options = InitOptions { pack_sizes, ..InitOptions::new(encryption) };
     let backend = context::backend(global, &Arc::default())?;
     let place = backend.url().to_owned();
     let mut empty = false;
     let repository = Repository::init(
         backend,
-        &InitOptions::new(encryption),
+        &options,
         &mut || {
             let passphrase = context::passphrase(global, true)?;
             empty = passphrase.is_empty();

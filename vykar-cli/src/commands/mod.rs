@@ -20,7 +20,9 @@ pub fn run(args: Args) -> CliResult {
     // Before any thread starts: a thread takes it from the one that starts it.
     crate::context::set_nice(global.nice)?;
     match command {
-        Command::Init { encryption } => init::run(&global, encryption),
+        Command::Init { encryption, min_pack_size, max_pack_size } => {
+            init::run(&global, encryption, (min_pack_size, max_pack_size))
+        }
         Command::Backup { paths, label, comment, compression, stats, json } => {
             backup::run(&global, backup::Request { paths, label, comment, compression, stats, json })
         }

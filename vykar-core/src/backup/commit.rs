@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use super::references::References;
-use super::rewrite::Rewrite;
+use super::rewrite::{Plan, Rewrite};
 use crate::crypto::random;
 use crate::error::{Result, StorageError, VykarError};
-use crate::format::SnapshotMeta;
-use crate::id::SnapshotId;
+use crate::format::{Encryption, IndexEntry, SnapshotMeta};
+use crate::id::{PackId, SnapshotId};
 use crate::repository::pack_writer::WrittenPack;
 use crate::repository::{
     IndexStamp, LockOptions, Manifest, OpenIndex, Repository, Session, WriteGuard, pack_key,
@@ -24,15 +24,38 @@ pub struct Commit<'a> {
     pub lock: &'a LockOptions,
 }
 
+/// A snapshot that is there.
+pub struct Published {
+    pub id: SnapshotId,
+    /// Its name is filled in.
+    pub meta: SnapshotMeta,
+    /// What is to be said about the size of the index.
+    pub warning: Option<String>,
+}
+
+/// Why nothing was published.
+pub enum Refusal {
+    /// Something that the backup counted on is gone, as this says.
+    Gone(String),
+    /// Anything else.
+    Failed(VykarError),
+}
+
+impl<E: Into<VykarError>> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Refusal::Failed(error.into())
+    }
+}
+
 impl Commit<'_> {
     /// Publishes a snapshot; its name is filled in here.
     ///
     /// # Errors
     /// Nothing is published when this fails before the snapshot is written; at worst, counts in the
     /// index are too high, which is safe.
-    pub fn publish(&self, meta: &SnapshotMeta) -> Result<(SnapshotId, SnapshotMeta)> {
+    pub fn publish(&self, meta: &SnapshotMeta) -> Result<Published, Refusal> {
         let began = Instant::now();
-        let mut written = None;
+        let mut written = Written::default();
         loop {
             let mut guard = WriteGuard::acquire(self.repository, self.lock)?;
             match self.publish_locked(&mut guard, meta.clone(), &mut written) {
@@ -42,33 +65,37 @@ impl Commit<'_> {
                     return Ok(done);
                 }
                 // Somebody's earlier lock appeared late. Nothing is lost but the time to look again.
-                Err(VykarError::LockLost { .. }) if began.elapsed() < self.lock.wait => {}
+                Err(Refusal::Failed(VykarError::LockLost { .. })) if began.elapsed() < self.lock.wait => {}
                 Err(e) => return Err(e),
             }
         }
     }
 
-    /// `written` is the stamp of the index that an earlier attempt of this commit wrote.
     fn publish_locked(
         &self,
         guard: &mut WriteGuard<'_>,
         mut meta: SnapshotMeta,
-        written: &mut Option<IndexStamp>,
-    ) -> Result<(SnapshotId, SnapshotMeta)> {
+        written: &mut Written,
+    ) -> Result<Published, Refusal> {
         let manifest = Manifest::load(self.repository)?;
         self.check_packs()?;
-        // With our own index still there, the references are in it. When somebody has written another
-        // one since, adding them again makes counts too high, which is safe.
-        if written.is_none() || *written != guard.index_stamp() {
+        if !written.is_in_place(guard)? {
             let current = self.current_index(guard)?;
-            let rewrite = Rewrite::plan(self.references, &self.base.index, current.index, self.packs)?;
-            if let Some(rewrite) = rewrite {
-                *written = Some(guard.write_index(rewrite.count()?, rewrite.entries())?);
+            match Rewrite::plan(self.references, &self.base.index, current.index, self.packs) {
+                Plan::Nothing => {}
+                Plan::Write(rewrite) => {
+                    let stamp = guard.write_index(rewrite.count()?, rewrite.entries())?;
+                    // Without nonces, others give a pack of the same content the same name.
+                    let is_unique = self.repository.config().encryption != Encryption::None;
+                    let witness = rewrite.witness().filter(|_| is_unique);
+                    *written = Written { stamp: Some(stamp), witness };
+                }
+                Plan::Gone(id) => return Err(Refusal::Gone(format!("chunk {} was removed", id.short()))),
             }
         }
         meta.name = unique_name(&manifest)?;
         let id = guard.write_snapshot(&meta.encode()?)?;
-        Ok((id, meta))
+        Ok(Published { id, meta, warning: guard.index_warning() })
     }
 
     /// The index that is there now, every byte of it sound. It is the one that the backup began with unless
@@ -81,23 +108,50 @@ impl Commit<'_> {
         guard.open_index()
     }
 
-    /// Every pack of this session must still be there in full: others may have taken a session that
-    /// was asleep for dead.
-    fn check_packs(&self) -> Result<()> {
-        let refused = |reason| VykarError::CommitRefused { reason };
+    /// Every pack of this session, and each that it took up and uses, must still be there in full: others may have
+    /// taken a session that was asleep for dead.
+    fn check_packs(&self) -> Result<(), Refusal> {
         if !self.session.is_live()? {
-            return Err(refused("this backup's session marker was removed by somebody else".into()));
+            return Err(Refusal::Gone("its session marker was removed".into()));
         }
-        for pack in self.packs {
-            let key = pack_key(&pack.id);
-            match self.repository.backend().size(&key) {
-                Ok(size) if size == pack.size => {}
-                Ok(size) => return Err(refused(format!("{key} has {size} bytes instead of {}", pack.size))),
-                Err(StorageError::NotFound { .. }) => return Err(refused(format!("{key} is gone"))),
-                Err(e) => return Err(e.into()),
-            }
+        let is_used = |slot: &u32| self.references.to_taken(*slot as usize) > 0;
+        let taken = self.references.taken.packs().filter(|pack| pack.slots.iter().any(is_used));
+        let own = self.packs.iter().map(|pack| (pack.id, pack.size));
+        own.chain(taken.map(|pack| (pack.id, pack.size)))
+            .try_for_each(|(id, size)| self.check_pack(&id, size))
+    }
+
+    fn check_pack(&self, id: &PackId, size: u64) -> Result<(), Refusal> {
+        let key = pack_key(id);
+        match self.repository.backend().size(&key) {
+            Ok(found) if found == size => Ok(()),
+            Ok(found) => Err(Refusal::Gone(format!("{key} has {found} bytes instead of {size}"))),
+            Err(StorageError::NotFound { .. }) => Err(Refusal::Gone(format!("{key} was removed"))),
+            Err(e) => Err(e.into()),
         }
-        Ok(())
+    }
+}
+
+/// The index that an earlier try of this commit wrote, before it lost the lock.
+#[derive(Default)]
+struct Written {
+    stamp: Option<IndexStamp>,
+    /// An entry of it that only this backup can have written.
+    witness: Option<IndexEntry>,
+}
+
+impl Written {
+    /// True when the index that is there now has this backup's references: it is that index, or made from it.
+    /// Where that cannot be told, they are added again, which makes counts too high and is safe. What this takes
+    /// for granted, that nobody has counted anew, holds as long as the session's marker is there.
+    fn is_in_place(&self, guard: &WriteGuard<'_>) -> Result<bool> {
+        let Some(stamp) = self.stamp else { return Ok(false) };
+        if guard.index_stamp() == Some(stamp) {
+            return Ok(true);
+        }
+        let Some(witness) = self.witness else { return Ok(false) };
+        let entry = guard.open_index()?.index.chunks.get(&witness.id);
+        Ok(entry.is_some_and(|entry| (entry.pack, entry.offset) == (witness.pack, witness.offset)))
     }
 }
 

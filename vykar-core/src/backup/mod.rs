@@ -9,11 +9,13 @@
 //! A job is some files and what lies between them, or one large file, whose segments several workers share. Every
 //! queue is bounded, so memory is.
 
+mod attempt;
 mod commit;
 mod context;
 mod emit;
 mod encoded;
 mod filecache;
+mod identity;
 mod job;
 mod large;
 mod progress;
@@ -34,15 +36,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use self::run::Run;
+use self::attempt::Task;
 pub use self::sources::Sources;
 use crate::codec::Compression;
-use crate::error::{Result, VykarError};
+use crate::error::Result;
 use crate::event::{Event, Events};
 use crate::format::SnapshotMeta;
 use crate::id::SnapshotId;
-use crate::repository::lock::wait_until_free;
-use crate::repository::{LockOptions, Repository, Session};
+use crate::repository::{LockOptions, Repository};
 use crate::stage::Stages;
 
 /// What to store, and how.
@@ -132,7 +133,8 @@ impl BackupSummary {
 /// Stores the sources as a new snapshot.
 ///
 /// # Errors
-/// Fails with nothing published on storage errors, when the lock cannot be had, or when cancelled.
+/// Fails with nothing published on storage errors, when the lock cannot be had, or when cancelled. What was stored
+/// by then is taken up by the next backup of the same sources.
 /// Trouble with single files is reported as events and counted in the summary.
 pub fn backup(
     repository: &Repository,
@@ -143,28 +145,7 @@ pub fn backup(
     for path in &sources.covered {
         emit(&mut events, Event::Note(format!("{}: stored with another source", path.display())));
     }
-    let session = Arc::new(Session::register(repository)?);
-    let lock = LockOptions { cancel: options.cancel.clone(), ..options.lock.clone() };
-    wait_until_free(repository, &lock)?;
-    let run = Run::prepare(repository, options, &sources)?;
-    let result = run.store(&session, &mut events);
-    // The pack thread, which shares it, has ended by now.
-    let session = Arc::into_inner(session);
-    let summary = match (result, &session) {
-        (Ok(stored), Some(session)) => run.publish(session, &lock, stored),
-        (Ok(_), None) => Err(VykarError::Interrupted),
-        (Err(e), _) => Err(e),
-    };
-    match (summary, session) {
-        (Ok(summary), Some(session)) => {
-            // The snapshot is published: a marker that stays behind goes stale by itself.
-            if let Err(e) = session.finish() {
-                emit(&mut events, Event::Note(format!("the session marker could not be removed: {e}")));
-            }
-            Ok(summary)
-        }
-        (summary, _) => summary,
-    }
+    Task::new(repository, options, &sources)?.run(&mut events)
 }
 
 fn emit(events: &mut Events<'_>, event: Event) {

@@ -13,7 +13,9 @@ use crate::error::{Result, VykarError};
 use crate::format::pending::PendingChunk;
 use crate::format::{ChunkRef, IndexBlob};
 use crate::id::ChunkId;
-use crate::repository::pack_writer::{PackedChunks, Place};
+use crate::repository::TakenUp;
+use crate::repository::journal::PackedChunks;
+use crate::repository::pack_writer::Place;
 
 /// New chunks are kept in so many parts, each with its own lock: the low bits of a chunk's number.
 const SHARDS: u32 = 64;
@@ -93,37 +95,77 @@ struct Shard {
 
 /// What became of a chunk that is to be stored.
 pub enum Put {
-    /// It is in the index, or stored by this backup: stored as so many bytes.
+    /// It is in the index, or was stored by this backup or one that is taken up: as so many bytes.
     Known(u32),
     /// It is new: the caller must store it under this number.
     New(u32),
+}
+
+/// A counter for each slot of a table, in blocks that are made when they are needed.
+struct Counters(Vec<OnceLock<Box<[AtomicU32]>>>);
+
+impl Counters {
+    fn new(slots: usize) -> Self {
+        Counters((0..slots.div_ceil(COUNTERS)).map(|_| OnceLock::new()).collect())
+    }
+
+    fn at(&self, slot: usize) -> &AtomicU32 {
+        let block =
+            self.0[slot / COUNTERS].get_or_init(|| (0..COUNTERS).map(|_| AtomicU32::new(0)).collect());
+        &block[slot % COUNTERS]
+    }
+
+    fn get(&self, slot: usize) -> u32 {
+        let block = self.0.get(slot / COUNTERS).and_then(OnceLock::get);
+        block.map_or(0, |block| block[slot % COUNTERS].load(Ordering::Relaxed))
+    }
 }
 
 /// Counts references. Shared by all threads of a backup.
 pub struct References {
     /// The index when the backup began.
     pub base: Arc<IndexBlob>,
-    to_base: Vec<OnceLock<Box<[AtomicU32]>>>,
+    /// Chunks that others have stored and not published; none that is in the index.
+    pub taken: Arc<TakenUp>,
+    to_base: Counters,
+    to_taken: Counters,
     shards: Vec<Shard>,
+}
+
+/// A chunk that was there before the backup, by its slot.
+#[derive(Clone, Copy)]
+enum Old {
+    Base(usize),
+    Taken(usize),
 }
 
 impl References {
     /// None yet.
-    pub fn new(base: Arc<IndexBlob>) -> Self {
-        let to_base = (0..base.chunks.len().div_ceil(COUNTERS)).map(|_| OnceLock::new()).collect();
-        References { base, to_base, shards: (0..SHARDS).map(|_| Shard::default()).collect() }
+    pub fn new(base: Arc<IndexBlob>, taken: Arc<TakenUp>) -> Self {
+        let (to_base, to_taken) = (Counters::new(base.chunks.len()), Counters::new(taken.chunks.len()));
+        let shards = (0..SHARDS).map(|_| Shard::default()).collect();
+        References { base, taken, to_base, to_taken, shards }
     }
 
-    fn counter(&self, slot: usize) -> &AtomicU32 {
-        let block =
-            self.to_base[slot / COUNTERS].get_or_init(|| (0..COUNTERS).map(|_| AtomicU32::new(0)).collect());
-        &block[slot % COUNTERS]
+    fn find_old(&self, id: &ChunkId) -> Option<Old> {
+        self.base.chunks.find(id).map(Old::Base).or_else(|| self.taken.chunks.find(id).map(Old::Taken))
+    }
+
+    fn counter(&self, old: Old) -> &AtomicU32 {
+        match old {
+            Old::Base(slot) => self.to_base.at(slot),
+            Old::Taken(slot) => self.to_taken.at(slot),
+        }
     }
 
     /// References to a chunk of the index, by its slot there.
     pub fn to_base(&self, slot: usize) -> u32 {
-        let block = self.to_base.get(slot / COUNTERS).and_then(OnceLock::get);
-        block.map_or(0, |block| block[slot % COUNTERS].load(Ordering::Relaxed))
+        self.to_base.get(slot)
+    }
+
+    /// References to a chunk that was taken up, by its slot there.
+    pub fn to_taken(&self, slot: usize) -> u32 {
+        self.to_taken.get(slot)
     }
 
     fn shard(&self, id: &ChunkId) -> (u32, &Shard) {
@@ -147,9 +189,13 @@ impl References {
     /// # Errors
     /// When the other thread failed, or there are too many chunks.
     pub fn put(&self, id: &ChunkId) -> Result<Put> {
-        if let Some(slot) = self.base.chunks.find(id) {
-            self.counter(slot).fetch_add(1, Ordering::Relaxed);
-            return Ok(Put::Known(self.base.chunks.entry(slot).stored_size));
+        if let Some(old) = self.find_old(id) {
+            self.counter(old).fetch_add(1, Ordering::Relaxed);
+            let entry = match old {
+                Old::Base(slot) => self.base.chunks.entry(slot),
+                Old::Taken(slot) => self.taken.chunks.entry(slot),
+            };
+            return Ok(Put::Known(entry.stored_size));
         }
         let (shard_number, shard) = self.shard(id);
         let mut chunks = shard.chunks.lock();
@@ -187,16 +233,16 @@ impl References {
         shard.sealed.notify_all();
     }
 
-    /// Refers to chunks of the index, if every one is there.
+    /// Refers to chunks that were there before the backup, if every one was.
     pub fn add_existing(&self, chunks: &[ChunkRef]) -> bool {
-        let find = |c: &ChunkRef| self.base.chunks.find(&c.id);
+        let find = |c: &ChunkRef| self.find_old(&c.id);
         if let [chunk] = chunks {
             // Most files.
-            return find(chunk).map(|slot| self.counter(slot).fetch_add(1, Ordering::Relaxed)).is_some();
+            return find(chunk).map(|old| self.counter(old).fetch_add(1, Ordering::Relaxed)).is_some();
         }
-        let Some(slots) = chunks.iter().map(find).collect::<Option<Vec<usize>>>() else { return false };
-        for slot in slots {
-            self.counter(slot).fetch_add(1, Ordering::Relaxed);
+        let Some(found) = chunks.iter().map(find).collect::<Option<Vec<Old>>>() else { return false };
+        for old in found {
+            self.counter(old).fetch_add(1, Ordering::Relaxed);
         }
         true
     }
@@ -213,8 +259,8 @@ impl References {
 
     fn change(&self, chunks: &[ChunkRef], by: i32) {
         for chunk in chunks {
-            if let Some(slot) = self.base.chunks.find(&chunk.id) {
-                self.counter(slot).fetch_add(by as u32, Ordering::Relaxed);
+            if let Some(old) = self.find_old(&chunk.id) {
+                self.counter(old).fetch_add(by as u32, Ordering::Relaxed);
                 continue;
             }
             let mut new = self.shard(&chunk.id).1.chunks.lock();
@@ -250,7 +296,7 @@ mod tests {
 
     #[test]
     fn new_chunks_are_stored_once_and_counted() {
-        let references = References::new(Arc::default());
+        let references = References::new(Arc::default(), Arc::default());
         let mut numbers = Vec::new();
         for n in 0..50_000 {
             let Ok(Put::New(number)) = references.put(&id(n)) else { panic!("{n} is not new") };
@@ -271,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_chunk_that_could_not_be_stored_keeps_nobody_waiting() {
-        let references = References::new(Arc::default());
+        let references = References::new(Arc::default(), Arc::default());
         let Ok(Put::New(number)) = references.put(&id(1)) else { panic!() };
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| references.put(&id(1)).is_err());

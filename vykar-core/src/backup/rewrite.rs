@@ -25,6 +25,8 @@ pub struct Rewrite<'a> {
     references: &'a References,
     /// Chunks that the current index lacks, sorted: the first bytes of each one's id, and its number.
     new: Vec<(u64, u32)>,
+    /// Chunks that were taken up and the current index lacks, by their slots, which are in the order of their ids.
+    taken: Vec<u32>,
     /// Names of this backup's packs, by number.
     packs: Vec<PackId>,
 }
@@ -34,17 +36,24 @@ fn prefix(id: &ChunkId) -> u64 {
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
+/// What is to be done with the current index.
+pub enum Plan<'a> {
+    /// Nothing: no reference is added.
+    Nothing,
+    /// It is written anew.
+    Write(Rewrite<'a>),
+    /// A chunk that this backup relied on is not in it any more.
+    Gone(ChunkId),
+}
+
 impl<'a> Rewrite<'a> {
-    /// `None` when nothing changes.
-    ///
-    /// # Errors
-    /// A chunk that this backup relied on is gone.
+    /// Compares what the backup refers to with what there is.
     pub fn plan(
         references: &'a References,
         base: &Arc<IndexBlob>,
         current: Arc<IndexBlob>,
         packs: &[WrittenPack],
-    ) -> Result<Option<Self>> {
+    ) -> Plan<'a> {
         let same = Arc::ptr_eq(base, &current);
         let mut others = if same { Vec::new() } else { vec![0u32; current.chunks.len()] };
         let mut changed = false;
@@ -56,10 +65,11 @@ impl<'a> Rewrite<'a> {
             changed = true;
             if !same {
                 let id = base.chunks.id(slot);
-                let found = current.chunks.find(&id).ok_or_else(|| gone(&id))?;
+                let Some(found) = current.chunks.find(&id) else { return Plan::Gone(id) };
                 others[found] = others[found].saturating_add(times);
             }
         }
+        let theirs = |id: &ChunkId| if same { None } else { current.chunks.find(id) };
         let mut new = Vec::with_capacity(packs.iter().map(|pack| pack.chunks.len()).sum());
         for number in packs.iter().flat_map(|pack| &pack.chunks) {
             let NewChunk { id, refs, .. } = references.new_chunk(*number);
@@ -67,7 +77,7 @@ impl<'a> Rewrite<'a> {
                 continue;
             }
             changed = true;
-            match if same { None } else { current.chunks.find(&id) } {
+            match theirs(&id) {
                 // Somebody else stored it meanwhile: theirs is in the index, ours is not needed.
                 Some(slot) => others[slot] = others[slot].saturating_add(refs),
                 None => new.push((prefix(&id), *number)),
@@ -77,29 +87,48 @@ impl<'a> Rewrite<'a> {
             let id = |number| references.new_chunk(number).id;
             a.0.cmp(&b.0).then_with(|| id(a.1).cmp(&id(b.1)))
         });
-        let mut names = vec![PackId([0; 32]); packs.last().map_or(0, |pack| pack.number as usize + 1)];
+        let mut taken = Vec::new();
+        for slot in 0..references.taken.chunks.len() {
+            let times = references.to_taken(slot);
+            if times == 0 {
+                continue;
+            }
+            changed = true;
+            match theirs(&references.taken.chunks.id(slot)) {
+                Some(found) => others[found] = others[found].saturating_add(times),
+                // Journals hold fewer chunks than 32 bits count.
+                None => taken.push(slot as u32),
+            }
+        }
+        let numbers = packs.iter().map(|pack| pack.number as usize + 1).max().unwrap_or(0);
+        let mut names = vec![PackId([0; 32]); numbers];
         for pack in packs {
             names[pack.number as usize] = pack.id;
         }
         let added = if same { Added::Base(references) } else { Added::Other(others) };
-        Ok(changed.then_some(Rewrite { current, added, references, new, packs: names }))
+        match changed {
+            true => Plan::Write(Rewrite { current, added, references, new, taken, packs: names }),
+            false => Plan::Nothing,
+        }
     }
 
     /// Number of entries.
     pub fn count(&self) -> Result<u32> {
-        u32::try_from(self.current.chunks.len() + self.new.len())
+        u32::try_from(self.current.chunks.len() + self.new.len() + self.taken.len())
             .map_err(|_| VykarError::CommitRefused { reason: "more than 2^32 chunks".into() })
+    }
+
+    /// An entry that names a pack of this backup.
+    pub fn witness(&self) -> Option<IndexEntry> {
+        self.new.first().map(|(_, number)| self.new_entry(*number))
     }
 
     /// The entries, sorted by id.
     pub fn entries(&self) -> impl Iterator<Item = IndexEntry> + '_ {
-        let mut old = (0..self.current.chunks.len()).map(|slot| self.old_entry(slot)).peekable();
-        let mut new = self.new.iter().map(|(_, number)| self.new_entry(*number)).peekable();
-        std::iter::from_fn(move || match (old.peek(), new.peek()) {
-            (Some(a), Some(b)) if b.id < a.id => new.next(),
-            (Some(_), _) => old.next(),
-            (None, _) => new.next(),
-        })
+        let old = (0..self.current.chunks.len()).map(|slot| self.old_entry(slot));
+        let new = self.new.iter().map(|(_, number)| self.new_entry(*number));
+        let taken = self.taken.iter().map(|slot| self.taken_entry(*slot));
+        merge(old, merge(new, taken))
     }
 
     fn old_entry(&self, slot: usize) -> IndexEntry {
@@ -117,10 +146,22 @@ impl<'a> Rewrite<'a> {
         let pack = self.packs[place.pack as usize];
         IndexEntry { id, refcount, stored_size, pack, offset: place.offset.into() }
     }
+
+    fn taken_entry(&self, slot: u32) -> IndexEntry {
+        let refcount = self.references.to_taken(slot as usize);
+        IndexEntry { refcount, ..self.references.taken.chunks.entry(slot as usize) }
+    }
 }
 
-fn gone(id: &ChunkId) -> VykarError {
-    VykarError::CommitRefused {
-        reason: format!("chunk {} was removed while this backup relied on it", id.short()),
-    }
+/// Two sorted sequences as one.
+fn merge(
+    a: impl Iterator<Item = IndexEntry>,
+    b: impl Iterator<Item = IndexEntry>,
+) -> impl Iterator<Item = IndexEntry> {
+    let (mut a, mut b) = (a.peekable(), b.peekable());
+    std::iter::from_fn(move || match (a.peek(), b.peek()) {
+        (Some(first), Some(second)) if second.id < first.id => b.next(),
+        (Some(_), _) => a.next(),
+        (None, _) => b.next(),
+    })
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, select, unbounded};
 
-use super::commit::Commit;
+use super::attempt::Task;
+use super::commit::{Commit, Published, Refusal};
 use super::context::{Context, Parts};
 use super::emit::{Emitter, JOB_QUEUE, offer};
 use super::filecache::{self, FileCache, FileCacheWriter, Record, Records};
@@ -18,16 +19,17 @@ use super::store::{ChunkStore, Sealer};
 use super::walk::Walk;
 use super::worker::{Queues, Worker};
 use super::writer::{ItemWriter, Written};
-use super::{BackupOptions, BackupSummary, Sources, emit};
+use super::{BackupOptions, BackupSummary, emit};
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Events};
 use crate::format::wire::Reader;
 use crate::format::{Item, Snapshot, SnapshotMeta, SnapshotStats, snapshot};
+use crate::id::SessionId;
 use crate::platform::process;
 use crate::repository::items::{Found, for_each_item};
-use crate::repository::pack_writer::{PackOutput, PackUploader, PackWriter, WrittenPack};
-use crate::repository::{LockOptions, Manifest, OpenIndex, Repository, Session, now_rfc3339};
-use crate::stage::{Stage, Stages};
+use crate::repository::pack_writer::{PackOutput, PackUploader, PackWriter};
+use crate::repository::{Journal, Leftovers, Manifest, OpenIndex, Repository, Session, now_rfc3339};
+use crate::stage::Stage;
 
 /// Pieces and jobs waiting for the item writer.
 const ITEM_QUEUE: usize = 256;
@@ -38,14 +40,14 @@ const MAX_THREADS: usize = 256;
 
 /// A backup under way.
 pub struct Run<'r> {
+    task: &'r Task<'r>,
     repository: &'r Repository,
     options: &'r BackupOptions,
-    sources: &'r Sources,
+    session: Arc<Session>,
     base: OpenIndex,
     references: Arc<References>,
-    stages: Arc<Stages>,
-    label: String,
-    hostname: String,
+    /// What this backup has stored.
+    pub journal: Arc<Journal>,
     began: String,
     threads: usize,
     cache_path: Option<PathBuf>,
@@ -54,61 +56,53 @@ pub struct Run<'r> {
 /// What was stored and is not published yet.
 pub struct Stored {
     written: Written,
-    packs: Vec<WrittenPack>,
     root: Option<Vec<u8>>,
     errors: u64,
     changed_files: u64,
-    added: u64,
-    added_stored: u64,
 }
 
 impl<'r> Run<'r> {
+    /// Reads the index, and takes up what unfinished backups left: those of the same sources, and those of `before`.
     pub fn prepare(
-        repository: &'r Repository,
-        options: &'r BackupOptions,
-        sources: &'r Sources,
+        task: &'r Task<'r>,
+        session: Arc<Session>,
+        before: &[SessionId],
+        events: &mut Events<'_>,
     ) -> Result<Self> {
-        let stages = Arc::new(Stages::default());
-        let base = stages.time(Stage::Index, || repository.open_index())?;
-        let label = options.label.clone().unwrap_or_else(|| sources.default_label());
-        let hostname = options.hostname.clone().unwrap_or_else(process::short_hostname);
+        let Task { repository, options, .. } = *task;
+        let base = task.stages.time(Stage::Index, || repository.open_index())?;
+        let left = Leftovers::find(repository, &task.claims, session.id(), before)?;
+        let (taken, notes) = left.read(&base.index)?;
+        let taken = Arc::new(taken);
+        let references = Arc::new(References::new(base.index.clone(), taken.clone()));
+        let journal = Arc::new(Journal::new(session.clone(), references.clone(), taken.clone()));
+        match journal.write() {
+            // Only when our journal names their packs.
+            Ok(()) => left.remove(&task.claims),
+            // Too much for one journal: theirs stay.
+            Err(VykarError::Encode { .. }) => {}
+            Err(e) => return Err(e),
+        }
+        notes.into_iter().for_each(|note| emit(events, Event::Note(note)));
+        if before.is_empty() && !taken.is_empty() {
+            let packs = taken.packs().count();
+            emit(events, Event::Note(format!("{packs} pack(s) of an unfinished backup are taken up")));
+        }
         let threads = match options.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         }
         .min(MAX_THREADS);
-        let mut run = Run {
-            repository,
-            options,
-            sources,
-            references: Arc::new(References::new(base.index.clone())),
-            base,
-            stages,
-            label,
-            hostname,
-            began: now_rfc3339(),
-            threads,
-            cache_path: None,
+        // One file cache for each host, label and set of sources.
+        let cache_path = match repository.cache_dir() {
+            Some(dir) => {
+                let name = task.identity.name(repository.keys().hasher(), u8::from(options.xattrs))?;
+                Some(dir.join(format!("files-{name}")))
+            }
+            None => None,
         };
-        run.cache_path = run.file_cache_path()?;
-        Ok(run)
-    }
-
-    fn source_paths(&self) -> Vec<String> {
-        self.sources.paths.iter().map(|p| p.to_string_lossy().into_owned()).collect()
-    }
-
-    /// One file cache for each host, label and set of sources.
-    fn file_cache_path(&self) -> Result<Option<PathBuf>> {
-        let Some(dir) = self.repository.cache_dir() else { return Ok(None) };
-        let mut key = Vec::new();
-        key.push(u8::from(self.options.xattrs));
-        for part in [&self.hostname, &self.label].into_iter().chain(&self.source_paths()) {
-            key.extend((part.len() as u64).to_le_bytes());
-            key.extend(part.as_bytes());
-        }
-        let name = self.repository.keys().hasher().local(b"vykarfcn", &[&key])?;
-        Ok(Some(dir.join(format!("files-{}", crate::ChunkId(name).short()))))
+        let began = now_rfc3339();
+        Ok(Run { task, repository, options, session, base, references, journal, began, threads, cache_path })
     }
 
     /// The cache of the last run, or one made from the previous snapshot of these sources.
@@ -125,16 +119,10 @@ impl<'r> Run<'r> {
             .unwrap_or_else(|| FileCache::empty(hasher.clone()))
     }
 
-    /// Tells snapshots of the same host, label and sources.
-    fn like_this(&self) -> impl Fn(&Snapshot) -> bool {
-        let paths = self.source_paths();
-        move |s| s.meta.hostname == self.hostname && s.label() == self.label && s.meta.source_paths == paths
-    }
-
     fn rebuild_cache(&self, path: &Path) -> Result<()> {
         let manifest = Manifest::load(self.repository)?;
-        let like_this = self.like_this();
-        let Some(previous) = manifest.snapshots.iter().rev().find(|s| like_this(s)) else { return Ok(()) };
+        let is_ours = |s: &&Snapshot| self.task.identity.is_of(s);
+        let Some(previous) = manifest.snapshots.iter().rev().find(is_ours) else { return Ok(()) };
         let began = i64::try_from(previous.time.as_nanosecond()).unwrap_or(0);
         let hasher = self.repository.keys().hasher();
         let failed = |e| VykarError::path(path, e);
@@ -168,45 +156,43 @@ impl<'r> Run<'r> {
     }
 
     /// Walks, reads and stores everything; all packs are durable when this returns.
-    pub fn store(&self, session: &Arc<Session>, events: &mut Events<'_>) -> Result<Stored> {
+    pub fn store(&self, events: &mut Events<'_>) -> Result<Stored> {
         let (sender, receiver) = unbounded();
         let context = Context::new(Parts {
             keys: self.repository.keys(),
             references: &self.references,
             cache: self.open_cache(),
-            stages: &self.stages,
+            stages: &self.task.stages,
             read_xattrs: self.options.xattrs,
-            base: self.sources.base(),
+            base: self.task.sources.base(),
             excluded: self.excluded(),
             events: sender,
             cancel: self.options.cancel.clone(),
         });
         let output = PackOutput {
             backend: self.repository.backend().clone(),
-            session: session.clone(),
-            chunks: self.references.clone(),
-            stages: self.stages.clone(),
+            journal: self.journal.clone(),
+            stages: self.task.stages.clone(),
         };
         let data_packs = self.references.base.chunks.packs().len();
         let (packs, uploader) = PackWriter::start(output, self.repository.config(), data_packs)?;
-        let store = ChunkStore::new(self.repository.keys(), &self.references, packs, &self.stages);
+        let store = ChunkStore::new(self.repository.keys(), &self.references, packs, &self.task.stages);
         let written = self.run_threads(&context, &store, &receiver, events);
-        let added = store.added_plain.load(Ordering::Relaxed);
-        let added_stored = store.added_stored.load(Ordering::Relaxed);
-        let packs = finish_packs(written.is_ok() && !context.is_aborted(), store, uploader);
+        self.task.added.fetch_add(store.added_plain.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.task.added_stored.fetch_add(store.added_stored.load(Ordering::Relaxed), Ordering::Relaxed);
+        let packed = finish_packs(written.is_ok() && !context.is_aborted(), store, uploader);
         // The last packs may have taken long, and somebody may have lost patience.
         context.is_aborted();
         if let Some(error) = context.take_failure() {
             return Err(error);
         }
+        let written = written?;
+        packed?;
         Ok(Stored {
-            written: written?,
-            packs: packs?,
+            written,
             root: context.take_root(),
             errors: context.errors.load(Ordering::Relaxed),
             changed_files: context.changed_files.load(Ordering::Relaxed),
-            added,
-            added_stored,
         })
     }
 
@@ -217,7 +203,7 @@ impl<'r> Run<'r> {
         received: &Receiver<Event>,
         events: &mut Events<'_>,
     ) -> Result<Written> {
-        let pieces = self.sources.pieces(context)?;
+        let pieces = self.task.sources.pieces(context)?;
         let (job_sender, jobs) = bounded(JOB_QUEUE);
         let (next_sender, next) = bounded(ITEM_QUEUE);
         let (queues, ask) = Queues::new(jobs, self.threads);
@@ -286,19 +272,22 @@ impl<'r> Run<'r> {
 
     /// Without the totals of the last time nobody knows how long this takes, that is all.
     fn estimate(&self, progress: &Progress) {
-        let found = previous_totals(self.repository, self.like_this(), || progress.is_over());
+        let found = previous_totals(self.repository, |s| self.task.identity.is_of(s), || progress.is_over());
         if let Ok(Some(totals)) = found {
             progress.expect(totals);
         }
     }
 
-    pub fn publish(&self, session: &Session, lock: &LockOptions, stored: Stored) -> Result<BackupSummary> {
-        let Stored { written, packs, root, errors, changed_files, added, added_stored } = stored;
+    /// Makes a snapshot of what was stored.
+    pub fn publish(&self, stored: Stored, events: &mut Events<'_>) -> Result<BackupSummary, Refusal> {
+        let Stored { written, root, errors, changed_files } = stored;
         let counts = written.counts;
+        let identity = &self.task.identity;
+        let added_stored = self.task.added_stored.load(Ordering::Relaxed);
         let root = root.as_deref().and_then(|bytes| Item::decode(&mut Reader::new(bytes)).ok()?.ok());
         let meta = SnapshotMeta {
             name: String::new(),
-            hostname: self.hostname.clone(),
+            hostname: identity.hostname.clone(),
             username: process::user_name(),
             time: self.began.clone(),
             time_end: now_rfc3339(),
@@ -312,24 +301,29 @@ impl<'r> Run<'r> {
                 deduplicated_size: added_stored,
                 errors,
             },
-            source_label: self.label.clone(),
-            source_paths: self.source_paths(),
+            source_label: identity.label.clone(),
+            source_paths: identity.paths.clone(),
             label: String::new(),
             ext: snapshot::encode_ext(root.as_ref())?,
             format_version: snapshot::FORMAT_VERSION,
         };
         let commit = Commit {
             repository: self.repository,
-            session,
+            session: &self.session,
             base: &self.base,
             references: &self.references,
-            packs: &packs,
-            lock,
+            packs: &self.journal.packs(),
+            lock: &self.task.lock,
         };
-        let (id, meta) = self.stages.time(Stage::Commit, || commit.publish(&meta))?;
+        let published = self.task.stages.time(Stage::Commit, || commit.publish(&meta));
+        // It says what was read, whatever becomes of this backup: whoever uses it looks whether the chunks are there.
+        // Without it the next backup reads more, that is all.
         if let Some(cache) = written.cache {
-            // Without it the next backup reads more, that is all.
             let _ = cache.finish();
+        }
+        let Published { id, meta, warning } = published?;
+        if let Some(warning) = warning {
+            emit(events, Event::Note(warning));
         }
         Ok(BackupSummary {
             id,
@@ -339,15 +333,15 @@ impl<'r> Run<'r> {
             unchanged: counts.unchanged,
             directories: counts.directories,
             symlinks: counts.symlinks,
-            added,
+            added: self.task.added.load(Ordering::Relaxed),
             added_stored,
             changed_while_read: changed_files,
-            stages: self.stages.clone(),
+            stages: self.task.stages.clone(),
         })
     }
 }
 
-fn finish_packs(complete: bool, store: ChunkStore<'_>, uploader: PackUploader) -> Result<Vec<WrittenPack>> {
+fn finish_packs(complete: bool, store: ChunkStore<'_>, uploader: PackUploader) -> Result<()> {
     let closed = match complete {
         true => store.close(),
         false => {
@@ -355,9 +349,8 @@ fn finish_packs(complete: bool, store: ChunkStore<'_>, uploader: PackUploader) -
             Ok(())
         }
     };
-    let packs = uploader.finish();
-    closed?;
-    packs
+    let finished = uploader.finish();
+    closed.and(finished)
 }
 
 /// What a snapshot's item says about a file, as a record of the file cache.

@@ -16,15 +16,16 @@ use std::time::Duration;
 
 use super::*;
 use crate::codec::Chunker;
-use crate::error::StorageError;
+use crate::error::{StorageError, VykarError};
 use crate::format::{ChunkRef, Encryption, Item, ItemType, Snapshot};
 use crate::id::ChunkId;
 use crate::repository::items::{Found, for_each_item};
 use crate::repository::now_rfc3339;
-use crate::repository::{InitOptions, OpenOptions};
+use crate::repository::{InitOptions, OpenOptions, Passphrase};
 use crate::storage::{Backend, Buffered, MemoryBackend, ObjectInfo, PutMode, Upload};
 
 mod meddling;
+mod takeup;
 
 struct Fixture {
     dir: tempfile::TempDir,
@@ -41,9 +42,12 @@ impl Fixture {
     }
 
     fn with_packs(backend: Arc<dyn Backend>, pack_sizes: (u32, u32)) -> Self {
+        Self::with(backend, &InitOptions { pack_sizes, ..InitOptions::new(Encryption::None) })
+    }
+
+    fn with(backend: Arc<dyn Backend>, init: &InitOptions) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let init = InitOptions { pack_sizes, ..InitOptions::new(Encryption::None) };
-        Repository::init(backend.clone(), &init, &mut || unreachable!(), &OpenOptions::default()).unwrap();
+        Repository::init(backend.clone(), init, &mut passphrase, &OpenOptions::default()).unwrap();
         fs::create_dir(dir.path().join("src")).unwrap();
         Fixture { dir, backend }
     }
@@ -60,7 +64,7 @@ impl Fixture {
 
     fn repository(&self) -> Repository {
         let options = OpenOptions { cache_dir: Some(self.dir.path().join("cache")), trust: false };
-        Repository::open(self.backend.clone(), &mut || unreachable!(), &options).unwrap()
+        Repository::open(self.backend.clone(), &mut passphrase, &options).unwrap()
     }
 
     fn options(&self) -> BackupOptions {
@@ -81,6 +85,14 @@ impl Fixture {
 
     /// Every count in the index is the number of references that snapshots have.
     fn assert_counts(&self) {
+        let (index, counted) = self.counts();
+        assert_eq!(index, counted);
+        assert!(self.backend.list("sessions/").unwrap().is_empty(), "no session is left");
+        assert!(self.backend.list("locks/").unwrap().is_empty(), "no lock is left");
+    }
+
+    /// The counts in the index, and the numbers of references that snapshots have.
+    fn counts(&self) -> (HashMap<ChunkId, u32>, HashMap<ChunkId, u32>) {
         let repository = self.repository();
         // Not through the local copy.
         let index = repository.read_index().unwrap();
@@ -95,11 +107,12 @@ impl Fixture {
                 }
             }
         }
-        let index: HashMap<_, _> = index.chunks.iter().map(|e| (e.id, e.refcount)).collect();
-        assert_eq!(index, counted);
-        assert!(self.backend.list("sessions/").unwrap().is_empty(), "no session is left");
-        assert!(self.backend.list("locks/").unwrap().is_empty(), "no lock is left");
+        (index.chunks.iter().map(|e| (e.id, e.refcount)).collect(), counted)
     }
+}
+
+fn passphrase() -> Result<Passphrase, String> {
+    Ok("secret".to_owned().into())
 }
 
 fn owned(item: Item<'_>) -> Item<'static> {

@@ -10,6 +10,7 @@
 use std::io::{Read, Write};
 
 pub use super::table::{ChunkTable, TableBuilder};
+use super::window::Window;
 use super::wire::{Reader, put_array, put_id, put_uint};
 use crate::error::{FormatError, IndexError};
 use crate::id::{ChunkId, PackId};
@@ -72,7 +73,7 @@ impl IndexBlob {
         for _ in 0..count {
             each(window.parse(read_entry)?)?;
         }
-        window.end()?;
+        window.end("index")?;
         Ok(generation)
     }
 
@@ -126,61 +127,6 @@ fn read_entry(r: &mut Reader<'_>) -> Result<IndexEntry, FormatError> {
         pack: PackId(r.fixed("pack id")?),
         offset: r.uint("pack offset")?,
     })
-}
-
-/// Bytes that are read at once.
-const WINDOW: usize = 1 << 20;
-/// More than any entry takes, in bytes: two ids of 32 integers of at most 9 bytes, and six numbers.
-const LONGEST_ENTRY: usize = 1 << 10;
-
-/// A part of a plaintext that is read piece by piece.
-struct Window<'s> {
-    source: &'s mut dyn Read,
-    buf: Vec<u8>,
-    start: usize,
-    end: usize,
-    ended: bool,
-}
-
-impl<'s> Window<'s> {
-    fn new(source: &'s mut dyn Read) -> Self {
-        Window { source, buf: vec![0; WINDOW], start: 0, end: 0, ended: false }
-    }
-
-    /// Parses one value of at most [`LONGEST_ENTRY`] bytes.
-    fn parse<T>(
-        &mut self,
-        parse: impl FnOnce(&mut Reader<'_>) -> Result<T, FormatError>,
-    ) -> Result<T, IndexError> {
-        if self.end - self.start < LONGEST_ENTRY {
-            self.fill()?;
-        }
-        let mut reader = Reader::new(&self.buf[self.start..self.end]);
-        let value = parse(&mut reader)?;
-        self.start += reader.position();
-        Ok(value)
-    }
-
-    fn fill(&mut self) -> Result<(), IndexError> {
-        self.buf.copy_within(self.start..self.end, 0);
-        (self.start, self.end) = (0, self.end - self.start);
-        while !self.ended && self.end < self.buf.len() {
-            match self.source.read(&mut self.buf[self.end..]) {
-                Ok(n) => {
-                    self.ended = n == 0;
-                    self.end += n;
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(IndexError::Read(e)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes sure that nothing follows.
-    fn end(&mut self) -> Result<(), IndexError> {
-        self.parse(|r| r.end("index"))
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod pending;
 pub mod snapshot;
 pub mod stream;
 pub mod table;
+mod window;
 pub mod wire;
 
 pub use config::{ChunkerParams, Encryption, RepoConfig};

@@ -4,10 +4,11 @@
 //! [ [ pack id 32 bytes, [ [ chunk id 32 bytes, stored_size u32, pack_offset u64 ] ] ] ]
 //! ```
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
+use super::window::Window;
 use super::wire::{Reader, put_array, put_id, put_uint};
-use crate::error::FormatError;
+use crate::error::{FormatError, IndexError};
 use crate::id::{ChunkId, PackId};
 
 /// A pack that a running backup has written and no index names yet.
@@ -48,22 +49,51 @@ pub fn encode_to<C: Iterator<Item = PendingChunk>>(
 
 /// Decodes a journal's plaintext.
 pub fn decode(data: &[u8]) -> Result<Vec<PendingPack>, FormatError> {
-    let mut r = Reader::new(data);
-    let count = r.array("pending packs")?;
-    let mut packs = Vec::with_capacity(r.capacity(count, 36));
-    for _ in 0..count {
-        r.array_of("pending pack", 2, 2)?;
-        let pack = PackId(r.fixed("pack id")?);
-        let count = r.array("pending chunks")?;
-        let mut chunks = Vec::with_capacity(r.capacity(count, 38));
-        for _ in 0..count {
-            r.array_of("pending chunk", 3, 3)?;
-            chunks.push((ChunkId(r.fixed("chunk id")?), r.u32("stored size")?, r.uint("pack offset")?));
+    let mut packs = Vec::new();
+    let each = &mut |pack| {
+        packs.push(pack);
+        Ok(())
+    };
+    match decode_each(&mut &*data, each) {
+        Ok(()) => Ok(packs),
+        Err(IndexError::Format(e)) => Err(e),
+        // A slice is never unreadable.
+        Err(IndexError::Read(e)) => {
+            Err(FormatError::Invalid { what: "pending packs", reason: e.to_string() })
         }
-        packs.push(PendingPack { pack, chunks });
     }
-    r.end("pending packs")?;
-    Ok(packs)
+}
+
+/// Decodes pack by pack, as the plaintext is decompressed.
+///
+/// # Errors
+/// What `source` and `each` fail with, and what is wrong with what the source gives.
+pub fn decode_each(
+    source: &mut dyn Read,
+    each: &mut dyn FnMut(PendingPack) -> Result<(), IndexError>,
+) -> Result<(), IndexError> {
+    let mut window = Window::new(source);
+    for _ in 0..window.parse(|r| r.array("pending packs"))? {
+        let (pack, count) = window.parse(read_pack)?;
+        // Not allocated at once: the count may be anything.
+        let mut chunks = Vec::new();
+        for _ in 0..count {
+            chunks.push(window.parse(read_chunk)?);
+        }
+        each(PendingPack { pack, chunks })?;
+    }
+    window.end("pending packs")
+}
+
+/// A pack's name, and the number of its chunks.
+fn read_pack(r: &mut Reader<'_>) -> Result<(PackId, usize), FormatError> {
+    r.array_of("pending pack", 2, 2)?;
+    Ok((PackId(r.fixed("pack id")?), r.array("pending chunks")?))
+}
+
+fn read_chunk(r: &mut Reader<'_>) -> Result<PendingChunk, FormatError> {
+    r.array_of("pending chunk", 3, 3)?;
+    Ok((ChunkId(r.fixed("chunk id")?), r.u32("stored size")?, r.uint("pack offset")?))
 }
 
 #[cfg(test)]

@@ -227,18 +227,43 @@ impl TableBuilder {
         Ok(())
     }
 
+    /// Number of entries so far.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Takes the entries behind the first `len` back.
+    pub fn truncate(&mut self, len: usize) {
+        self.slots.truncate(len);
+    }
+
     /// Sorts; fails on a chunk given twice.
-    pub fn finish(self) -> Result<ChunkTable, FormatError> {
-        let mut slots = self.slots;
-        sort(&mut slots)?;
-        let (starts, bits) = starts(&slots);
-        Ok(ChunkTable {
-            len: slots.len(),
-            slots: Bytes::from(slots.into_flattened()),
+    pub fn finish(mut self) -> Result<ChunkTable, FormatError> {
+        sort(&mut self.slots)?;
+        Ok(self.table())
+    }
+
+    /// Sorts; of a chunk given several times, one entry stays.
+    pub fn finish_distinct(mut self) -> ChunkTable {
+        self.slots.sort_unstable_by(|a, b| a[..32].cmp(&b[..32]));
+        self.slots.dedup_by(|a, b| a[..32] == b[..32]);
+        self.table()
+    }
+
+    fn table(self) -> ChunkTable {
+        let (starts, bits) = starts(&self.slots);
+        ChunkTable {
+            len: self.slots.len(),
+            slots: Bytes::from(self.slots.into_flattened()),
             starts: Bytes::from(starts),
             packs: self.encoder.packs,
             bits,
             mapped: false,
-        })
+        }
     }
 }

@@ -3,7 +3,7 @@
 use super::index::{IndexStamp, OpenIndex};
 use super::lock::{LockOptions, RepositoryLock};
 use super::standing::SessionInfo;
-use super::{Repository, snapshot_key};
+use super::{Repository, metadata_warning, snapshot_key};
 use crate::codec::Compression;
 use crate::crypto::random;
 use crate::error::{Result, VykarError};
@@ -22,6 +22,8 @@ pub struct WriteGuard<'r> {
     repository: &'r Repository,
     lock: RepositoryLock<'r>,
     known: Option<IndexStamp>,
+    /// Plaintext bytes of the index that was written here.
+    index_len: u64,
 }
 
 impl<'r> WriteGuard<'r> {
@@ -29,7 +31,7 @@ impl<'r> WriteGuard<'r> {
     pub fn acquire(repository: &'r Repository, options: &LockOptions) -> Result<Self> {
         let mut lock = RepositoryLock::acquire(repository, options)?;
         lock.keep_fresh()?;
-        Ok(WriteGuard { known: stamp(repository)?, repository, lock })
+        Ok(WriteGuard { known: stamp(repository)?, index_len: 0, repository, lock })
     }
 
     /// The repository.
@@ -72,9 +74,14 @@ impl<'r> WriteGuard<'r> {
     ) -> Result<IndexStamp> {
         let generation = u64::from_le_bytes(random()?);
         self.check()?;
-        let stamp = self.repository.write_index(generation, count, entries, INDEX_COMPRESSION)?;
-        self.known = Some(stamp);
+        let (stamp, len) = self.repository.write_index(generation, count, entries, INDEX_COMPRESSION)?;
+        (self.known, self.index_len) = (Some(stamp), len);
         Ok(stamp)
+    }
+
+    /// What is to be said about the size of the index that was written here.
+    pub fn index_warning(&self) -> Option<String> {
+        metadata_warning("index", self.index_len)
     }
 
     /// Writes a snapshot, whose plaintext is given, under a new id. Durable when this returns.

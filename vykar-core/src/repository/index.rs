@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::index_copy::{self, Copy, CopyWriter};
 use super::{ChunkReader, INDEX, INDEX_GENERATION, Repository};
-use crate::codec::{Compression, compress::compress_stream, decompress_stream};
+use crate::codec::{Compression, decompress_stream};
 use crate::crypto::ChunkHasher;
-use crate::error::{CodecError, IndexError, ObjectError, Result, StorageError, VykarError};
-use crate::format::envelope::{INDEX_CONTEXT, ObjectKind, seal_into};
+use crate::error::{IndexError, ObjectError, Result, StorageError, VykarError};
+use crate::format::envelope::{INDEX_CONTEXT, ObjectKind};
 use crate::format::{Encryption, IndexBlob, IndexEntry, MAX_METADATA_OBJECT, MAX_METADATA_PLAINTEXT};
 use crate::platform::map::ScratchMap;
 
@@ -221,33 +221,23 @@ impl Repository {
     }
 
     /// Writes the index, its generation's hint (best effort), and the local copy (likewise). The caller holds the
-    /// lock. Gives the stamp of what was written.
+    /// lock. Gives the stamp of what was written, and its plaintext's length in bytes.
     pub(crate) fn write_index(
         &self,
         generation: u64,
         count: u32,
         entries: impl Iterator<Item = IndexEntry>,
         compression: Compression,
-    ) -> Result<IndexStamp> {
+    ) -> Result<(IndexStamp, u64)> {
         let mut copy = self.cache_dir().and_then(|dir| CopyWriter::create(&dir).ok());
         let entries = entries.inspect(|entry| {
             if copy.as_mut().is_some_and(|copy| copy.add(entry).is_err()) {
                 copy = None;
             }
         });
-        let mut object = Vec::new();
-        seal_into(self.keys().engine(), ObjectKind::Index, INDEX_CONTEXT, &mut object, |out| {
-            let mut plain = 0u64;
-            compress_stream(compression, out, |w| {
-                let mut counted = Counted { inner: w, count: &mut plain };
-                IndexBlob::encode_to(&mut counted, generation, count, entries)
-            })
-            .map_err(|e| VykarError::Encode { what: "index", reason: e.to_string() })?;
-            if plain > MAX_METADATA_PLAINTEXT {
-                let e = CodecError::TooLarge { max: MAX_METADATA_PLAINTEXT };
-                return Err(VykarError::Encode { what: "index", reason: e.to_string() });
-            }
-            Ok(())
+        let kind = (ObjectKind::Index, INDEX_CONTEXT);
+        let (object, len) = self.keys().seal_metadata(kind, "index", compression, |mut out| {
+            IndexBlob::encode_to(&mut out, generation, count, entries)
         })?;
         let stamp = IndexStamp::of(&object, self.config().encryption, generation);
         self.backend().put(INDEX, &object, crate::storage::PutMode::Replace)?;
@@ -257,7 +247,7 @@ impl Repository {
         if let Some(copy) = copy {
             let _ = copy.finish(self.keys().hasher(), generation, &stamp);
         }
-        Ok(stamp)
+        Ok((stamp, len))
     }
 
     /// A reader of chunks over the current index.
@@ -295,20 +285,4 @@ fn generation_at_head(payload: &[u8]) -> Option<u64> {
         }
     }
     IndexBlob::decode_generation(&head[..have]).ok()
-}
-
-struct Counted<'a> {
-    inner: &'a mut dyn Write,
-    count: &'a mut u64,
-}
-
-impl Write for Counted<'_> {
-    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-        let n = self.inner.write(buf)?;
-        *self.count += n as u64;
-        Ok(n)
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.inner.flush()
-    }
 }

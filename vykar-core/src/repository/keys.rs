@@ -1,15 +1,17 @@
 //! What opens a repository's objects.
 
+use std::io::{self, Write};
 use std::ops::Range;
 
 use bytes::Bytes;
 
 use super::BufferPool;
-use crate::codec;
+use crate::codec::compress::compress_stream;
+use crate::codec::{self, Compression};
 use crate::crypto::{ChunkHasher, Engine, engine_for};
-use crate::error::{CodecError, CryptoError, ObjectError};
+use crate::error::{CodecError, CryptoError, ObjectError, Result, VykarError};
 use crate::format::envelope::{self, ObjectKind};
-use crate::format::{Encryption, MAX_CHUNK_PLAINTEXT, MasterKeys, RepoConfig};
+use crate::format::{Encryption, MAX_CHUNK_PLAINTEXT, MAX_METADATA_PLAINTEXT, MasterKeys, RepoConfig};
 use crate::id::ChunkId;
 
 /// The engine that seals objects and the hasher that names chunks.
@@ -47,6 +49,27 @@ impl Keys {
     /// Seals one object.
     pub fn seal(&self, kind: ObjectKind, context: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, CryptoError> {
         envelope::seal(self.engine(), kind, context, plaintext)
+    }
+
+    /// Seals a metadata object of any size, whose plaintext `encode` writes: compressed, as it is written. Gives the
+    /// object, and the length of its plaintext in bytes.
+    ///
+    /// # Errors
+    /// The plaintext is longer than [`MAX_METADATA_PLAINTEXT`], which nobody would read, or cannot be sealed.
+    pub fn seal_metadata(
+        &self,
+        (kind, context): (ObjectKind, &[u8]),
+        what: &'static str,
+        compression: Compression,
+        encode: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(Vec<u8>, u64)> {
+        let mut object = Vec::new();
+        let mut len = 0;
+        envelope::seal_into(self.engine(), kind, context, &mut object, |out| {
+            compress_stream(compression, out, |inner| encode(&mut Counted { inner, len: &mut len }))
+                .map_err(|e| VykarError::Encode { what, reason: e.to_string() })
+        })?;
+        Ok((object, len))
     }
 
     /// Opens one object in place.
@@ -150,11 +173,41 @@ impl Keys {
     }
 }
 
+/// Counts what is written, and stops when that is more than anybody would read.
+struct Counted<'a> {
+    inner: &'a mut dyn Write,
+    len: &'a mut u64,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if *self.len + buf.len() as u64 > MAX_METADATA_PLAINTEXT {
+            return Err(io::Error::other(CodecError::TooLarge { max: MAX_METADATA_PLAINTEXT }));
+        }
+        let n = self.inner.write(buf)?;
+        *self.len += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::{Compression, compress::Compressor};
+    use crate::codec::compress::Compressor;
     use crate::format::{ChunkerParams, RepoConfig};
+
+    #[test]
+    fn no_more_metadata_is_written_than_would_be_read() {
+        let (mut out, mut len) = (Vec::new(), MAX_METADATA_PLAINTEXT - 3);
+        let mut counted = Counted { inner: &mut out, len: &mut len };
+        counted.write_all(b"abc").unwrap();
+        let error = counted.write_all(b"d").unwrap_err();
+        assert!(error.to_string().contains("4294967296") && out == b"abc", "{error}");
+    }
 
     #[test]
     fn chunks_open_the_same_in_both_ways() {

@@ -3,11 +3,13 @@
 pub mod buffers;
 pub(crate) mod cache_file;
 pub mod chunks;
+pub mod claims;
 pub mod guard;
 mod heartbeat;
 pub mod index;
 mod index_copy;
 pub mod items;
+pub mod journal;
 pub mod keys;
 pub mod lock;
 pub mod manifest;
@@ -16,19 +18,25 @@ pub mod pack_writer;
 pub mod pin;
 pub mod session;
 pub mod standing;
+pub mod takeup;
 
 pub use buffers::BufferPool;
 pub use chunks::ChunkReader;
+pub use claims::Claims;
 pub use guard::WriteGuard;
 pub use index::{IndexStamp, OpenIndex};
+pub use journal::Journal;
 pub use keys::Keys;
 pub use lock::{LockOptions, RepositoryLock};
 pub use manifest::Manifest;
 pub use open::{InitOptions, OpenOptions, Passphrase, Repository};
 pub use session::Session;
 pub use standing::{LockInfo, SessionInfo, Standing};
+pub use takeup::{Leftovers, TakenUp};
 
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::format::MAX_METADATA_PLAINTEXT;
 
 /// Key of the repository's parameters.
 pub const CONFIG: &str = "config";
@@ -50,6 +58,17 @@ pub fn pack_key(id: &crate::PackId) -> String {
     format!("packs/{}/{name}", &name[..2])
 }
 
+/// What is to be said about a metadata object whose plaintext has this many bytes: from 3 GiB on, since 4 GiB are
+/// refused ([`MAX_METADATA_PLAINTEXT`]).
+pub fn metadata_warning(key: &str, len: u64) -> Option<String> {
+    let gib = len as f64 / (1u64 << 30) as f64;
+    (len >= MAX_METADATA_PLAINTEXT / 4 * 3).then(|| {
+        format!(
+            "{key}: {gib:.1} GiB before compression, and no more than 4 GiB can be read: begin another repository"
+        )
+    })
+}
+
 /// Now, as the format writes times.
 pub fn now_rfc3339() -> String {
     jiff::Timestamp::now().to_string()
@@ -58,4 +77,16 @@ pub fn now_rfc3339() -> String {
 /// Microseconds since the epoch.
 pub(crate) fn now_micros() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_that_nears_its_bound_is_warned_about() {
+        assert_eq!(metadata_warning("index", (3 << 30) - 1), None);
+        let text = metadata_warning("index", 3 << 30).unwrap();
+        assert!(text.starts_with("index: 3.0 GiB"), "{text}");
+    }
 }

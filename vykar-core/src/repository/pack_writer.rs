@@ -14,20 +14,17 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 
-use super::{Session, pack_key};
+use super::{Journal, pack_key};
 use crate::crypto::pack_ids;
 use crate::error::{Result, VykarError};
 use crate::format::RepoConfig;
 use crate::format::pack::{HEADER, MAX_BLOBS, MAX_TREE_PACK};
-use crate::format::pending::{self, PendingChunk};
 use crate::id::PackId;
 use crate::stage::{Stage, Stages};
 use crate::storage::{Backend, Upload};
 
 /// A pack closes at this age, so that a slow backup's journal stays fresh.
 const MAX_AGE: Duration = Duration::from_secs(300);
-/// The journal is written each time this many data packs are durable.
-const JOURNAL_EVERY: usize = 8;
 /// Bytes that are collected before they are handed on.
 const BLOCK: usize = 1 << 20;
 /// Blocks that may wait for the pack thread.
@@ -71,12 +68,6 @@ pub struct WrittenPack {
     pub size: u64,
     /// Its chunks, by the numbers they were added with.
     pub chunks: Vec<u32>,
-}
-
-/// Tells about chunks by the numbers that they were added with.
-pub trait PackedChunks: Send + Sync {
-    /// Id, stored size and offset of a chunk that has been placed.
-    fn pending(&self, chunk: u32) -> PendingChunk;
 }
 
 /// Target size of a data pack: grows with the repository, `clamp(min * sqrt(packs / 50), min, max)`.
@@ -129,7 +120,7 @@ type Failure = Arc<Mutex<Option<VykarError>>>;
 
 /// The threads that write packs.
 pub struct PackUploader {
-    thread: JoinHandle<Vec<WrittenPack>>,
+    thread: JoinHandle<()>,
     failure: Failure,
 }
 
@@ -137,10 +128,8 @@ pub struct PackUploader {
 pub struct PackOutput {
     /// Where packs go.
     pub backend: Arc<dyn Backend>,
-    /// Keeps the journal.
-    pub session: Arc<Session>,
-    /// For the journal.
-    pub chunks: Arc<dyn PackedChunks>,
+    /// Hears of every pack that is durable.
+    pub journal: Arc<Journal>,
     /// Counts their time.
     pub stages: Arc<Stages>,
 }
@@ -246,14 +235,10 @@ impl PackWriter {
 }
 
 impl PackUploader {
-    /// Waits until every pack is durable, and gives them in the order they were begun. The [`PackWriter`] must be
-    /// gone.
-    pub fn finish(self) -> Result<Vec<WrittenPack>> {
-        let written = self.thread.join().map_err(|_| VykarError::Usage("the pack thread panicked".into()))?;
-        match self.failure.lock().take() {
-            Some(error) => Err(error),
-            None => Ok(written),
-        }
+    /// Waits until every pack is durable and the journal has heard of it. The [`PackWriter`] must be gone.
+    pub fn finish(self) -> Result<()> {
+        self.thread.join().map_err(|_| VykarError::Usage("the pack thread panicked".into()))?;
+        self.failure.lock().take().map_or(Ok(()), Err)
     }
 }
 
@@ -272,21 +257,9 @@ struct Whole<'b> {
     chunks: Vec<u32>,
 }
 
-/// What the sync thread has done.
-#[derive(Default)]
-struct Done {
-    written: Vec<WrittenPack>,
-    data_packs: usize,
-}
-
 impl PackOutput {
     /// The pack thread: starts the sync thread, and ends after it.
-    fn run(
-        &self,
-        messages: &Receiver<Message>,
-        used: &Sender<Vec<u8>>,
-        failure: &Failure,
-    ) -> Vec<WrittenPack> {
+    fn run(&self, messages: &Receiver<Message>, used: &Sender<Vec<u8>>, failure: &Failure) {
         std::thread::scope(|scope| {
             let (whole, to_sync) = bounded(SYNC_QUEUE);
             let sync = move || self.sync(to_sync, failure);
@@ -299,11 +272,7 @@ impl PackOutput {
             if let Err(error) = result {
                 failure.lock().get_or_insert(error);
             }
-            let written = thread.map(std::thread::ScopedJoinHandle::join);
-            let mut written = written.ok().and_then(std::thread::Result::ok).unwrap_or_default();
-            written.sort_unstable_by_key(|pack| pack.number);
-            written
-        })
+        });
     }
 
     fn write<'b>(
@@ -340,8 +309,7 @@ impl PackOutput {
     }
 
     /// The sync thread.
-    fn sync(&self, packs: Receiver<Whole<'_>>, failure: &Failure) -> Vec<WrittenPack> {
-        let mut done = Done::default();
+    fn sync(&self, packs: Receiver<Whole<'_>>, failure: &Failure) {
         let mut waiting = Vec::new();
         loop {
             let next = match waiting.is_empty() {
@@ -353,38 +321,26 @@ impl PackOutput {
             waiting.extend(next.ok());
             let bytes: u64 = waiting.iter().map(|whole| whole.size).sum();
             let settle = alone || waiting.len() >= NAMED_AT_ONCE || bytes >= BYTES_AT_ONCE;
-            if settle && let Err(error) = self.settle(std::mem::take(&mut waiting), &mut done) {
+            if settle && let Err(error) = self.settle(std::mem::take(&mut waiting)) {
                 failure.lock().get_or_insert(error);
-                return done.written;
+                return;
             }
             if ended {
-                return done.written;
+                return;
             }
         }
     }
 
     /// Names packs and makes them durable.
-    fn settle(&self, packs: Vec<Whole<'_>>, done: &mut Done) -> Result<()> {
+    fn settle(&self, packs: Vec<Whole<'_>>) -> Result<()> {
         let lengths: Vec<u64> = packs.iter().map(|whole| whole.size).collect();
         let read = |number: usize, offset, out: &mut [u8]| packs[number].upload.read_at(offset, out);
         let ids = self.stages.time(Stage::Write, || pack_ids(&lengths, read))?;
         for (Whole { upload, kind, number, size, chunks }, id) in packs.into_iter().zip(ids) {
             self.stages.time(Stage::Sync, || upload.finish(&pack_key(&id)))?;
-            done.written.push(WrittenPack { number, id, size, chunks });
-            done.data_packs += usize::from(kind == PackKind::Data);
-            if kind == PackKind::Data && done.data_packs.is_multiple_of(JOURNAL_EVERY) {
-                self.journal(&done.written)?;
-            }
+            self.journal.add(WrittenPack { number, id, size, chunks }, kind)?;
         }
         Ok(())
-    }
-
-    fn journal(&self, written: &[WrittenPack]) -> Result<()> {
-        let packs = written.iter().map(|pack| {
-            let chunks = pack.chunks.iter().map(|chunk| self.chunks.pending(*chunk));
-            (pack.id, pack.chunks.len() as u32, chunks)
-        });
-        self.session.write_journal(|out| pending::encode_to(out, packs))
     }
 }
 

@@ -1,18 +1,22 @@
 //! A backup's session: a marker that tells maintenance to wait, refreshed by a heartbeat, and a
 //! journal of the packs that no index names yet.
 
+use std::fs;
 use std::io::{self, Write};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::heartbeat::Heartbeat;
-use super::{Keys, Repository, now_rfc3339, standing};
+use super::{Claims, Keys, Repository, now_rfc3339, standing};
 use crate::codec::Compression;
-use crate::codec::compress::compress_stream;
 use crate::crypto::random;
 use crate::error::{Result, VykarError};
 use crate::format::SessionMarker;
-use crate::format::envelope::{ObjectKind, PENDING_CONTEXT, seal_into};
+use crate::format::envelope::{ObjectKind, PENDING_CONTEXT};
 use crate::id::SessionId;
 use crate::platform::ProcessIdentity;
 use crate::storage::{Backend, PutMode};
@@ -20,77 +24,104 @@ use crate::storage::{Backend, PutMode};
 /// The marker is rewritten when it is this old; the format asks for 15 minutes.
 const REFRESH_EVERY: Duration = Duration::from_secs(5 * 60);
 
-/// A registered session. Dropping it removes marker and journal as well as that can be done.
+/// A registered session. Dropped before it is finished, it removes its marker, and leaves its journal to the next
+/// backup of the same sources.
 pub struct Session {
     id: SessionId,
     backend: Arc<dyn Backend>,
     keys: Arc<Keys>,
-    heartbeat: Option<Heartbeat>,
-    ended: bool,
+    heartbeat: Mutex<Option<Heartbeat>>,
+    /// What says on this machine whose session this is.
+    claim: OnceLock<PathBuf>,
+    has_journal: AtomicBool,
+    has_ended: AtomicBool,
 }
 
 impl Session {
     /// Writes the marker and starts the heartbeat.
     pub fn register(repository: &Repository) -> Result<Self> {
-        let mut session = Session {
+        let session = Session {
             id: SessionId(random()?),
             backend: repository.backend().clone(),
             keys: repository.keys().clone(),
-            heartbeat: None,
-            ended: true,
+            heartbeat: Mutex::new(None),
+            claim: OnceLock::new(),
+            has_journal: AtomicBool::new(false),
+            has_ended: AtomicBool::new(true),
         };
         let registered_at = now_rfc3339();
-        session.backend.put(&session.marker_key(), &marker(&registered_at)?, PutMode::Exclusive)?;
-        session.ended = false;
+        let key = standing::marker_key(&session.id);
+        session.backend.put(&key, &marker(&registered_at)?, PutMode::Exclusive)?;
+        session.has_ended.store(false, Ordering::Relaxed);
         let text = move || marker(&registered_at);
-        let heartbeat = Heartbeat::start(session.backend.clone(), session.marker_key(), REFRESH_EVERY, text);
-        session.heartbeat = Some(heartbeat?);
+        let heartbeat = Heartbeat::start(session.backend.clone(), key, REFRESH_EVERY, text)?;
+        *session.heartbeat.lock() = Some(heartbeat);
         Ok(session)
     }
 
-    fn marker_key(&self) -> String {
-        standing::marker_key(&self.id)
+    /// Its id.
+    pub fn id(&self) -> &SessionId {
+        &self.id
     }
 
-    fn journal_key(&self) -> String {
-        standing::journal_key(&self.id)
+    /// Remembers on this machine whose session this is, for as long as there is something of it.
+    pub fn claim(&self, claims: &Claims) {
+        if let Some(path) = claims.add(&self.id) {
+            let _ = self.claim.set(path);
+        }
     }
 
     /// False once somebody removed the marker: what this session wrote may be gone.
     pub fn is_live(&self) -> Result<bool> {
-        let lost = self.heartbeat.as_ref().is_none_or(Heartbeat::is_lost);
-        Ok(!lost && self.backend.exists(&self.marker_key())?)
+        let lost = self.heartbeat.lock().as_ref().is_none_or(Heartbeat::is_lost);
+        Ok(!lost && self.backend.exists(&standing::marker_key(&self.id))?)
     }
 
-    /// Writes the journal of all packs written so far, whose plaintext `encode` writes.
-    pub fn write_journal(&self, encode: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-        let mut object = Vec::new();
-        seal_into(self.keys.engine(), ObjectKind::PendingIndex, PENDING_CONTEXT, &mut object, |out| {
-            compress_stream(Compression::Zstd(1), out, encode)
-                .map_err(|e| VykarError::Encode { what: "journal", reason: e.to_string() })
-        })?;
-        Ok(self.backend.put(&self.journal_key(), &object, PutMode::Replace)?)
+    /// Writes the journal, whose plaintext `encode` writes; gives that one's length in bytes.
+    pub fn write_journal(&self, encode: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<u64> {
+        let kind = (ObjectKind::PendingIndex, PENDING_CONTEXT);
+        let (object, len) = self.keys.seal_metadata(kind, "journal", Compression::Zstd(1), encode)?;
+        // Before it is: a failed write may have been one.
+        self.has_journal.store(true, Ordering::Relaxed);
+        self.backend.put(&standing::journal_key(&self.id), &object, PutMode::Replace)?;
+        Ok(len)
     }
 
-    /// Ends the session: journal and marker are removed.
-    pub fn finish(mut self) -> Result<()> {
-        self.end()
-    }
-
-    fn end(&mut self) -> Result<()> {
-        if std::mem::replace(&mut self.ended, true) {
+    /// Ends the session when everything is published: journal and marker are removed.
+    pub fn finish(&self) -> Result<()> {
+        if self.has_ended.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        // Stopped first: it must not write the marker again.
-        drop(self.heartbeat.take());
-        self.backend.delete(&self.journal_key())?;
-        Ok(self.backend.delete(&self.marker_key())?)
+        self.stop_heartbeat();
+        if self.has_journal.swap(false, Ordering::Relaxed) {
+            self.backend.delete(&standing::journal_key(&self.id))?;
+        }
+        self.remove_marker()
+    }
+
+    fn stop_heartbeat(&self) {
+        // Waited for: it must not write the marker again.
+        drop(self.heartbeat.lock().take());
+    }
+
+    /// The marker, and what says whose it is where nothing else is left.
+    fn remove_marker(&self) -> Result<()> {
+        self.backend.delete(&standing::marker_key(&self.id))?;
+        if let Some(claim) = self.claim.get()
+            && !self.has_journal.load(Ordering::Relaxed)
+        {
+            let _ = fs::remove_file(claim);
+        }
+        Ok(())
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let _ = self.end();
+        if !self.has_ended.swap(true, Ordering::Relaxed) {
+            self.stop_heartbeat();
+            let _ = self.remove_marker();
+        }
     }
 }
 

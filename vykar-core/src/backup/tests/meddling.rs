@@ -43,8 +43,12 @@ impl Backend for Meddling {
 
 /// Backs up once, then again with a changed file and the hook in place.
 fn meddled(hook: Meddle) -> (Fixture, Result<BackupSummary>) {
+    meddled_with(Encryption::None, hook)
+}
+
+fn meddled_with(encryption: Encryption, hook: Meddle) -> (Fixture, Result<BackupSummary>) {
     let backend = Arc::new(Meddling { inner: MemoryBackend::new(), hook: Mutex::new(None) });
-    let f = Fixture::over(backend.clone());
+    let f = Fixture::with(backend.clone(), &InitOptions::new(encryption));
     f.write("kept", b"kept");
     f.write("x", b"one");
     f.backup();
@@ -56,37 +60,60 @@ fn meddled(hook: Meddle) -> (Fixture, Result<BackupSummary>) {
     (f, result)
 }
 
+/// At the commit's lock, the first `times`, removes what this backup has put below these prefixes.
+fn removing(prefixes: &'static [&'static str], times: usize) -> Meddle {
+    let (before, count) = (Mutex::new(None), AtomicUsize::new(0));
+    Box::new(move |key, storage| {
+        let mut before = before.lock();
+        let before = before.get_or_insert_with(|| storage.list("packs/").unwrap());
+        if key.starts_with("locks/") && count.fetch_add(1, Ordering::Relaxed) < times {
+            let mut objects: Vec<_> = prefixes.iter().flat_map(|p| storage.list(p).unwrap()).collect();
+            objects.retain(|object| !before.contains(object));
+            assert!(!objects.is_empty());
+            objects.iter().for_each(|object| storage.delete(&object.key).unwrap());
+        }
+        Ok(())
+    })
+}
+
 #[test]
-fn packs_or_markers_that_others_removed_refuse_the_commit() {
-    for prefix in ["packs/", "sessions/"] {
-        let (f, result) = meddled(Box::new(move |key, storage| {
-            if key.starts_with("locks/") {
-                // Only what this session wrote: the first backup's packs came before it.
-                let packs = storage.list(prefix).unwrap();
-                let newest = packs.iter().filter(|p| prefix == "sessions/" || p.size < 200);
-                newest.for_each(|o| storage.delete(&o.key).unwrap());
-            }
-            Ok(())
-        }));
-        assert!(matches!(result, Err(VykarError::CommitRefused { .. })), "{prefix}: {result:?}");
+fn a_backup_whose_packs_or_markers_go_again_and_again_is_refused() {
+    for prefixes in [&["packs/"][..], &["sessions/"], &["packs/", "sessions/"]] {
+        let (f, result) = meddled(removing(prefixes, usize::MAX));
+        assert!(matches!(result, Err(VykarError::CommitRefused { .. })), "{prefixes:?}: {result:?}");
         assert_eq!(f.repository().manifest().unwrap().snapshots.len(), 1);
     }
 }
 
 #[test]
-fn a_reused_chunk_that_is_gone_refuses_the_commit() {
-    let (f, result) = meddled(Box::new(|key, storage| {
-        if key.starts_with("locks/") {
+fn what_was_removed_while_the_backup_slept_is_stored_again() {
+    for prefixes in [&["packs/"][..], &["sessions/"], &["packs/", "sessions/"]] {
+        let (f, result) = meddled(removing(prefixes, 1));
+        assert!(result.unwrap().is_complete(), "{prefixes:?}");
+        assert_eq!(f.items()[&b"x"[..]].1, b"two");
+        f.assert_counts();
+    }
+}
+
+#[test]
+fn a_reused_chunk_that_is_gone_is_stored_again() {
+    let once = AtomicUsize::new(0);
+    let (f, result) = meddled(Box::new(move |key, storage| {
+        if key.starts_with("locks/") && once.fetch_add(1, Ordering::Relaxed) == 0 {
             // Somebody deleted the only snapshot and compacted: an empty index of a new generation.
             let mut plain = Vec::new();
             crate::format::IndexBlob::encode_to(&mut plain, 99, 0, std::iter::empty()).unwrap();
             let object = [&[4u8, 0][..], &plain].concat();
+            for old in storage.list("snapshots/").unwrap() {
+                storage.delete(&old.key).unwrap();
+            }
             storage.put("index", &object, PutMode::Replace).unwrap();
         }
         Ok(())
     }));
-    assert!(matches!(result, Err(VykarError::CommitRefused { .. })), "{result:?}");
-    assert_eq!(f.repository().manifest().unwrap().snapshots.len(), 1);
+    assert!(result.unwrap().is_complete());
+    assert_eq!(f.items()[&b"kept"[..]].1, b"kept");
+    f.assert_counts();
 }
 
 #[test]
@@ -104,25 +131,72 @@ fn an_earlier_lock_that_appears_under_ours_stops_the_commit() {
     assert_eq!(f.repository().manifest().unwrap().snapshots.len(), 1);
 }
 
+/// The index that somebody writes between a commit's index and its snapshot.
+#[derive(Clone, Copy, PartialEq)]
+enum Other {
+    /// None.
+    Nothing,
+    /// One made from that before the commit.
+    FromOld,
+    /// One made from the commit's.
+    FromOurs,
+}
+
+/// Between a commit's index and its snapshot, an earlier lock appears and goes. Its owner writes an index.
+fn lock_lost_for_a_moment(encryption: Encryption, other: Other) -> Fixture {
+    let (seen, old) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let name = format!("locks/{}", crate::format::marker::lock_name(1, [0; 16]));
+    let hook = move |key: &str, storage: &MemoryBackend| {
+        if key == "index" && old.lock().is_empty() {
+            *old.lock() = storage.get("index", u64::MAX).unwrap();
+        }
+        if key != "index.gen" || seen.fetch_add(1, Ordering::Relaxed) > 0 {
+            return Ok(());
+        }
+        if other == Other::FromOld {
+            storage.put("index", &old.lock(), PutMode::Replace).unwrap();
+        }
+        if other != Other::Nothing {
+            let backend = Arc::new(storage.clone());
+            let repository = Repository::open(backend, &mut passphrase, &OpenOptions::default()).unwrap();
+            let entries: Vec<_> = repository.read_index().unwrap().chunks.iter().collect();
+            let count = entries.len() as u32;
+            repository.write_index(98, count, entries.into_iter(), Compression::None).unwrap();
+        }
+        let now = now_rfc3339();
+        let text = format!(r#"{{"hostname":"elsewhere","pid":1,"time":"{now}","boot_id":null}}"#);
+        storage.put(&name, text.as_bytes(), PutMode::Replace).unwrap();
+        let (storage, name) = (storage.clone(), name.clone());
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            storage.delete(&name).unwrap();
+        });
+        Ok(())
+    };
+    let (f, result) = meddled_with(encryption, Box::new(hook));
+    assert!(result.unwrap().is_complete());
+    f
+}
+
 #[test]
 fn a_lock_lost_for_a_moment_costs_a_second_look_and_no_wrong_counts() {
-    let seen = AtomicUsize::new(0);
-    let name = format!("locks/{}", crate::format::marker::lock_name(1, [0; 16]));
-    let (f, result) = meddled(Box::new(move |key, storage| {
-        if key == "index.gen" && seen.fetch_add(1, Ordering::Relaxed) == 0 {
-            let now = now_rfc3339();
-            let text = format!(r#"{{"hostname":"elsewhere","pid":1,"time":"{now}","boot_id":null}}"#);
-            storage.put(&name, text.as_bytes(), PutMode::Replace).unwrap();
-            let (storage, name) = (storage.clone(), name.clone());
-            std::thread::spawn(move || {
-                std::thread::sleep(Duration::from_millis(100));
-                storage.delete(&name).unwrap();
-            });
-        }
-        Ok(())
-    }));
-    assert!(result.unwrap().is_complete());
-    f.assert_counts();
+    lock_lost_for_a_moment(Encryption::None, Other::Nothing).assert_counts();
+}
+
+#[test]
+fn an_index_that_replaced_ours_gets_our_references_again() {
+    for encryption in [Encryption::None, Encryption::Aes256Gcm] {
+        lock_lost_for_a_moment(encryption, Other::FromOld).assert_counts();
+    }
+}
+
+#[test]
+fn an_index_that_was_made_from_ours_has_our_references_where_packs_have_names_of_their_own() {
+    lock_lost_for_a_moment(Encryption::Aes256Gcm, Other::FromOurs).assert_counts();
+    // Here it may as well be of somebody who stored the same: rather too high than too low.
+    let (index, counted) = lock_lost_for_a_moment(Encryption::None, Other::FromOurs).counts();
+    assert!(counted.iter().all(|(id, counted)| index[id] >= *counted));
+    assert_ne!(index, counted);
 }
 
 const MANY: u64 = 500;
