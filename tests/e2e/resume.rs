@@ -50,7 +50,7 @@ fn in_the_middle(world: &World) -> Running {
     for n in 0..FILES {
         fs::write(source.join(format!("file-{n}")), noise(FILE, n as u64)).unwrap();
     }
-    let mut child = Running(spawn_backup(world, "source", &["--upload-limit", "4"]));
+    let mut child = Running(spawn_backup(world, "source", &["--upload-limit", "3"]));
     let has_journal = || objects(world, "sessions").iter().any(|key| is_journal(key));
     eventually("the journal", || {
         assert!(child.try_wait().unwrap().is_none(), "the backup was over too soon");

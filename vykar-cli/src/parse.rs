@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use jiff::civil::{Date, DateTime};
 use jiff::{Timestamp, ToSpan, Zoned};
-use vykar_core::maintenance::GroupBy;
 use vykar_core::format::RepoConfig;
+use vykar_core::maintenance::GroupBy;
 
 /// Smallest cache of decoded chunks: one chunk of the largest size there may be.
 const MIN_CACHE: u64 = 16 << 20;
