@@ -55,11 +55,6 @@ impl<'r> Leftovers<'r> {
         Ok(Leftovers { repository, sessions })
     }
 
-    /// True when there is none.
-    pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty()
-    }
-
     /// Their chunks that are not in the index, as far as their packs are there. What cannot be read is said, and
     /// costs no more than to store it again.
     pub fn read(&self, index: &IndexBlob) -> Result<(TakenUp, Vec<String>)> {

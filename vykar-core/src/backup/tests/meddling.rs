@@ -43,10 +43,10 @@ impl Backend for Meddling {
 
 /// Backs up once, then again with a changed file and the hook in place.
 fn meddled(hook: Meddle) -> (Fixture, Result<BackupSummary>) {
-    meddled_with(Encryption::None, hook)
+    meddled_with(Encryption::None, Duration::from_millis(300), hook)
 }
 
-fn meddled_with(encryption: Encryption, hook: Meddle) -> (Fixture, Result<BackupSummary>) {
+fn meddled_with(encryption: Encryption, wait: Duration, hook: Meddle) -> (Fixture, Result<BackupSummary>) {
     let backend = Arc::new(Meddling { inner: MemoryBackend::new(), hook: Mutex::new(None) });
     let f = Fixture::with(backend.clone(), &InitOptions::new(encryption));
     f.write("kept", b"kept");
@@ -54,7 +54,7 @@ fn meddled_with(encryption: Encryption, hook: Meddle) -> (Fixture, Result<Backup
     f.backup();
     f.write("x", b"two");
     *backend.hook.lock() = Some(hook);
-    let lock = LockOptions { wait: Duration::from_millis(300), ..LockOptions::default() };
+    let lock = LockOptions { wait, ..LockOptions::default() };
     let result = backup(&f.repository(), &BackupOptions { lock, ..f.options() }, None);
     *backend.hook.lock() = None;
     (f, result)
@@ -173,7 +173,7 @@ fn lock_lost_for_a_moment(encryption: Encryption, other: Other) -> Fixture {
         });
         Ok(())
     };
-    let (f, result) = meddled_with(encryption, Box::new(hook));
+    let (f, result) = meddled_with(encryption, Duration::from_secs(60), Box::new(hook));
     assert!(result.unwrap().is_complete());
     f
 }

@@ -202,6 +202,16 @@ fn the_packs_of_a_killed_backup_are_taken_up() {
 }
 
 #[test]
+fn maintenance_drops_the_marker_and_leaves_the_journal_to_the_next_backup() {
+    let world = World::killed();
+    world.f.repository().with_maintenance_lock(&LockOptions::default(), |guard| guard.check()).unwrap();
+    assert_eq!(world.keys("sessions/"), [world.journal()]);
+    let (written, _) = world.backup(&world.f.options());
+    assert_eq!(written, FILES - NAMED + 1);
+    world.assert_right();
+}
+
+#[test]
 fn a_second_kill_loses_nothing() {
     let world = World::killed();
     // Again, and before the next journal would have been due.
