@@ -6,7 +6,7 @@ PREFIX ?= $(HOME)/.cargo
 SBIN ?= /sbin
 SOAK_SECONDS ?= 600
 
-.PHONY: help needs fmt-check lint test soak pre-commit build install install-mount-helper demo bench bench-mount scale bench-stages
+.PHONY: help needs fmt-check lint test soak torture pre-commit build install install-mount-helper demo bench bench-mount scale bench-stages
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -25,6 +25,9 @@ test: needs ## all tests, real mounts included
 
 soak: needs ## ten minutes of readers and changing snapshots on a real mount; SOAK_SECONDS=n for another time
 	VYKAR_SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --workspace --locked --test e2e -- --nocapture soak::
+
+torture: needs ## crash tests at full size: more places, chances and kills (docs/reliability.md)
+	VYKAR_TORTURE=1 $(CARGO) test --workspace --locked -- --nocapture torture
 
 pre-commit: needs fmt-check lint test ## formatting, lints and all tests, as it must be for every change
 

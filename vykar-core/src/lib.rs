@@ -23,6 +23,8 @@ pub mod stage;
 pub mod storage;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod torture;
 
 pub use error::{CodecError, CryptoError, FormatError, Result, StorageError, VykarError};
 pub use event::{Event, Totals};

@@ -1,18 +1,21 @@
 //! A directory on a local (or mounted) file system.
 //!
-//! A write goes to `.tmp-<random>` beside its final place, is synced, renamed (or hard-linked, when
-//! it must be exclusive) and made durable by syncing the directory. A failed sync is never retried
-//! on the same file: the kernel may have dropped the dirty pages. An upload's temporary file is in `packs/`, since
-//! its place is not known before its end.
+//! A write goes to `.tmp-<random>` beside its final place, is synced, renamed (or hard-linked, when it must be
+//! exclusive) and made durable by syncing the directory, and once those above it. A failed sync is never retried on the
+//! same file: the kernel may have dropped the dirty pages. An upload's temporary file is in `packs/`, since its place
+//! is not known before its end.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::num::NonZeroU64;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
 use rustix::fs::Advice;
 
+use super::disk::Disk;
 use super::{Backend, ObjectInfo, PutMode, Upload, check_key};
 use crate::crypto::random;
 use crate::error::StorageError;
@@ -29,6 +32,10 @@ const FLUSH_EVERY: u64 = 8 << 20;
 pub struct LocalBackend {
     root: PathBuf,
     url: String,
+    disk: Disk,
+    /// Directories whose own entries, up to the root, were made durable by this process: another one may have made
+    /// them and been killed before it could.
+    reachable: Mutex<HashSet<PathBuf>>,
 }
 
 impl LocalBackend {
@@ -36,7 +43,13 @@ impl LocalBackend {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
         let url = root.display().to_string();
-        LocalBackend { root, url }
+        LocalBackend { root, url, disk: Disk::default(), reachable: Mutex::default() }
+    }
+
+    /// With what it does written down.
+    #[cfg(test)]
+    pub(crate) fn logging(root: impl Into<PathBuf>, log: std::sync::Arc<super::disk::log::Log>) -> Self {
+        LocalBackend { disk: Disk::logging(log), ..LocalBackend::new(root) }
     }
 
     /// The directory.
@@ -53,16 +66,16 @@ impl LocalBackend {
         File::open(self.path(key)?).map_err(|e| failed("read", key, e))
     }
 
-    /// Makes the directories between the repository's folder and an object, and syncs each one's parent.
+    /// Makes the directories between the repository's folder and an object.
     fn make_parents(&self, parent: &Path) -> io::Result<()> {
-        if parent == self.root || !parent.starts_with(&self.root) {
+        if self.is_root(parent) {
             return match self.root.is_dir() {
                 true => Ok(()),
                 false => Err(io::Error::other("the repository's folder is gone")),
             };
         }
-        match fs::create_dir(parent) {
-            Ok(()) => sync_parent(parent),
+        match self.disk.make_dir(parent) {
+            Ok(()) => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => match parent.parent() {
                 Some(above) => {
@@ -75,39 +88,55 @@ impl LocalBackend {
         }
     }
 
+    fn is_root(&self, dir: &Path) -> bool {
+        dir == self.root || !dir.starts_with(&self.root)
+    }
+
+    /// Makes durable that a directory is there, whoever made it, when this process has not done so yet.
+    fn make_reachable(&self, dir: &Path) -> io::Result<()> {
+        if self.is_root(dir) || self.reachable.lock().contains(dir) {
+            return Ok(());
+        }
+        let above = dir.parent().unwrap_or(&self.root);
+        self.make_reachable(above)?;
+        self.disk.sync_dir(above)?;
+        self.reachable.lock().insert(dir.to_owned());
+        Ok(())
+    }
+
     /// A fresh file in a folder of the repository, which is made when it is missing.
-    fn temporary(&self, parent: &Path) -> io::Result<Temporary> {
+    fn temporary(&self, parent: &Path) -> io::Result<Temporary<'_>> {
         let name = random::<16>().map_err(io::Error::other)?;
         let path = parent.join(format!("{TEMPORARY_PREFIX}{}", SessionId(name)));
-        let create = || OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
-        let file = match create() {
+        let file = match self.disk.create(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 self.make_parents(parent)?;
-                create()?
+                self.disk.create(&path)?
             }
             other => other?,
         };
-        Ok(Temporary { path: Some(path), file })
+        Ok(Temporary { disk: &self.disk, path, named: false, file })
     }
 
     fn write(&self, path: &Path, data: &[u8], mode: PutMode) -> io::Result<()> {
-        let mut temporary = self.temporary(path.parent().unwrap_or(&self.root))?;
-        temporary.file.write_all(data)?;
+        let temporary = self.temporary(path.parent().unwrap_or(&self.root))?;
+        temporary.append(data)?;
         self.publish(temporary, path, mode)
     }
 
     /// Makes a complete file durable and gives it its name.
-    fn publish(&self, temporary: Temporary, path: &Path, mode: PutMode) -> io::Result<()> {
-        temporary.file.sync_all()?;
+    fn publish(&self, mut temporary: Temporary<'_>, path: &Path, mode: PutMode) -> io::Result<()> {
+        self.disk.sync(&temporary.path, &temporary.file)?;
         let parent = path.parent().unwrap_or(&self.root);
         match temporary.rename(path, mode) {
-            Err((e, temporary)) if e.kind() == io::ErrorKind::NotFound => {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 self.make_parents(parent)?;
-                temporary.rename(path, mode).map_err(|(e, _)| e)?;
+                temporary.rename(path, mode)?;
             }
-            other => other.map_err(|(e, _)| e)?,
+            other => other?,
         }
-        sync_dir(parent)
+        self.make_reachable(parent)?;
+        self.disk.sync_dir(parent)
     }
 
     /// Unfinished writes below a directory, which is `depth` levels above the deepest objects.
@@ -175,49 +204,37 @@ fn is_leftover(name: &str) -> bool {
 }
 
 /// A file that has no key yet, removed when it is dropped before it gets one.
-struct Temporary {
-    /// `None` once it is renamed.
-    path: Option<PathBuf>,
+struct Temporary<'b> {
+    disk: &'b Disk,
+    path: PathBuf,
+    named: bool,
     file: File,
 }
 
-impl Temporary {
-    fn rename(mut self, to: &Path, mode: PutMode) -> Result<(), (io::Error, Self)> {
-        let Some(from) = self.path.take() else { return Ok(()) };
-        let renamed = match mode {
-            PutMode::Replace => fs::rename(&from, to),
-            PutMode::Exclusive => rename_exclusively(&from, to),
-        };
-        renamed.map_err(|e| {
-            self.path = Some(from);
-            (e, self)
-        })
+impl Temporary<'_> {
+    fn append(&self, data: &[u8]) -> io::Result<()> {
+        self.disk.append(&self.path, &self.file, data)
+    }
+
+    fn rename(&mut self, to: &Path, mode: PutMode) -> io::Result<()> {
+        self.disk.rename(&self.path, to, mode)?;
+        self.named = true;
+        Ok(())
     }
 }
 
-impl Drop for Temporary {
+impl Drop for Temporary<'_> {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            let _ = fs::remove_file(path);
+        if !self.named {
+            let _ = self.disk.remove(&self.path);
         }
-    }
-}
-
-fn rename_exclusively(from: &Path, to: &Path) -> io::Result<()> {
-    let flags = rustix::fs::RenameFlags::NOREPLACE;
-    match rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, flags) {
-        // File systems without RENAME_NOREPLACE: a hard link is exclusive as well.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-            fs::hard_link(from, to).and_then(|()| fs::remove_file(from))
-        }
-        other => Ok(other?),
     }
 }
 
 /// An object being written to a temporary file.
 struct LocalUpload<'b> {
     backend: &'b LocalBackend,
-    temporary: Temporary,
+    temporary: Temporary<'b>,
     written: u64,
     /// Up to here the system was told to write.
     flushed: u64,
@@ -236,7 +253,7 @@ impl LocalUpload<'_> {
 
 impl Upload for LocalUpload<'_> {
     fn write(&mut self, data: &[u8]) -> Result<(), StorageError> {
-        self.temporary.file.write_all(data).map_err(|e| failed("write", "packs/", e))?;
+        self.temporary.append(data).map_err(|e| failed("write", "packs/", e))?;
         self.written += data.len() as u64;
         if self.written - self.flushed >= FLUSH_EVERY {
             self.flush();
@@ -259,14 +276,6 @@ impl Upload for LocalUpload<'_> {
     }
 }
 
-fn sync_parent(path: &Path) -> io::Result<()> {
-    sync_dir(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))
-}
-
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
 fn failed(operation: &'static str, key: &str, source: io::Error) -> StorageError {
     let key = key.to_owned();
     match source.kind() {
@@ -287,7 +296,8 @@ impl Backend for LocalBackend {
     }
 
     fn prepare(&self) -> Result<(), StorageError> {
-        let made = fs::create_dir_all(&self.root).and_then(|()| sync_parent(&self.root));
+        let above = self.root.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let made = fs::create_dir_all(&self.root).and_then(|()| self.disk.sync_dir(above));
         made.map_err(|source| StorageError::Io { operation: "make", key: self.url.clone(), source })
     }
 
@@ -359,7 +369,7 @@ impl Backend for LocalBackend {
         if !is_leftover(name) {
             return Err(StorageError::InvalidKey { key: name.to_owned() });
         }
-        match fs::remove_file(self.root.join(name)) {
+        match self.disk.remove(&self.root.join(name)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(|e| failed("delete", name, e)),
         }
@@ -384,11 +394,11 @@ impl Backend for LocalBackend {
 
     fn delete(&self, key: &str) -> Result<(), StorageError> {
         let path = self.path(key)?;
-        match fs::remove_file(&path) {
+        match self.disk.remove(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other.map_err(|e| failed("delete", key, e))?,
         }
-        sync_dir(path.parent().unwrap_or(&self.root)).map_err(|e| failed("delete", key, e))
+        self.disk.sync_dir(path.parent().unwrap_or(&self.root)).map_err(|e| failed("delete", key, e))
     }
 
     fn size(&self, key: &str) -> Result<u64, StorageError> {

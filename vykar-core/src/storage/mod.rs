@@ -4,6 +4,9 @@
 //! or not at all, reads of whole objects or ranges, listing by prefix, deletion. There is no rename
 //! and no append.
 
+pub(crate) mod disk;
+#[cfg(test)]
+pub(crate) mod faulty;
 pub mod local;
 pub mod memory;
 pub mod throttle;

@@ -1,0 +1,131 @@
+//! The power is cut after each system call that changed the repository.
+
+use std::sync::Arc;
+
+use super::faults::by_age;
+use super::operations::{OPERATIONS, Operation};
+use super::world::World;
+use super::{is_thorough, tell};
+use crate::storage::LocalBackend;
+use crate::storage::disk::log::{Log, Model, Survives};
+
+/// Numbers that are the same in each run (splitmix64).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, among: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ z >> 31) % among as u64) as usize
+    }
+}
+
+/// Whatever is left, every snapshot that is not to be deleted is as it was, and after the last call what was said to
+/// be done is done.
+fn survives_every_cut(operation: &Operation) {
+    let world = World::new();
+    (operation.prepare)(&world);
+    let before = world.snapshots();
+    let ids = by_age(&world);
+    let mut model = Model::of(&world.repo()).unwrap();
+    let log = Arc::new(Log::default());
+    let repository = world.open_on(Arc::new(LocalBackend::logging(world.repo(), log.clone()))).unwrap();
+    (operation.run)(&world, &repository).unwrap();
+    drop(repository);
+    let doomed = (operation.deletes)(&ids);
+    let entries = log.entries();
+    let mut dice = Dice(7);
+    let mut cuts = 0;
+    for at in 0..=entries.len() {
+        if at > 0 {
+            model.apply(&entries[at - 1]);
+        }
+        for try_number in 0..if is_thorough() { 40 } else { 6 } {
+            let when = format!("{}, cut after {at} calls, {try_number}", operation.name);
+            let mut choose = |among: usize| dice.below(among);
+            let survives = match try_number {
+                0 => Survives::Nothing,
+                1 => Survives::Everything,
+                _ => Survives::Chosen(&mut choose),
+            };
+            let left = world.copy();
+            left.replace_repository(|to| model.cut(&world.repo(), to, survives).unwrap());
+            left.bury();
+            cuts += 1;
+            let after = left.snapshots();
+            for (id, files) in &before {
+                match after.get(id) {
+                    Some(found) => assert!(found == files, "{when}: snapshot {id} changed"),
+                    None => assert!(doomed.contains(id), "{when}: snapshot {id} is gone"),
+                }
+            }
+            let added: Vec<_> = after.iter().filter(|(id, _)| !before.contains_key(*id)).collect();
+            assert!(added.iter().all(|(_, files)| **files == world.source_files()), "{when}");
+            if at == entries.len() {
+                assert_eq!(added.len(), usize::from(operation.adds), "{when}: said to be stored");
+                assert!(doomed.iter().all(|id| !after.contains_key(id)), "{when}: said to be deleted");
+            }
+            left.assert_sound(&when);
+            if try_number < 3 {
+                let again = (operation.run)(&left, &left.open());
+                assert!(again.is_ok(), "{when}, and again: {again:?}");
+                left.assert_sound(&format!("{when}, and again"));
+            }
+        }
+    }
+    tell(&format!("power cuts, {}: {} calls, {cuts} cuts", operation.name, entries.len()));
+    assert!(entries.len() > 5);
+}
+
+#[test]
+fn a_backup_survives_every_power_cut() {
+    survives_every_cut(&OPERATIONS[0]);
+}
+
+#[test]
+fn deleting_a_snapshot_survives_every_power_cut() {
+    survives_every_cut(&OPERATIONS[1]);
+}
+
+#[test]
+fn pruning_survives_every_power_cut() {
+    survives_every_cut(&OPERATIONS[2]);
+}
+
+#[test]
+fn compacting_survives_every_power_cut() {
+    survives_every_cut(&OPERATIONS[3]);
+}
+
+#[test]
+fn taking_up_what_a_failed_backup_left_survives_every_power_cut() {
+    survives_every_cut(&OPERATIONS[5]);
+}
+
+/// The model itself: without a sync, the new name may be there and its content not.
+#[test]
+fn a_write_without_syncs_is_lost_in_every_way() {
+    use crate::storage::disk::Disk;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    std::fs::write(&path, b"old").unwrap();
+    let mut model = Model::of(dir.path()).unwrap();
+    let log = Arc::new(Log::default());
+    let disk = Disk::logging(log.clone());
+    let temporary = dir.path().join(".tmp");
+    let file = disk.create(&temporary).unwrap();
+    disk.append(&temporary, &file, b"newer").unwrap();
+    disk.rename(&temporary, &path, crate::storage::PutMode::Replace).unwrap();
+    log.entries().iter().for_each(|entry| model.apply(entry));
+    let mut dice = Dice(1);
+    let mut seen = std::collections::BTreeSet::new();
+    for n in 0..100 {
+        let to = dir.path().join(format!("cut {n}"));
+        model.cut(dir.path(), &to, Survives::Chosen(&mut |among| dice.below(among))).unwrap();
+        seen.insert(std::fs::read(to.join("file")).unwrap());
+    }
+    let expected: [&[u8]; 5] = [b"", b"\0\0\0\0\0", b"ne", b"newer", b"old"];
+    assert!(seen.iter().map(Vec::as_slice).eq(expected), "{seen:?}");
+}
