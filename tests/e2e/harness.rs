@@ -1,6 +1,6 @@
 //! Running the built program, and cleaning up behind it.
 
-mod platform;
+pub mod platform;
 pub mod terminal;
 
 use std::collections::BTreeMap;
@@ -34,6 +34,7 @@ pub mod exit {
     pub const LOCKED: i32 = 5;
     pub const NO_REPOSITORY: i32 = 6;
     pub const DAMAGED: i32 = 7;
+    pub const STORAGE: i32 = 8;
     pub const INTERRUPTED: i32 = 130;
 }
 

@@ -27,6 +27,7 @@ mod roundtrip;
 mod semantics;
 mod soak;
 mod sources;
+mod torture;
 mod tree;
 mod upkeep;
 mod view;

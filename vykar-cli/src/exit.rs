@@ -3,7 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use vykar_core::VykarError;
+use vykar_core::{StorageError, VykarError};
 
 /// What the exit code says to a script. Documented in the README.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,12 +24,14 @@ pub enum Exit {
     NoRepository = 6,
     /// The repository is damaged.
     Damaged = 7,
+    /// The repository's storage failed, or is full: it is not the source's fault.
+    Storage = 8,
     /// Interrupted by a signal.
     Interrupted = 130,
 }
 
 impl Exit {
-    const ALL: [Exit; 9] = [
+    const ALL: [Exit; 10] = [
         Exit::Success,
         Exit::Failure,
         Exit::Usage,
@@ -38,6 +40,7 @@ impl Exit {
         Exit::Locked,
         Exit::NoRepository,
         Exit::Damaged,
+        Exit::Storage,
         Exit::Interrupted,
     ];
 
@@ -146,6 +149,19 @@ impl From<VykarError> for CliError {
                 ),
             ),
             V::LockLost { .. } => (Exit::Locked, Some("try again when the other program is done")),
+            V::Storage(StorageError::Full { .. }) => (
+                Exit::Storage,
+                Some(
+                    "make room there (`vykar prune`, then `vykar compact`), and run this again: what a backup has \
+                     stored is taken up",
+                ),
+            ),
+            V::Storage(StorageError::Io { .. }) => (
+                Exit::Storage,
+                Some(
+                    "the repository's disk, its permissions or the connection to it are at fault, not the source",
+                ),
+            ),
             V::Interrupted => (Exit::Interrupted, None),
             V::Path { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 (Exit::Failure, Some("check the path; nothing was stored or restored"))

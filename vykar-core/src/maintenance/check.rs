@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use super::finding::{Finding, Severity};
 use super::references::{self, MISSING, Seen};
@@ -22,6 +23,8 @@ use crate::repository::manifest::read_snapshot;
 use crate::repository::{ChunkReader, INDEX_GENERATION, Manifest, Repository};
 use crate::storage::ObjectInfo;
 
+/// An unfinished write that is younger may be going on.
+const YOUNG: Duration = Duration::from_secs(3600);
 /// Findings listed of each kind; more are counted only.
 const MAX_LISTED: u64 = 100;
 
@@ -133,7 +136,7 @@ pub fn check(repository: &Repository, options: &CheckOptions, mut events: Events
         check_references(&reader, table, &snapshots, &verdicts, all_known, &mut found);
     }
 
-    for ObjectInfo { key: name, size } in repository.backend().leftovers()? {
+    for ObjectInfo { key: name, size } in repository.backend().leftovers(YOUNG)? {
         found.add(Finding::Leftover { name, size });
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::{Backend, ObjectInfo, PutMode, Upload};
 use crate::error::StorageError;
@@ -131,8 +132,8 @@ impl<B: Backend> Backend for FaultyBackend<B> {
         self.run(key, || self.inner.size(key), || ())
     }
 
-    fn leftovers(&self) -> Result<Vec<ObjectInfo>, StorageError> {
-        self.run("", || self.inner.leftovers(), || ())
+    fn leftovers(&self, min_age: Duration) -> Result<Vec<ObjectInfo>, StorageError> {
+        self.run("", || self.inner.leftovers(min_age), || ())
     }
 
     fn remove_leftover(&self, name: &str) -> Result<(), StorageError> {

@@ -11,6 +11,7 @@ use std::io::{self, Read};
 use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::fs::Advice;
@@ -140,7 +141,12 @@ impl LocalBackend {
     }
 
     /// Unfinished writes below a directory, which is `depth` levels above the deepest objects.
-    fn leftovers_into(&self, dir: &Path, depth: u32, found: &mut Vec<ObjectInfo>) -> io::Result<()> {
+    fn leftovers_into(
+        &self,
+        dir: &Path,
+        depth: u32,
+        found: &mut Vec<(ObjectInfo, Duration)>,
+    ) -> io::Result<()> {
         let entries = match fs::read_dir(dir) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other?,
@@ -159,7 +165,9 @@ impl LocalBackend {
             if metadata.is_file()
                 && let Some(name) = name.filter(|name| is_leftover(name))
             {
-                found.push(ObjectInfo { key: name.to_owned(), size: metadata.len() });
+                // One from the future is young.
+                let age = metadata.modified()?.elapsed().unwrap_or_default();
+                found.push((ObjectInfo { key: name.to_owned(), size: metadata.len() }, age));
             }
         }
         Ok(())
@@ -358,9 +366,11 @@ impl Backend for LocalBackend {
         Ok(found)
     }
 
-    fn leftovers(&self) -> Result<Vec<ObjectInfo>, StorageError> {
+    fn leftovers(&self, min_age: Duration) -> Result<Vec<ObjectInfo>, StorageError> {
         let mut found = Vec::new();
         self.leftovers_into(&self.root, DEPTH, &mut found).map_err(|e| failed("list", ".", e))?;
+        let mut found: Vec<_> =
+            found.into_iter().filter(|(_, age)| *age >= min_age).map(|(object, _)| object).collect();
         found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         Ok(found)
     }

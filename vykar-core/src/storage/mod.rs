@@ -15,6 +15,8 @@ pub use local::LocalBackend;
 pub use memory::MemoryBackend;
 pub use throttle::Limits;
 
+use std::time::Duration;
+
 use crate::error::StorageError;
 
 /// An object as a listing shows it.
@@ -87,9 +89,10 @@ pub trait Backend: Send + Sync {
     /// An object's length in bytes.
     fn size(&self, key: &str) -> Result<u64, StorageError>;
 
-    /// Unfinished writes that programs left behind, under names that [`Backend::remove_leftover`] takes. None where
-    /// the storage has no such thing.
-    fn leftovers(&self) -> Result<Vec<ObjectInfo>, StorageError> {
+    /// Unfinished writes to which nothing was added for so long, under names that [`Backend::remove_leftover`] takes.
+    /// None where the storage has no such thing.
+    fn leftovers(&self, min_age: Duration) -> Result<Vec<ObjectInfo>, StorageError> {
+        let _ = min_age;
         Ok(Vec::new())
     }
 
@@ -266,7 +269,7 @@ mod tests {
     fn unfinished_writes_are_found_and_removed_and_nothing_else_is() {
         let dir = tempfile::tempdir().unwrap();
         let b = LocalBackend::new(dir.path());
-        assert_eq!(b.leftovers().unwrap(), []);
+        assert_eq!(b.leftovers(Duration::ZERO).unwrap(), []);
         b.put("packs/ab/abcd", b"x", PutMode::Replace).unwrap();
         let name = |folder: &str| format!("{folder}.tmp-{}", "0f".repeat(16));
         let left = ["", "packs/", "packs/ab/"].map(name);
@@ -276,10 +279,20 @@ mod tests {
         for other in [".tmp-mine", "packs/.temporary"] {
             std::fs::write(dir.path().join(other), b"").unwrap();
         }
-        let found: Vec<_> = b.leftovers().unwrap().into_iter().map(|info| (info.key, info.size)).collect();
+        let found: Vec<_> =
+            b.leftovers(Duration::ZERO).unwrap().into_iter().map(|info| (info.key, info.size)).collect();
         let mut expected = left.clone().map(|name| (name, 4));
         expected.sort();
         assert_eq!(found, expected);
+        assert_eq!(b.leftovers(Duration::from_secs(3600)).unwrap(), []);
+        let hours_ago = std::time::SystemTime::now() - Duration::from_secs(2 * 3600);
+        std::fs::File::options()
+            .write(true)
+            .open(dir.path().join(&left[1]))
+            .unwrap()
+            .set_modified(hours_ago)
+            .unwrap();
+        assert_eq!(b.leftovers(Duration::from_secs(3600)).unwrap()[0].key, left[1]);
         for bad in ["packs/ab/abcd", "../.tmp-0f", ".tmp-mine", &format!("../{}", left[0])] {
             assert!(matches!(b.remove_leftover(bad), Err(StorageError::InvalidKey { .. })), "{bad}");
         }
@@ -287,7 +300,7 @@ mod tests {
             b.remove_leftover(name).unwrap();
             b.remove_leftover(name).unwrap();
         }
-        assert_eq!(b.leftovers().unwrap(), []);
+        assert_eq!(b.leftovers(Duration::ZERO).unwrap(), []);
         assert!(b.exists("packs/ab/abcd").unwrap() && dir.path().join(".tmp-mine").exists());
     }
 

@@ -152,8 +152,8 @@ impl Backend for ThrottledBackend {
         self.inner.prepare()
     }
 
-    fn leftovers(&self) -> Result<Vec<ObjectInfo>, StorageError> {
-        self.inner.leftovers()
+    fn leftovers(&self, min_age: Duration) -> Result<Vec<ObjectInfo>, StorageError> {
+        self.inner.leftovers(min_age)
     }
 
     fn remove_leftover(&self, name: &str) -> Result<(), StorageError> {

@@ -1,6 +1,7 @@
 //! What a compaction would do.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::CompactOptions;
 use crate::error::{Result, VykarError};
@@ -17,6 +18,8 @@ use crate::repository::pack_writer::{PackKind, data_pack_target};
 use crate::repository::{ChunkReader, Manifest, OpenIndex, Repository};
 use crate::storage::ObjectInfo;
 
+/// An unfinished write that is younger may be going on.
+const YOUNG: Duration = Duration::from_secs(3600);
 /// So many small packs of a kind are put together, even where nothing in them is dead.
 const SMALL_PACKS: usize = 8;
 /// A pack that is smaller than this part of what a pack should have is small.
@@ -123,7 +126,7 @@ pub(super) fn plan(
     let by_pack = ByPack::new(table);
     check_packs(&packs, table, &by_pack, &counts)?;
     let target = data_pack_target(repository.config(), packs.len()) as u64;
-    let mut plan = CompactPlan { leftovers: repository.backend().leftovers()?, ..CompactPlan::default() };
+    let mut plan = CompactPlan { leftovers: leftovers(repository)?, ..CompactPlan::default() };
     for (slot, count) in counts.iter().enumerate() {
         let recorded = table.entry(slot).refcount;
         plan.chunks_dropped += u64::from(*count == 0);
@@ -142,6 +145,17 @@ pub(super) fn plan(
     }
     plan.repack = choose(candidates, options, repository.config(), target);
     Ok(Planned { plan, index, by_pack, counts, tree, target })
+}
+
+/// Unfinished writes that nobody is at any more: under the lock nobody writes but markers.
+fn leftovers(repository: &Repository) -> Result<Vec<ObjectInfo>> {
+    let is_marker =
+        |object: &ObjectInfo| ["locks/", "sessions/"].iter().any(|dir| object.key.starts_with(dir));
+    let backend = repository.backend();
+    let mut found = backend.leftovers(Duration::ZERO)?;
+    found.retain(|object| !is_marker(object));
+    found.extend(backend.leftovers(YOUNG)?.into_iter().filter(is_marker));
+    Ok(found)
 }
 
 /// Counts all references, each of which must be to a chunk of the index that is counted high enough there.
