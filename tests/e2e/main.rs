@@ -23,6 +23,7 @@ mod processes;
 mod progress;
 mod real;
 mod resume;
+mod rollback;
 mod roundtrip;
 mod semantics;
 mod soak;

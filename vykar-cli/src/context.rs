@@ -63,7 +63,11 @@ pub fn open_until(global: &Global, cancel: &Arc<AtomicBool>) -> CliResult<Reposi
         return Err(CliError::new(Exit::NoRepository, message)
             .hint("check the path given with -R; `vykar -R PATH init` makes a new repository"));
     }
-    Ok(Repository::open(backend, &mut || passphrase(global, false), &open_options(global))?)
+    let repository = Repository::open(backend, &mut || passphrase(global, false), &open_options(global))?;
+    for strange in repository.compare_with_last_time(None)? {
+        eprintln!("vykar: {strange}");
+    }
+    Ok(repository)
 }
 
 /// How long to wait for locks.

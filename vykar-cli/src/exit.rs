@@ -119,6 +119,12 @@ impl From<VykarError> for CliError {
                 Exit::NoRepository,
                 Some("if the repository was really replaced, accept the new one with --trust-repo"),
             ),
+            V::RolledBack { .. } => (
+                Exit::NoRepository,
+                Some(
+                    "if it was restored from a copy, accept it with --trust-repo; if not, do not write to it",
+                ),
+            ),
             V::Damaged { cause, .. } | V::SnapshotUnusable { cause, .. } if cause.is_newer() => {
                 (Exit::Failure, Some("use a newer version of this program"))
             }

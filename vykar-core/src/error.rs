@@ -246,6 +246,14 @@ pub enum VykarError {
         /// What differs.
         detail: String,
     },
+    /// An earlier state of the repository has come back.
+    #[error("{url}: {detail}")]
+    RolledBack {
+        /// Where.
+        url: String,
+        /// How that was seen.
+        detail: String,
+    },
     /// An object that is there cannot be used.
     #[error("{key}: {cause}")]
     Damaged {

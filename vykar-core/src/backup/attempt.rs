@@ -92,6 +92,7 @@ impl<'t> Task<'t> {
         events: &mut Events<'_>,
     ) -> Result<BackupSummary, Refusal> {
         wait_until_free(self.repository, &self.lock)?;
+        self.repository.refuse_rollback()?;
         let run = Run::prepare(self, session.clone(), before, events)?;
         let done = run.store(events).map_err(Refusal::Failed).and_then(|stored| run.publish(stored, events));
         if done.is_err() {

@@ -31,6 +31,7 @@ impl<'r> WriteGuard<'r> {
     pub fn acquire(repository: &'r Repository, options: &LockOptions) -> Result<Self> {
         let mut lock = RepositoryLock::acquire(repository, options)?;
         lock.keep_fresh()?;
+        repository.refuse_rollback()?;
         Ok(WriteGuard { known: stamp(repository)?, index_len: 0, repository, lock })
     }
 
@@ -76,6 +77,7 @@ impl<'r> WriteGuard<'r> {
         self.check()?;
         let (stamp, len) = self.repository.write_index(generation, count, entries, INDEX_COMPRESSION)?;
         (self.known, self.index_len) = (Some(stamp), len);
+        self.repository.remember_index();
         Ok(stamp)
     }
 
@@ -90,12 +92,15 @@ impl<'r> WriteGuard<'r> {
         let object = self.repository.keys().seal(ObjectKind::Snapshot, id.as_bytes(), plain)?;
         self.check()?;
         self.repository.backend().put(&snapshot_key(&id), &object, PutMode::Exclusive)?;
+        self.repository.remember_snapshot(&id);
         Ok(id)
     }
 
     /// Deletes objects, in this order, each durably; one that is gone already is fine. The first failure ends it.
     pub fn delete(&self, keys: impl IntoIterator<Item = String>) -> Result<()> {
         self.check()?;
+        let keys: Vec<String> = keys.into_iter().collect();
+        self.repository.remember_deletion(&keys);
         for key in keys {
             self.repository.backend().delete(&key)?;
         }
@@ -145,7 +150,7 @@ fn drop_dead_sessions(guard: &WriteGuard<'_>) -> Result<()> {
 }
 
 /// As it is, or `None` also where it is missing beside snapshots.
-fn stamp(repository: &Repository) -> Result<Option<IndexStamp>> {
+pub(super) fn stamp(repository: &Repository) -> Result<Option<IndexStamp>> {
     match repository.index_stamp() {
         Err(VykarError::IndexMissing) => Ok(None),
         other => other,

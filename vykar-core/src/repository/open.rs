@@ -48,7 +48,7 @@ impl InitOptions {
 pub struct OpenOptions {
     /// Where local caches live; without one nothing is remembered between runs.
     pub cache_dir: Option<PathBuf>,
-    /// Accept a repository whose identity changed, and remember the new one.
+    /// Accept a repository whose identity changed, or of which an earlier state came back, and remember the new one.
     pub trust: bool,
 }
 
@@ -58,6 +58,7 @@ pub struct Repository {
     config: RepoConfig,
     keys: Arc<Keys>,
     cache_dir: Option<PathBuf>,
+    trust: bool,
 }
 
 impl Repository {
@@ -103,7 +104,8 @@ impl Repository {
             master = Some(keys);
         }
         let keys = Arc::new(Keys::new(&config, master.as_ref())?);
-        let repo = Repository { backend, config, keys, cache_dir: open.cache_dir.clone() };
+        // Nothing that was seen at this place was of this one.
+        let repo = Repository { backend, config, keys, cache_dir: open.cache_dir.clone(), trust: true };
         repo.write_index(0, 0, std::iter::empty(), Compression::default())?;
         exclusive(&*repo.backend, CONFIG, &crate::format::wire::encode("config", &repo.config)?)?;
         if let Some(cache) = &open.cache_dir {
@@ -128,7 +130,8 @@ impl Repository {
         if let Some(cache) = &options.cache_dir {
             pin::check(cache, backend.url(), &config, &keys, options.trust)?;
         }
-        Ok(Repository { backend, config, keys, cache_dir: options.cache_dir.clone() })
+        let (cache_dir, trust) = (options.cache_dir.clone(), options.trust);
+        Ok(Repository { backend, config, keys, cache_dir, trust })
     }
 
     /// The storage.
@@ -149,6 +152,11 @@ impl Repository {
     /// A directory for local caches of this repository alone, if caches are kept.
     pub fn cache_dir(&self) -> Option<PathBuf> {
         Some(self.cache_dir.as_ref()?.join(self.config.id.to_string()))
+    }
+
+    /// What was seen of it before is not to be held against it.
+    pub(super) fn trust(&self) -> bool {
+        self.trust
     }
 
     /// Reads every snapshot's metadata.

@@ -1,0 +1,400 @@
+//! What this machine saw of a repository, to notice when an earlier state of it comes back.
+//!
+//! Whoever holds the storage cannot make an index or a snapshot, but can put an old one in place, or take snapshots
+//! away. So the cache directory keeps the stamps of the indexes that were superseded, the snapshots that were there,
+//! and those that were deleted from here. The file is authenticated with the repository's key; a missing or damaged
+//! one remembers nothing.
+//!
+//! Everybody looks at the repository and at this file under a lock of the file, one after another, so that an index
+//! that was read before another one was written is never taken for one that came back.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Keys, Manifest, Repository, cache_file, now_rfc3339};
+use crate::error::{Result, VykarError};
+use crate::id::{ChunkId, SnapshotId};
+
+/// The file in the repository's cache directory.
+const FILE: &str = "seen";
+/// Superseded indexes that are remembered.
+const MAX_SUPERSEDED: usize = 1000;
+/// Deleted snapshots that are remembered.
+const MAX_GONE: usize = 10_000;
+/// A longer file is not ours, in bytes.
+const MAX_FILE: u64 = 64 << 20;
+/// Snapshots that a message names.
+const NAMED: usize = 5;
+
+/// Something that is not as this machine left it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Strange {
+    /// An index that had been superseded is there again.
+    #[error(
+        "index: the one that was superseded on {superseded} is there again: somebody has put back an earlier state of the repository"
+    )]
+    IndexRolledBack {
+        /// When this machine saw that (RFC 3339).
+        superseded: String,
+    },
+    /// Snapshots are gone that were not deleted from here. Told once.
+    #[error(
+        "{count} snapshot(s) that were here before are gone, and were not deleted from this machine: {names}"
+    )]
+    SnapshotsVanished {
+        /// How many.
+        count: usize,
+        /// The first of them.
+        names: String,
+    },
+    /// Snapshots that were deleted from here are there again.
+    #[error("{count} snapshot(s) that were deleted from this machine are there again: {names}")]
+    SnapshotsReturned {
+        /// How many.
+        count: usize,
+        /// The first of them.
+        names: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum State {
+    Here,
+    /// It is being deleted from this machine.
+    Doomed,
+    /// It was deleted from this machine, and was seen to be gone.
+    Gone,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Known {
+    state: State,
+    name: Option<String>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Memory {
+    index: Option<String>,
+    /// Stamps, each with when it was seen to be superseded; oldest first.
+    superseded: Vec<(String, String)>,
+    snapshots: BTreeMap<String, Known>,
+}
+
+impl Repository {
+    /// Compares the repository with what this machine saw of it last, and remembers what is new. With a manifest,
+    /// whose snapshots must be those that are there, their names are remembered too.
+    ///
+    /// # Errors
+    /// When the storage fails. What cannot be remembered is not an error.
+    pub fn compare_with_last_time(&self, manifest: Option<&Manifest>) -> Result<Vec<Strange>> {
+        self.with_memory(|memory| {
+            let mut strange: Vec<_> = self.see_index(memory)?.into_iter().collect();
+            strange.extend(memory.snapshots(&Manifest::ids(self)?, manifest));
+            Ok(strange)
+        })
+        .unwrap_or_else(|| Ok(Vec::new()))
+    }
+
+    fn see_index(&self, memory: &mut Memory) -> Result<Option<Strange>> {
+        let stamp = super::guard::stamp(self)?.map(|stamp| hex(&stamp.to_bytes()));
+        if self.trust() {
+            *memory = Memory::default();
+        }
+        Ok(memory.index(stamp))
+    }
+
+    /// Refuses to go on where an earlier index is there again: what is written on top of it would lose what came
+    /// after it.
+    pub(crate) fn refuse_rollback(&self) -> Result<()> {
+        match self.with_memory(|memory| self.see_index(memory)) {
+            Some(Ok(Some(strange))) => {
+                let (url, detail) = (self.backend().url().to_owned(), strange.to_string());
+                Err(VykarError::RolledBack { url, detail })
+            }
+            Some(Err(e)) => Err(e),
+            Some(Ok(None)) | None => Ok(()),
+        }
+    }
+
+    /// Remembers the index that was just written here.
+    pub(super) fn remember_index(&self) {
+        let _ = self.with_memory(|memory| self.see_index(memory));
+    }
+
+    /// Remembers a snapshot that was just written here.
+    pub(super) fn remember_snapshot(&self, id: &SnapshotId) {
+        let known = Known { state: State::Here, name: None };
+        let _ = self.with_memory(|memory| memory.snapshots.insert(id.to_string(), known));
+    }
+
+    /// Remembers that snapshots are deleted from here.
+    pub(super) fn remember_deletion(&self, keys: &[String]) {
+        let ids: Vec<&str> = keys.iter().filter_map(|key| key.strip_prefix("snapshots/")).collect();
+        if ids.is_empty() {
+            return;
+        }
+        let _ = self.with_memory(|memory| {
+            for id in ids {
+                let name = memory.snapshots.get(id).and_then(|known| known.name.clone());
+                memory.snapshots.insert(id.to_owned(), Known { state: State::Doomed, name });
+            }
+        });
+    }
+
+    /// Nothing where there is no cache directory that can be written.
+    fn with_memory<T>(&self, work: impl FnOnce(&mut Memory) -> T) -> Option<T> {
+        let dir = self.cache_dir()?;
+        fs::create_dir_all(&dir).ok()?;
+        let lock = File::create(dir.join("seen.lock")).ok()?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).ok()?;
+        let before = read(&dir, self.keys());
+        let mut memory =
+            before.as_deref().and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_default();
+        let done = work(&mut memory);
+        let after = serde_json::to_vec(&memory).ok()?;
+        if before.as_deref() != Some(&after[..]) {
+            let _ = write(&dir, self.keys(), &after);
+        }
+        Some(done)
+    }
+}
+
+impl Memory {
+    fn index(&mut self, now: Option<String>) -> Option<Strange> {
+        if now == self.index {
+            return None;
+        }
+        if let Some((_, when)) = self.superseded.iter().find(|(stamp, _)| Some(stamp) == now.as_ref()) {
+            return Some(Strange::IndexRolledBack { superseded: when.clone() });
+        }
+        if let Some(old) = std::mem::replace(&mut self.index, now) {
+            self.superseded.push((old, now_rfc3339()));
+            let excess = self.superseded.len().saturating_sub(MAX_SUPERSEDED);
+            self.superseded.drain(..excess);
+        }
+        None
+    }
+
+    fn snapshots(&mut self, ids: &[SnapshotId], manifest: Option<&Manifest>) -> Vec<Strange> {
+        let here: BTreeMap<String, Option<String>> = ids
+            .iter()
+            .map(|id| {
+                let snapshot = manifest.and_then(|m| m.snapshots.iter().find(|s| s.id == *id));
+                (id.to_string(), snapshot.map(|s| s.meta.name.clone()))
+            })
+            .collect();
+        let (mut vanished, mut returned) = (Vec::new(), Vec::new());
+        self.snapshots.retain(|id, known| {
+            match (known.state, here.contains_key(id)) {
+                (State::Here, true) | (State::Gone, false) => {}
+                // The deletion failed.
+                (State::Doomed, true) => known.state = State::Here,
+                (State::Doomed, false) => known.state = State::Gone,
+                (State::Gone, true) => returned.push(label(id, known)),
+                (State::Here, false) => {
+                    vanished.push(label(id, known));
+                    return false;
+                }
+            }
+            true
+        });
+        for (id, name) in here {
+            let known = self.snapshots.entry(id).or_insert(Known { state: State::Here, name: None });
+            known.name = name.or(known.name.take());
+        }
+        self.forget();
+        let mut strange = Vec::new();
+        if !vanished.is_empty() {
+            strange.push(Strange::SnapshotsVanished { count: vanished.len(), names: some_of(vanished) });
+        }
+        if !returned.is_empty() {
+            strange.push(Strange::SnapshotsReturned { count: returned.len(), names: some_of(returned) });
+        }
+        strange
+    }
+
+    /// Keeps the number of deleted snapshots bounded.
+    fn forget(&mut self) {
+        let gone = self.snapshots.values().filter(|known| known.state == State::Gone).count();
+        let mut excess = gone.saturating_sub(MAX_GONE);
+        self.snapshots.retain(|_, known| {
+            let forget = excess > 0 && known.state == State::Gone;
+            excess -= usize::from(forget);
+            !forget
+        });
+    }
+}
+
+fn label(id: &str, known: &Known) -> String {
+    let short = id.get(..16).unwrap_or(id);
+    match &known.name {
+        Some(name) => format!("{name} ({short})"),
+        None => short.to_owned(),
+    }
+}
+
+fn some_of(mut names: Vec<String>) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    names.truncate(NAMED);
+    let mut text = names.join(", ");
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn tag(keys: &Keys, text: &[u8]) -> Option<String> {
+    keys.hasher().local(b"vykarsen", &[text]).ok().map(|tag| ChunkId(tag).to_string())
+}
+
+/// The file's text, if it is ours and whole: a line with the keyed hash of the rest.
+fn read(dir: &Path, keys: &Keys) -> Option<Vec<u8>> {
+    let mut content = Vec::new();
+    File::open(dir.join(FILE)).ok()?.take(MAX_FILE).read_to_end(&mut content).ok()?;
+    let (line, text) = content.split_at_checked(65)?;
+    let expected = tag(keys, text)?;
+    (line.strip_suffix(b"\n") == Some(expected.as_bytes())).then(|| text.to_vec())
+}
+
+fn write(dir: &Path, keys: &Keys, text: &[u8]) -> std::io::Result<()> {
+    let tag = tag(keys, text).ok_or_else(|| std::io::Error::other("no tag"))?;
+    let temporary = cache_file::temporary(dir)?;
+    fs::write(&temporary, [tag.as_bytes(), b"\n", text].concat())?;
+    fs::rename(&temporary, dir.join(FILE))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::format::Encryption;
+    use crate::maintenance::{DeleteOptions, delete_snapshots};
+    use crate::repository::{InitOptions, LockOptions, OpenOptions, WriteGuard, snapshot_key};
+    use crate::storage::{Backend, MemoryBackend, PutMode};
+
+    struct Place {
+        backend: MemoryBackend,
+        cache: tempfile::TempDir,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let place = Place { backend: MemoryBackend::new(), cache: tempfile::tempdir().unwrap() };
+            let init = InitOptions::new(Encryption::None);
+            let none = &mut || unreachable!();
+            Repository::init(Arc::new(place.backend.clone()), &init, none, &OpenOptions::default()).unwrap();
+            place
+        }
+
+        fn open(&self, trust: bool) -> Repository {
+            let options = OpenOptions { cache_dir: Some(self.cache.path().to_owned()), trust };
+            Repository::open(Arc::new(self.backend.clone()), &mut || unreachable!(), &options).unwrap()
+        }
+
+        fn look(&self) -> Vec<Strange> {
+            let repository = self.open(false);
+            let manifest = Manifest::load(&repository).unwrap();
+            repository.compare_with_last_time(Some(&manifest)).unwrap()
+        }
+
+        fn index(&self) -> Vec<u8> {
+            self.backend.get("index", u64::MAX).unwrap()
+        }
+
+        fn put_index(&self, index: &[u8]) {
+            self.backend.put("index", index, PutMode::Replace).unwrap();
+        }
+
+        fn write_index(&self) -> Result<()> {
+            let repository = self.open(false);
+            let mut guard = WriteGuard::acquire(&repository, &LockOptions::default())?;
+            guard.write_index(0, std::iter::empty()).map(drop)
+        }
+
+        /// Adds a snapshot without the program's doing.
+        fn put_snapshot(&self, n: u8) -> SnapshotId {
+            let id = SnapshotId([n; 32]);
+            self.backend.put(&snapshot_key(&id), b"?", PutMode::Replace).unwrap();
+            id
+        }
+    }
+
+    #[test]
+    fn an_index_that_was_superseded_is_noticed_and_not_written_over() {
+        let place = Place::new();
+        assert_eq!(place.look(), []);
+        let first = place.index();
+        place.write_index().unwrap();
+        // By another machine, which this one sees.
+        place.write_index().unwrap();
+        let third = place.index();
+        assert_eq!(place.look(), []);
+        place.put_index(&first);
+        for _ in 0..2 {
+            assert!(matches!(place.look()[..], [Strange::IndexRolledBack { .. }]));
+            assert!(matches!(place.write_index(), Err(VykarError::RolledBack { .. })));
+        }
+        assert!(place.index() == first && place.backend.list("locks/").unwrap().is_empty());
+        place.put_index(&third);
+        assert_eq!(place.look(), []);
+        // A person says that it is meant.
+        place.put_index(&first);
+        assert_eq!(place.open(true).compare_with_last_time(None).unwrap(), []);
+        assert_eq!(place.look(), []);
+        place.write_index().unwrap();
+        assert_eq!(place.look(), []);
+    }
+
+    #[test]
+    fn snapshots_that_vanish_are_told_once_and_those_deleted_here_never() {
+        let place = Place::new();
+        let ids: Vec<_> = (1..9).map(|n| place.put_snapshot(n)).collect();
+        assert_eq!(place.look(), []);
+        for id in &ids[..6] {
+            place.backend.delete(&snapshot_key(id)).unwrap();
+        }
+        let told = place.look();
+        assert!(matches!(told[..], [Strange::SnapshotsVanished { count: 6, .. }]), "{told:?}");
+        assert!(told[0].to_string().contains("and 1 more"), "{}", told[0]);
+        assert_eq!(place.look(), []);
+        let copy = place.backend.get(&snapshot_key(&ids[7]), 10).unwrap();
+        delete_snapshots(&place.open(false), &[ids[7]], &DeleteOptions::default(), None).unwrap();
+        assert_eq!(place.look(), []);
+        place.backend.put(&snapshot_key(&ids[7]), &copy, PutMode::Replace).unwrap();
+        for _ in 0..2 {
+            let told = place.look();
+            assert!(matches!(told[..], [Strange::SnapshotsReturned { count: 1, .. }]), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_remembers_nothing() {
+        let place = Place::new();
+        assert_eq!(place.look(), []);
+        let first = place.index();
+        place.write_index().unwrap();
+        let file = place.open(false).cache_dir().unwrap().join(FILE);
+        let mut content = fs::read(&file).unwrap();
+        let at = content.len() - 3;
+        content[at] ^= 1;
+        fs::write(&file, content).unwrap();
+        place.put_index(&first);
+        assert_eq!(place.look(), [], "it could be anybody's");
+        // Without a cache directory nothing is kept.
+        let repository = Repository::open(
+            Arc::new(place.backend.clone()),
+            &mut || unreachable!(),
+            &OpenOptions::default(),
+        );
+        assert_eq!(repository.unwrap().compare_with_last_time(None).unwrap(), []);
+    }
+}
