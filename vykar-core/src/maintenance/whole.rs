@@ -11,9 +11,7 @@ use crate::error::{Result, VykarError};
 use crate::event::{Event, Events, Totals, emit};
 use crate::id::SnapshotId;
 use crate::repository::layout::{self, KeyKind};
-use crate::repository::{
-    CONFIG, INDEX, INDEX_GENERATION, LockOptions, Manifest, REPOKEY, Repository, WriteGuard,
-};
+use crate::repository::{LockOptions, Manifest, Repository, WriteGuard};
 use crate::storage::{ObjectInfo, folder};
 
 /// Objects that are deleted between two looks at the lock.
@@ -35,22 +33,8 @@ pub struct RepositoryContents {
 impl RepositoryContents {
     /// Looks through it; reads no object.
     pub fn of(repository: &Repository) -> Result<Self> {
-        let backend = repository.backend();
-        let mut found = Vec::new();
-        for prefix in ["snapshots/", "packs/", "sessions/"] {
-            let objects = backend.list(prefix)?.into_iter();
-            found.extend(objects.filter_map(|o| Some((Stage::of(KeyKind::of(&o.key)?)?, o))));
-        }
-        for (stage, key) in [
-            (Stage::Index, INDEX),
-            (Stage::Index, INDEX_GENERATION),
-            (Stage::Repokey, REPOKEY),
-            (Stage::Config, CONFIG),
-        ] {
-            if backend.exists(key)? {
-                found.push((stage, ObjectInfo { key: key.to_owned(), size: backend.size(key)? }));
-            }
-        }
+        let found = layout::objects(repository.backend().as_ref())?.into_iter();
+        let mut found: Vec<_> = found.filter_map(|(kind, o)| Some((Stage::of(kind)?, o))).collect();
         found.sort_unstable_by(|(a, x), (b, y)| (a, &x.key).cmp(&(b, &y.key)));
         let mut leftovers = leftovers(repository)?;
         leftovers.retain(|o| is_ours(&o.key));

@@ -1,8 +1,10 @@
 //! Which keys are the format's.
 
 use super::{CONFIG, INDEX, INDEX_GENERATION, REPOKEY};
+use crate::error::StorageError;
 use crate::format::marker::parse_lock_name;
 use crate::id::{PackId, SessionId, SnapshotId};
+use crate::storage::{Backend, ObjectInfo};
 
 /// What the format keeps under a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +56,26 @@ impl KeyKind {
             _ => None,
         }
     }
+}
+
+/// All objects of a repository, in no order. Other things that lie there are left out.
+pub fn objects(backend: &dyn Backend) -> Result<Vec<(KeyKind, ObjectInfo)>, StorageError> {
+    let mut found = Vec::new();
+    // Folder by folder, as who reads them does: one may be a link to another disk.
+    for prefix in ["snapshots/", "packs/", "sessions/", "locks/", "keys/"] {
+        let objects = backend.list(prefix)?.into_iter();
+        found.extend(objects.filter_map(|object| Some((KeyKind::of(&object.key)?, object))));
+    }
+    for (kind, key) in
+        [(KeyKind::Index, INDEX), (KeyKind::IndexGeneration, INDEX_GENERATION), (KeyKind::Config, CONFIG)]
+    {
+        match backend.size(key) {
+            Ok(size) => found.push((kind, ObjectInfo { key: key.to_owned(), size })),
+            Err(StorageError::NotFound { .. }) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(found)
 }
 
 /// Every folder that objects lie in, each after those that lie in it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::format::Encryption;
-use crate::repository::{InitOptions, OpenOptions, Passphrase, pack_key};
+use crate::repository::{CONFIG, INDEX, InitOptions, OpenOptions, Passphrase, REPOKEY, pack_key};
 use crate::storage::faulty::{Fault, FaultyBackend};
 use crate::storage::{Backend, LocalBackend, MemoryBackend, PutMode};
 use crate::testing::{TestRepository, noise};
