@@ -31,3 +31,4 @@ mod torture;
 mod tree;
 mod upkeep;
 mod view;
+mod whole;
