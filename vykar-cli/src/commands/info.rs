@@ -112,7 +112,7 @@ fn stored(info: &RepositoryInfo, lines: &mut Lines) {
     let stored = &info.stored;
     for (name, ratio) in [("Compression", info.compression()), ("Deduplication", info.deduplication())] {
         if let Some(ratio) = ratio {
-            lines.add(name, format!("{ratio:.2} times smaller"));
+            lines.add(name, format!("{ratio:.2} to 1"));
         }
     }
     lines.add("Chunks", format!("{} in {}", render::size(stored.chunk_bytes), stored.chunks));
@@ -120,7 +120,7 @@ fn stored(info: &RepositoryInfo, lines: &mut Lines) {
     let hint = if stored.unreferenced > 0 { "; `vykar compact` gives back what is not in use" } else { "" };
     lines.add("Not in the index", format!("{}{hint}", render::size(stored.unreferenced)));
     lines.add("Index", render::size(stored.index_bytes));
-    let ratio = info.total_ratio().map(|ratio| format!(", {ratio:.2} times smaller than all snapshots"));
+    let ratio = info.total_ratio().map(|ratio| format!(", {ratio:.2} to 1 of all snapshots"));
     let (size, objects) = (render::size(stored.bytes), stored.objects);
     lines.add("Everything", format!("{size} in {objects} objects{}", ratio.unwrap_or_default()));
     if stored.journals > 0 {
