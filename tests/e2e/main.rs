@@ -32,3 +32,4 @@ mod torture;
 mod tree;
 mod upkeep;
 mod view;
+mod whole;

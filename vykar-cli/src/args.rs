@@ -159,6 +159,27 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show what the repository is, and how much is in it
+    Info {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete the whole repository, with all snapshots
+    ///
+    /// Shows what it is, and asks to type its path. Nothing of it can be brought back. What else lies in its folder
+    /// stays. When it is interrupted, run it again.
+    Delete {
+        /// Do not ask: PATH must be the repository's path, as it is shown
+        #[arg(long, value_name = "PATH", conflicts_with = "dry_run")]
+        confirm: Option<String>,
+        /// Say what would be deleted, and delete nothing
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Look for damage
     Check {
         /// Read and verify every chunk, not only what describes them

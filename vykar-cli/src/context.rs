@@ -70,6 +70,14 @@ pub fn open_until(global: &Global, cancel: &Arc<AtomicBool>) -> CliResult<Reposi
     Ok(repository)
 }
 
+/// Opens it to be deleted: also what is left of one whose key is gone, of which a passphrase would open nothing.
+pub fn open_to_delete(global: &Global) -> CliResult<Repository> {
+    match Repository::open_remains(backend(global, &Arc::default())?, &open_options(global))? {
+        Some(remains) => Ok(remains),
+        None => open(global),
+    }
+}
+
 /// How long to wait for locks.
 pub fn lock_options(global: &Global) -> LockOptions {
     LockOptions { wait: Duration::from_secs(global.lock_wait), ..LockOptions::default() }

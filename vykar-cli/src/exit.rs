@@ -96,6 +96,10 @@ impl fmt::Display for CliError {
 impl From<VykarError> for CliError {
     fn from(e: VykarError) -> Self {
         use VykarError as V;
+        if let V::Unfinished { done, source } = e {
+            let CliError { message, hint, exit } = CliError::from(*source);
+            return CliError { message: format!("{done}; then it failed: {message}"), hint, exit };
+        }
         let (exit, hint) = match &e {
             V::Usage(_) => (Exit::Usage, None),
             V::NotARepository { .. } => (
@@ -139,6 +143,7 @@ impl From<VykarError> for CliError {
                     "`vykar check --verify-data` lists all damage; nothing is taken away before that is repaired",
                 ),
             ),
+            V::Changed { .. } => (Exit::Failure, Some("look at it again, and decide anew")),
             V::SnapshotNotFound { .. } => (Exit::Failure, Some("`vykar list` shows what there is")),
             V::SnapshotAmbiguous { .. } => (Exit::Failure, Some("give more digits of the id")),
             V::ActiveSessions { .. } => (

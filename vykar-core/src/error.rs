@@ -357,6 +357,20 @@ pub enum VykarError {
     /// The operation was asked to stop.
     #[error("interrupted")]
     Interrupted,
+    /// The repository is not what the caller was shown, and agreed to.
+    #[error("{reason}; nothing was changed")]
+    Changed {
+        /// What is different.
+        reason: String,
+    },
+    /// Something that cannot be undone was done in part.
+    #[error("{done}; then it failed: {source}")]
+    Unfinished {
+        /// What was done, and what that means.
+        done: String,
+        /// What came then.
+        source: Box<VykarError>,
+    },
 }
 
 /// Why an object that is there cannot be used.

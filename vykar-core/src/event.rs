@@ -100,3 +100,10 @@ pub struct Totals {
 
 /// Where an operation's events go.
 pub type Events<'a> = Option<&'a mut dyn FnMut(Event)>;
+
+/// Tells an event to whoever listens.
+pub(crate) fn emit(events: &mut Events<'_>, event: Event) {
+    if let Some(listener) = events {
+        listener(event);
+    }
+}

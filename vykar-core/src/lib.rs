@@ -2,8 +2,8 @@
 //!
 //! Rooms, from the bottom up: [`format`] turns bytes into structs and back, [`crypto`] seals and
 //! opens objects, [`codec`] cuts and compresses, [`storage`] keeps opaque bytes under keys. The
-//! [`repository`] joins them; [`backup`], [`restore`] and [`maintenance`] are the operations on
-//! top and do not know each other.
+//! [`repository`] joins them; [`backup`], [`restore`], [`maintenance`] and [`inspect`] are the
+//! operations on top and do not know each other.
 //!
 //! This crate never prints, never reads the environment or a configuration file. Progress leaves
 //! through an `Option<&mut dyn FnMut(Event)>`.
@@ -15,6 +15,7 @@ pub mod error;
 pub mod event;
 pub mod format;
 pub mod id;
+pub mod inspect;
 pub mod maintenance;
 pub mod platform;
 pub mod repository;

@@ -115,7 +115,8 @@ fn text(markers: &[Marker], sessions: bool) -> String {
     render::table(&["KIND", "HOST", "PROCESS", "SINCE", "REFRESHED", "STATE"], &rows, &[2])
 }
 
-fn standing(standing: Standing) -> &'static str {
+/// What is known about a marker's program, for people.
+pub fn standing(standing: Standing) -> &'static str {
     match standing {
         Standing::Alive => "running",
         Standing::Unknown => "cannot be told from here",
@@ -137,14 +138,18 @@ fn age(time: &str) -> String {
     }
 }
 
-fn marker_json(m: &Marker) -> serde_json::Value {
-    let state = match m.standing {
+/// The same for programs.
+pub fn state(standing: Standing) -> &'static str {
+    match standing {
         Standing::Alive => "alive",
         Standing::Unknown => "unknown",
         Standing::Dead => "dead",
         Standing::Stale => "stale",
         Standing::Unreadable => "unreadable",
-    };
+    }
+}
+
+fn marker_json(m: &Marker) -> serde_json::Value {
     let holder = m.holder.as_ref();
     json!({
         "kind": m.kind,
@@ -153,6 +158,6 @@ fn marker_json(m: &Marker) -> serde_json::Value {
         "pid": holder.map(|h| h.pid),
         "since": holder.map(|h| &h.since),
         "refreshed": holder.map(|h| &h.refreshed),
-        "state": state,
+        "state": state(m.standing),
     })
 }

@@ -4,6 +4,8 @@ mod backup;
 mod break_lock;
 mod check;
 mod compact;
+mod delete;
+mod info;
 mod init;
 mod list;
 mod mount;
@@ -34,6 +36,10 @@ pub fn run(args: Args) -> CliResult {
         Command::Prune(args) => prune::run(&global, &args),
         Command::Compact { threshold, max_repack_size, dry_run, json } => {
             compact::run(&global, &compact::Request { threshold, max_repack_size, dry_run, json })
+        }
+        Command::Info { json } => info::run(&global, json),
+        Command::Delete { confirm, dry_run, json } => {
+            delete::run(&global, &delete::Request { confirm, dry_run, json })
         }
         Command::Check { verify_data } => check::run(&global, verify_data),
         Command::BreakLock { sessions, yes, dry_run, json } => {

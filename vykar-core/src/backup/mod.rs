@@ -40,7 +40,7 @@ use self::attempt::Task;
 pub use self::sources::Sources;
 use crate::codec::Compression;
 use crate::error::Result;
-use crate::event::{Event, Events};
+use crate::event::{Event, Events, emit};
 use crate::format::SnapshotMeta;
 use crate::id::SnapshotId;
 use crate::repository::{LockOptions, Repository};
@@ -146,10 +146,4 @@ pub fn backup(
         emit(&mut events, Event::Note(format!("{}: stored with another source", path.display())));
     }
     Task::new(repository, options, &sources)?.run(&mut events)
-}
-
-fn emit(events: &mut Events<'_>, event: Event) {
-    if let Some(listener) = events {
-        listener(event);
-    }
 }

@@ -123,13 +123,30 @@ impl Removal {
     /// Deletes the snapshots and then writes the index.
     pub fn apply(self, guard: &mut WriteGuard<'_>) -> Result<DeleteReport> {
         let Removal { report, index, counts, changed } = self;
-        let ids = report.deleted.iter().map(|s| &s.id).chain(&report.deleted_unreadable);
-        guard.delete(ids.map(snapshot_key))?;
+        let ids: Vec<_> =
+            report.deleted.iter().map(|s| s.id).chain(report.deleted_unreadable.clone()).collect();
+        let mut begun = 0;
+        let keys = ids.iter().map(snapshot_key).inspect(|_| begun += 1);
+        // The last one that was begun is the one that failed.
+        guard.delete(keys).map_err(|e| unfinished(&ids[..usize::max(begun, 1) - 1], e))?;
         if changed {
-            write_counts(guard, &index, &counts)?;
+            write_counts(guard, &index, &counts).map_err(|e| unfinished(&ids, e))?;
         }
         Ok(report)
     }
+}
+
+/// A failure after these snapshots were deleted.
+fn unfinished(deleted: &[SnapshotId], source: VykarError) -> VykarError {
+    if deleted.is_empty() {
+        return source;
+    }
+    let names: Vec<_> = deleted.iter().map(SnapshotId::short).collect();
+    let done = format!(
+        "snapshots that are deleted: {}; what they held stays counted until the next compaction",
+        names.join(", ")
+    );
+    VykarError::Unfinished { done, source: Box::new(source) }
 }
 
 /// Writes the index with other counts, those at zero left out.
@@ -175,7 +192,9 @@ impl Counting<'_, '_> {
 mod tests {
     use super::*;
     use crate::maintenance::{CheckOptions, check};
+    use crate::repository::OpenOptions;
     use crate::storage::Backend;
+    use crate::storage::faulty::{Fault, FaultyBackend};
     use crate::testing::{TestRepository, noise};
 
     fn ids(snapshots: &[&Snapshot]) -> Vec<SnapshotId> {
@@ -260,6 +279,37 @@ mod tests {
         delete(&test, &[a.id]).unwrap();
         assert_clean(&test);
         assert!(test.repository.manifest().unwrap().snapshots.iter().any(|s| s.id == b.id));
+    }
+
+    #[test]
+    fn a_failure_half_way_says_what_is_gone() {
+        let mut in_part = 0;
+        for at in 0.. {
+            let (test, snapshots) = three();
+            let backend = Arc::new(FaultyBackend::new(test.backend.clone(), at, Fault::Error));
+            let open = |backend| Repository::open(backend, &mut || unreachable!(), &OpenOptions::default());
+            let doomed = ids(&[&snapshots[0], &snapshots[2]]);
+            let result = open(backend.clone()).and_then(|repository| {
+                delete_snapshots(&repository, &doomed, &DeleteOptions::default(), None)
+            });
+            if backend.operations() <= at {
+                break;
+            }
+            let left = Manifest::ids(&test.repository).unwrap();
+            let gone: Vec<_> = snapshots.iter().map(|s| s.id).filter(|id| !left.contains(id)).collect();
+            match result {
+                Err(VykarError::Unfinished { done, .. }) => {
+                    in_part += 1;
+                    assert!(!gone.is_empty(), "{done}");
+                    for id in snapshots.iter().map(|s| s.id) {
+                        assert_eq!(done.contains(&id.short()), gone.contains(&id), "at {at}: {done}");
+                    }
+                }
+                Err(other) => assert!(gone.is_empty(), "at {at}: {other}"),
+                Ok(_) => assert_eq!(gone.len(), 2, "at {at}"),
+            }
+        }
+        assert!(in_part > 2, "only {in_part}");
     }
 
     #[test]

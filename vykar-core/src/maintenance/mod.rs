@@ -10,6 +10,7 @@ pub mod retention;
 #[cfg(test)]
 mod tests;
 mod verify;
+pub mod whole;
 
 pub use check::{CheckOptions, CheckReport, check};
 pub use compact::{CompactOptions, CompactPlan, CompactReport, compact, plan_compact};
@@ -17,3 +18,4 @@ pub use delete::{DeleteOptions, DeleteReport, delete_snapshots};
 pub use finding::{Finding, Severity};
 pub use prune::{PruneOptions, PruneReport, prune};
 pub use retention::{GroupBy, KeepRules, Rule};
+pub use whole::{RepositoryContents, WholeReport, delete_repository};

@@ -3,7 +3,7 @@
 use super::index::{IndexStamp, OpenIndex};
 use super::lock::{LockOptions, RepositoryLock};
 use super::standing::SessionInfo;
-use super::{Repository, metadata_warning, snapshot_key};
+use super::{INDEX, INDEX_GENERATION, Repository, metadata_warning, snapshot_key};
 use crate::codec::Compression;
 use crate::crypto::random;
 use crate::error::{Result, VykarError};
@@ -30,6 +30,8 @@ impl<'r> WriteGuard<'r> {
     /// Takes the lock, beside backups that are running. Maintenance uses [`Repository::with_maintenance_lock`].
     pub fn acquire(repository: &'r Repository, options: &LockOptions) -> Result<Self> {
         let mut lock = RepositoryLock::acquire(repository, options)?;
+        // Whoever held it before may have deleted the repository.
+        repository.check_in_place()?;
         lock.keep_fresh()?;
         repository.refuse_rollback()?;
         Ok(WriteGuard { known: stamp(repository)?, index_len: 0, repository, lock })
@@ -107,6 +109,14 @@ impl<'r> WriteGuard<'r> {
         Ok(())
     }
 
+    /// Deletes the index, and then its generation's hint. Only for who deletes the whole repository: beside snapshots, an
+    /// index that is missing is damage.
+    pub(crate) fn delete_index(&mut self) -> Result<()> {
+        self.delete([INDEX.to_owned()])?;
+        self.known = None;
+        self.delete([INDEX_GENERATION.to_owned()])
+    }
+
     /// Gives the lock back.
     pub fn release(self) -> Result<()> {
         self.lock.release()
@@ -169,6 +179,7 @@ mod tests {
     use crate::format::SessionMarker;
     use crate::platform::ProcessIdentity;
     use crate::repository::Session;
+    use crate::repository::lock::wait_until_free;
     use crate::storage::Backend;
     use crate::testing::TestRepository;
 
@@ -212,6 +223,29 @@ mod tests {
         test.backend.delete(&unreadable).unwrap();
         run().unwrap();
         assert_eq!(keys(&test), before, "nothing is left behind");
+    }
+
+    #[test]
+    fn nothing_is_written_where_the_repository_was_deleted_or_replaced() {
+        let mut test = TestRepository::new();
+        test.snapshot("one", &[], None);
+        let before = keys(&test);
+        let config = test.backend.get("config", 1000).unwrap();
+        let refused = || {
+            let locked = WriteGuard::acquire(&test.repository, &options()).map(drop).unwrap_err();
+            let waited = wait_until_free(&test.repository, &options()).unwrap_err();
+            assert_eq!(locked.to_string(), waited.to_string());
+            assert!(test.backend.list("locks/").unwrap().is_empty());
+            locked
+        };
+        test.backend.delete("config").unwrap();
+        assert!(matches!(refused(), VykarError::NotARepository { .. }));
+        let other = TestRepository::new().backend.get("config", 1000).unwrap();
+        test.backend.put("config", &other, PutMode::Replace).unwrap();
+        assert!(matches!(refused(), VykarError::IdentityChanged { .. }));
+        test.backend.put("config", &config, PutMode::Replace).unwrap();
+        WriteGuard::acquire(&test.repository, &options()).unwrap().release().unwrap();
+        assert_eq!(keys(&test), before);
     }
 
     #[test]

@@ -53,12 +53,12 @@ fn live_locks(repository: &Repository, own: Option<&str>) -> Result<Vec<LockInfo
     Ok(live)
 }
 
-/// Waits, with growing pauses and jitter, until no lock is held.
+/// Waits, with growing pauses and jitter, until no lock is held. The repository is still there then.
 pub fn wait_until_free(repository: &Repository, options: &LockOptions) -> Result<()> {
     let mut pauses = Pauses::new(options);
     loop {
         match live_locks(repository, None)?.first() {
-            None => return Ok(()),
+            None => return repository.check_in_place(),
             Some(other) => pauses.pause(&other.describe())?,
         }
     }

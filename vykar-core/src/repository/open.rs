@@ -134,6 +134,54 @@ impl Repository {
         Ok(Repository { backend, config, keys, cache_dir, trust })
     }
 
+    /// What is left of an encrypted repository whose deletion was cut off after its key went and before its config did:
+    /// nothing that a key could open. `None` for any other.
+    ///
+    /// It can be deleted, and used for nothing else.
+    pub fn open_remains(backend: Arc<dyn Backend>, options: &OpenOptions) -> Result<Option<Self>> {
+        let config = match read_config(&*backend) {
+            Err(VykarError::NotARepository { .. }) => return Ok(None),
+            other => other?,
+        };
+        if config.encryption == Encryption::None || backend.exists(REPOKEY)? || backend.exists(INDEX)? {
+            return Ok(None);
+        }
+        if !backend.list("snapshots/")?.is_empty() || !backend.list("packs/")?.is_empty() {
+            return Ok(None);
+        }
+        // Keys of nothing: whatever is there does not open with them.
+        let mut master = MasterKeys { encryption_key: [0; 32], chunk_id_key: [0; 32] };
+        random_bytes(&mut master.encryption_key)?;
+        random_bytes(&mut master.chunk_id_key)?;
+        let keys = Arc::new(Keys::new(&config, Some(&master))?);
+        let (cache_dir, trust) = (options.cache_dir.clone(), options.trust);
+        Ok(Some(Repository { backend, config, keys, cache_dir, trust }))
+    }
+
+    /// The repository is still there, and the one that was opened: who waited for a lock may have waited for its
+    /// deletion.
+    ///
+    /// # Errors
+    /// [`VykarError::NotARepository`] and [`VykarError::IdentityChanged`]: nothing must be written there.
+    pub(super) fn check_in_place(&self) -> Result<()> {
+        match read_config(&*self.backend)? == self.config {
+            true => Ok(()),
+            false => {
+                let detail = "it was replaced while this program ran".to_owned();
+                Err(VykarError::IdentityChanged { url: self.backend.url().to_owned(), detail })
+            }
+        }
+    }
+
+    /// Removes the local caches of this repository, where there are any. What it is remembered by stays, so that another
+    /// one in its place is not used unasked.
+    pub(crate) fn remove_caches(&self) -> std::io::Result<()> {
+        match self.cache_dir().map(std::fs::remove_dir_all) {
+            Some(Err(e)) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
     /// The storage.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend

@@ -100,6 +100,11 @@ impl Disk {
     }
 }
 
+/// Removes a directory that is empty.
+pub(crate) fn remove_dir(path: &Path) -> io::Result<()> {
+    fs::remove_dir(path)
+}
+
 fn rename_exclusively(from: &Path, to: &Path) -> io::Result<()> {
     let flags = rustix::fs::RenameFlags::NOREPLACE;
     match rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, flags) {

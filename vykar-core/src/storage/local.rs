@@ -204,7 +204,7 @@ impl LocalBackend {
 const DEPTH: u32 = 2;
 
 /// True for the name of an unfinished write, as this back end gives them.
-fn is_leftover(name: &str) -> bool {
+pub(super) fn is_leftover(name: &str) -> bool {
     let (folder, file) = name.rsplit_once('/').unwrap_or(("", name));
     let random = file.strip_prefix(TEMPORARY_PREFIX);
     random.is_some_and(|random| random.parse::<SessionId>().is_ok())

@@ -7,6 +7,7 @@
 pub(crate) mod disk;
 #[cfg(test)]
 pub(crate) mod faulty;
+pub(crate) mod folder;
 pub mod local;
 pub mod memory;
 pub mod throttle;

@@ -14,6 +14,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub(super) use self::plan::leftovers;
 pub use self::plan::{CompactPlan, Repack};
 use self::plan::{Planned, plan};
 use self::repack::Repacker;

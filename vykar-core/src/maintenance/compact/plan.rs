@@ -148,7 +148,7 @@ pub(super) fn plan(
 }
 
 /// Unfinished writes that nobody is at any more: under the lock nobody writes but markers.
-fn leftovers(repository: &Repository) -> Result<Vec<ObjectInfo>> {
+pub(in crate::maintenance) fn leftovers(repository: &Repository) -> Result<Vec<ObjectInfo>> {
     let is_marker =
         |object: &ObjectInfo| ["locks/", "sessions/"].iter().any(|dir| object.key.starts_with(dir));
     let backend = repository.backend();

@@ -1,0 +1,248 @@
+//! Deleting a whole repository.
+//!
+//! The snapshots go first, then the index, the packs, the key, and `config` at the very end: what is cut off in between
+//! is still a repository, with fewer snapshots or none, and can be deleted again. Everything that is not the format's
+//! stays.
+
+use std::time::Duration;
+
+use super::compact::leftovers;
+use crate::error::{Result, VykarError};
+use crate::event::{Event, Events, Totals, emit};
+use crate::id::SnapshotId;
+use crate::repository::layout::{self, KeyKind};
+use crate::repository::{LockOptions, Manifest, Repository, WriteGuard};
+use crate::storage::{ObjectInfo, folder};
+
+/// Objects that are deleted between two looks at the lock.
+const BATCH: usize = 256;
+
+/// What a repository consists of, and what else lies there.
+#[derive(Debug, Default, Clone)]
+pub struct RepositoryContents {
+    /// Its snapshots, readable or not, sorted.
+    pub snapshots: Vec<SnapshotId>,
+    /// All its objects but markers and locks, in the order in which they are deleted.
+    pub objects: Vec<ObjectInfo>,
+    /// Unfinished writes of programs that are gone.
+    pub leftovers: Vec<ObjectInfo>,
+    /// What is not the repository's and stays, by names relative to its place; those of folders end in `/`.
+    pub others: Vec<String>,
+}
+
+impl RepositoryContents {
+    /// Looks through it; reads no object.
+    pub fn of(repository: &Repository) -> Result<Self> {
+        let found = layout::objects(repository.backend().as_ref())?.into_iter();
+        let mut found: Vec<_> = found.filter_map(|(kind, o)| Some((Stage::of(kind)?, o))).collect();
+        found.sort_unstable_by(|(a, x), (b, y)| (a, &x.key).cmp(&(b, &y.key)));
+        let mut leftovers = leftovers(repository)?;
+        leftovers.retain(|o| is_ours(&o.key));
+        Ok(RepositoryContents {
+            snapshots: Manifest::ids(repository)?,
+            objects: found.into_iter().map(|(_, object)| object).collect(),
+            leftovers,
+            others: strangers(repository, &|key| KeyKind::of(key).is_some())?,
+        })
+    }
+
+    /// Bytes of all that is deleted.
+    pub fn bytes(&self) -> u64 {
+        self.objects.iter().chain(&self.leftovers).map(|object| object.size).sum()
+    }
+}
+
+/// When an object is deleted.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Snapshot,
+    Index,
+    Pack,
+    Journal,
+    Repokey,
+    Config,
+}
+
+impl Stage {
+    /// `None` for markers and locks: those of the dead are gone when the lock is held, and others belong to somebody who
+    /// waits for it.
+    fn of(kind: KeyKind) -> Option<Self> {
+        match kind {
+            KeyKind::Snapshot(_) => Some(Stage::Snapshot),
+            KeyKind::Index | KeyKind::IndexGeneration => Some(Stage::Index),
+            KeyKind::Pack(_) => Some(Stage::Pack),
+            KeyKind::Journal(_) => Some(Stage::Journal),
+            KeyKind::Repokey => Some(Stage::Repokey),
+            KeyKind::Config => Some(Stage::Config),
+            KeyKind::SessionMarker(_) | KeyKind::Lock => None,
+        }
+    }
+}
+
+/// True for what lies in a folder of the format, or beside `config`.
+fn is_ours(name: &str) -> bool {
+    name.rsplit_once('/').is_none_or(|(dir, _)| layout::folders().any(|folder| folder == dir))
+}
+
+fn strangers(repository: &Repository, is_object: &dyn Fn(&str) -> bool) -> Result<Vec<String>> {
+    let Some(root) = repository.backend().local_path() else {
+        let objects = repository.backend().list("")?.into_iter();
+        return Ok(objects.map(|object| object.key).filter(|key| !is_object(key)).collect());
+    };
+    let folders: std::collections::HashSet<_> = layout::folders().collect();
+    let found = folder::strangers(root, &|name| folders.contains(name), is_object);
+    found.map_err(|e| VykarError::path(root, e))
+}
+
+/// What the deletion of a repository did.
+#[derive(Debug, Default)]
+pub struct WholeReport {
+    /// Snapshots that were deleted.
+    pub snapshots: u64,
+    /// Objects that were deleted, and unfinished writes.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What still lies there, which is not the repository's.
+    pub left: Vec<String>,
+    /// The place itself is gone, too.
+    pub place_is_gone: bool,
+}
+
+/// Deletes a repository: every object of it, the folders that are empty then, and its local caches.
+///
+/// `seen` is what a person was shown, and agreed to. Tells [`Event::Progress`] with objects and bytes deleted.
+///
+/// # Errors
+/// [`VykarError::Changed`] when there is a snapshot that is not among those in `seen`, and those of
+/// [`Repository::with_maintenance_lock`]; then nothing is deleted. [`VykarError::Unfinished`] when it fails later: it is
+/// still a repository then, and can be deleted again.
+pub fn delete_repository(
+    repository: &Repository,
+    seen: &RepositoryContents,
+    lock: &LockOptions,
+    mut events: Events<'_>,
+) -> Result<WholeReport> {
+    let contents = repository.with_maintenance_lock(lock, |guard| {
+        let contents = RepositoryContents::of(repository)?;
+        if let Some(new) = contents.snapshots.iter().find(|id| seen.snapshots.binary_search(id).is_err()) {
+            let reason = format!("snapshot {} was made since its contents were looked at", new.short());
+            return Err(VykarError::Changed { reason });
+        }
+        let mut sweep = Sweep { guard, contents: &contents, done: 0, bytes: 0, events: &mut events };
+        match sweep.run() {
+            Err(source) if sweep.done > 0 => {
+                let (done, all) = (sweep.done, contents.objects.len());
+                let done = format!(
+                    "the repository is deleted in part ({done} of {all} objects), and deleting it again goes on"
+                );
+                return Err(VykarError::Unfinished { done, source: Box::new(source) });
+            }
+            other => other?,
+        }
+        Ok(contents)
+    })?;
+    // There is no repository any more, so whatever fails from here on costs space.
+    if let Err(e) = repository.remove_caches() {
+        emit(&mut events, Event::Note(format!("its local cache could not be removed: {e}")));
+    }
+    let place_is_gone = clear_place(repository);
+    Ok(WholeReport {
+        snapshots: contents.snapshots.len() as u64,
+        objects: (contents.objects.len() + contents.leftovers.len()) as u64,
+        bytes: contents.bytes(),
+        left: if place_is_gone { Vec::new() } else { what_is_left(repository) },
+        place_is_gone,
+    })
+}
+
+/// Removes unfinished writes, which nobody can finish any more, and what is empty.
+fn clear_place(repository: &Repository) -> bool {
+    let backend = repository.backend();
+    for object in backend.leftovers(Duration::ZERO).unwrap_or_default() {
+        if is_ours(&object.key) {
+            let _ = backend.remove_leftover(&object.key);
+        }
+    }
+    let Some(root) = backend.local_path() else { return false };
+    folder::remove_empty(root, layout::folders());
+    folder::remove_root(root)
+}
+
+/// Names of all that still lies there, as far as it can be seen.
+fn what_is_left(repository: &Repository) -> Vec<String> {
+    let mut left = strangers(repository, &|_| false).unwrap_or_default();
+    let leftovers = repository.backend().leftovers(Duration::ZERO).unwrap_or_default();
+    left.extend(leftovers.into_iter().map(|object| object.key).filter(|key| is_ours(key)));
+    left
+}
+
+struct Sweep<'s, 'g, 'r, 'e> {
+    guard: &'g mut WriteGuard<'r>,
+    contents: &'s RepositoryContents,
+    /// Objects that are gone.
+    done: usize,
+    bytes: u64,
+    events: &'s mut Events<'e>,
+}
+
+impl Sweep<'_, '_, '_, '_> {
+    fn run(&mut self) -> Result<()> {
+        let contents = self.contents;
+        let stage = |object: &ObjectInfo| KeyKind::of(&object.key).and_then(Stage::of);
+        for objects in contents.objects.chunk_by(|a, b| stage(a) == stage(b)) {
+            match objects.first().and_then(stage) {
+                Some(Stage::Index) => {
+                    self.guard.delete_index()?;
+                    self.tell(objects);
+                }
+                Some(Stage::Repokey | Stage::Config) => {
+                    self.clear();
+                    self.delete(objects)?;
+                }
+                _ => self.delete(objects)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, objects: &[ObjectInfo]) -> Result<()> {
+        for batch in objects.chunks(BATCH) {
+            let before = self.done;
+            let mut begun = 0;
+            let keys = batch.iter().map(|object| object.key.clone()).inspect(|_| begun += 1);
+            let deleted = self.guard.delete(keys);
+            if let Err(e) = deleted {
+                // The last one that was begun has failed.
+                self.done = before + usize::max(begun, 1) - 1;
+                return Err(e);
+            }
+            self.tell(batch);
+        }
+        Ok(())
+    }
+
+    /// Unfinished writes and empty folders, while it is still a repository.
+    fn clear(&self) {
+        let backend = self.guard.repository().backend();
+        for object in &self.contents.leftovers {
+            let _ = backend.remove_leftover(&object.key);
+        }
+        if let Some(root) = backend.local_path() {
+            // That of the locks holds ours, and that of the sessions perhaps markers of backups that wait for it.
+            folder::remove_empty(root, layout::folders().filter(|name| name != layout::LOCKS));
+        }
+    }
+
+    fn tell(&mut self, objects: &[ObjectInfo]) {
+        self.done += objects.len();
+        self.bytes += objects.iter().map(|object| object.size).sum::<u64>();
+        let bytes = self.contents.objects.iter().map(|object| object.size).sum();
+        let expected = Some(Totals { files: self.contents.objects.len() as u64, bytes });
+        let progress = Event::Progress { files: self.done as u64, bytes: self.bytes, path: None, expected };
+        emit(self.events, progress);
+    }
+}
+
+#[cfg(test)]
+mod tests;

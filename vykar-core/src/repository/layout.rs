@@ -1,0 +1,133 @@
+//! Which keys are the format's.
+
+use super::{CONFIG, INDEX, INDEX_GENERATION, REPOKEY};
+use crate::error::StorageError;
+use crate::format::marker::parse_lock_name;
+use crate::id::{PackId, SessionId, SnapshotId};
+use crate::storage::{Backend, ObjectInfo};
+
+/// What the format keeps under a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyKind {
+    /// A snapshot.
+    Snapshot(SnapshotId),
+    /// The index.
+    Index,
+    /// The hint of its generation.
+    IndexGeneration,
+    /// A pack.
+    Pack(PackId),
+    /// An unfinished backup's journal.
+    Journal(SessionId),
+    /// A backup's marker.
+    SessionMarker(SessionId),
+    /// A lock.
+    Lock,
+    /// The wrapped master keys.
+    Repokey,
+    /// The parameters, which make it a repository.
+    Config,
+}
+
+impl KeyKind {
+    /// `None` for a key that is not the format's.
+    pub fn of(key: &str) -> Option<Self> {
+        match key {
+            CONFIG => return Some(KeyKind::Config),
+            REPOKEY => return Some(KeyKind::Repokey),
+            INDEX => return Some(KeyKind::Index),
+            INDEX_GENERATION => return Some(KeyKind::IndexGeneration),
+            _ => {}
+        }
+        let (folder, name) = key.split_once('/')?;
+        match folder {
+            "snapshots" => name.parse().ok().map(KeyKind::Snapshot),
+            "packs" => {
+                let (shard, name) = name.split_once('/')?;
+                let id = name.parse().ok()?;
+                (shard.len() == 2 && name.starts_with(shard)).then_some(KeyKind::Pack(id))
+            }
+            "sessions" => match name.split_once('.')? {
+                (id, "index") => id.parse().ok().map(KeyKind::Journal),
+                (id, "json") => id.parse().ok().map(KeyKind::SessionMarker),
+                _ => None,
+            },
+            "locks" => parse_lock_name(name).map(|_| KeyKind::Lock),
+            _ => None,
+        }
+    }
+}
+
+/// All objects of a repository, in no order. Other things that lie there are left out.
+pub fn objects(backend: &dyn Backend) -> Result<Vec<(KeyKind, ObjectInfo)>, StorageError> {
+    let mut found = Vec::new();
+    // Folder by folder, as who reads them does: one may be a link to another disk.
+    for prefix in ["snapshots/", "packs/", "sessions/", "locks/", "keys/"] {
+        let objects = backend.list(prefix)?.into_iter();
+        found.extend(objects.filter_map(|object| Some((KeyKind::of(&object.key)?, object))));
+    }
+    for (kind, key) in
+        [(KeyKind::Index, INDEX), (KeyKind::IndexGeneration, INDEX_GENERATION), (KeyKind::Config, CONFIG)]
+    {
+        match backend.size(key) {
+            Ok(size) => found.push((kind, ObjectInfo { key: key.to_owned(), size })),
+            Err(StorageError::NotFound { .. }) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(found)
+}
+
+/// Every folder that objects lie in, each after those that lie in it.
+pub fn folders() -> impl Iterator<Item = String> {
+    let shards = (0..=255u8).map(|shard| format!("packs/{shard:02x}"));
+    shards.chain(["packs", "snapshots", "keys", "sessions", LOCKS].map(str::to_owned))
+}
+
+/// The folder of locks, which is in use as long as one is held.
+pub const LOCKS: &str = "locks";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_formats_keys_are_told_from_all_others() {
+        let (a, b) = ("ab".repeat(32), "ab".repeat(16));
+        for key in ["config", "keys/repokey", "index", "index.gen", &format!("snapshots/{a}")] {
+            assert!(KeyKind::of(key).is_some(), "{key}");
+        }
+        let (journal, marker) = (format!("sessions/{b}.index"), format!("sessions/{b}.json"));
+        for key in [&format!("packs/ab/{a}"), &journal, &marker, &format!("locks/{:020}-{b}.json", 7)] {
+            assert!(KeyKind::of(key).is_some(), "{key}");
+        }
+        for key in [
+            "",
+            "notes.txt",
+            "keys/other",
+            "config/x",
+            "index.old",
+            "snapshots",
+            "snapshots/readme",
+            &format!("snapshots/{}", a.to_uppercase()),
+            &format!("snapshots/{a}.json"),
+            &format!("packs/{a}"),
+            &format!("packs/cd/{a}"),
+            &format!("packs/a/{a}"),
+            &format!("packs/ab/{a}/x"),
+            &format!("sessions/{b}"),
+            &format!("sessions/{b}.index.json"),
+            "locks/x.json",
+        ] {
+            assert_eq!(KeyKind::of(key), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn folders_come_after_what_is_in_them() {
+        let all: Vec<_> = folders().collect();
+        assert_eq!(all.len(), 261);
+        let at = |name: &str| all.iter().position(|folder| folder == name).unwrap();
+        assert!(at("packs/00") < at("packs") && at("packs/ff") < at("packs"));
+    }
+}
