@@ -132,7 +132,10 @@ impl From<VykarError> for CliError {
             ),
             V::Unsound { .. } => (
                 Exit::Damaged,
-                Some("`vykar check --repair` shows what can be done; nothing is taken away before that"),
+                Some(
+                    "`vykar check --verify-data` lists all damage, `vykar check --repair` shows what can be done; \
+                     nothing is taken away before that",
+                ),
             ),
             V::SnapshotNotFound { .. } => (Exit::Failure, Some("`vykar list` shows what there is")),
             V::SnapshotAmbiguous { .. } => (Exit::Failure, Some("give more digits of the id")),
