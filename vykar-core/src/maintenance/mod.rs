@@ -4,18 +4,22 @@ pub mod check;
 pub mod compact;
 pub mod delete;
 pub mod finding;
+mod items;
+mod objects;
 pub mod prune;
 pub(crate) mod references;
+pub mod repair;
 pub mod retention;
 #[cfg(test)]
 mod tests;
 mod verify;
 pub mod whole;
 
-pub use check::{CheckOptions, CheckReport, check};
+pub use check::{CheckOptions, CheckReport, Subset, check};
 pub use compact::{CompactOptions, CompactPlan, CompactReport, compact, plan_compact};
 pub use delete::{DeleteOptions, DeleteReport, delete_snapshots};
 pub use finding::{Finding, Severity};
 pub use prune::{PruneOptions, PruneReport, prune};
+pub use repair::{RepairOptions, RepairPlan, RepairReport, SetAside, apply_repair, plan_repair};
 pub use retention::{GroupBy, KeepRules, Rule};
 pub use whole::{RepositoryContents, WholeReport, delete_repository};

@@ -73,6 +73,13 @@ impl ByPack {
     }
 }
 
+/// What makes a pack one of a newer program.
+pub(super) fn newer_pack(data: &[u8]) -> Option<String> {
+    let (version, magic) = HEADER.split_last()?;
+    let found = data.strip_prefix(magic)?.first()?;
+    (found > version).then(|| format!("written by a newer version of the program (pack version {found})"))
+}
+
 /// What a thread tells.
 pub(super) enum Told {
     Found(Finding),
@@ -89,8 +96,31 @@ pub(super) struct Verifier<'a> {
     /// For each slot of the table, see [`verdict`].
     pub verdicts: &'a [AtomicU32],
     next: AtomicUsize,
+    memory: Budget,
+}
+
+/// Bounds the bytes of packs in memory.
+#[derive(Default)]
+pub(super) struct Budget {
     in_flight: Mutex<u64>,
     freed: Condvar,
+}
+
+impl Budget {
+    /// Waits until there is room for so many bytes, or nothing else is there.
+    pub fn take(&self, size: u64) {
+        let mut in_flight = self.in_flight.lock();
+        while *in_flight > 0 && in_flight.saturating_add(size) > IN_FLIGHT {
+            self.freed.wait(&mut in_flight);
+        }
+        *in_flight = in_flight.saturating_add(size);
+    }
+
+    /// Gives them back.
+    pub fn give(&self, size: u64) {
+        *self.in_flight.lock() -= size;
+        self.freed.notify_all();
+    }
 }
 
 impl<'a> Verifier<'a> {
@@ -101,28 +131,19 @@ impl<'a> Verifier<'a> {
         packs: &'a [Pack],
         verdicts: &'a [AtomicU32],
     ) -> Self {
-        let (next, in_flight) = (AtomicUsize::new(0), Mutex::new(0));
-        Verifier { repository, table, by_pack, packs, verdicts, next, in_flight, freed: Condvar::new() }
+        let (next, memory) = (AtomicUsize::new(0), Budget::default());
+        Verifier { repository, table, by_pack, packs, verdicts, next, memory }
     }
 
     /// Takes packs until none is left.
     pub fn run(&self, told: &Sender<Told>) {
         while let Some(pack) = self.packs.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            self.acquire(pack.size);
+            self.memory.take(pack.size);
             // The receiver outlives the threads.
             self.pack(pack, &mut |finding| drop(told.send(Told::Found(finding))));
-            *self.in_flight.lock() -= pack.size;
-            self.freed.notify_all();
+            self.memory.give(pack.size);
             let _ = told.send(Told::Read(pack.size));
         }
-    }
-
-    fn acquire(&self, size: u64) {
-        let mut in_flight = self.in_flight.lock();
-        while *in_flight > 0 && in_flight.saturating_add(size) > IN_FLIGHT {
-            self.freed.wait(&mut in_flight);
-        }
-        *in_flight = in_flight.saturating_add(size);
     }
 
     fn pack(&self, pack: &Pack, found: &mut dyn FnMut(Finding)) {
@@ -137,13 +158,15 @@ impl<'a> Verifier<'a> {
                 return found(Finding::PackUnreadable { pack: id, reason: error.to_string(), used });
             }
         };
-        let mut damaged =
-            |reason: &str| found(Finding::PackDamaged { pack: id, reason: reason.into(), used });
-        if pack_id(&data) != id {
-            damaged("content does not match its id");
+        let damage = |reason: &str| Finding::PackDamaged { pack: id, reason: reason.into(), used };
+        let sound = pack_id(&data) == id;
+        if !sound {
+            found(damage("content does not match its id"));
         }
-        if !data.starts_with(HEADER) {
-            damaged("does not begin as a pack of version 1");
+        match newer_pack(&data) {
+            Some(reason) if sound => found(Finding::PackNewer { pack: id, reason }),
+            _ if data.starts_with(HEADER) => {}
+            _ => found(damage("does not begin as a pack of version 1")),
         }
         for slot in slots {
             if self.verdicts[*slot as usize].load(Ordering::Relaxed) != verdict::UNKNOWN {

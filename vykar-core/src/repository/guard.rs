@@ -101,9 +101,9 @@ impl<'r> WriteGuard<'r> {
     /// Deletes objects, in this order, each durably; one that is gone already is fine. The first failure ends it.
     pub fn delete(&self, keys: impl IntoIterator<Item = String>) -> Result<()> {
         self.check()?;
-        let keys: Vec<String> = keys.into_iter().collect();
-        self.repository.remember_deletion(&keys);
+        // Taken one by one: the caller may count those that are gone.
         for key in keys {
+            self.repository.remember_deletion(&key);
             self.repository.backend().delete(&key)?;
         }
         Ok(())

@@ -131,17 +131,12 @@ impl Repository {
         let _ = self.with_memory(|memory| memory.snapshots.insert(id.to_string(), known));
     }
 
-    /// Remembers that snapshots are deleted from here.
-    pub(super) fn remember_deletion(&self, keys: &[String]) {
-        let ids: Vec<&str> = keys.iter().filter_map(|key| key.strip_prefix("snapshots/")).collect();
-        if ids.is_empty() {
-            return;
-        }
+    /// Remembers that a snapshot is deleted from here; nothing for other keys.
+    pub(super) fn remember_deletion(&self, key: &str) {
+        let Some(id) = key.strip_prefix("snapshots/") else { return };
         let _ = self.with_memory(|memory| {
-            for id in ids {
-                let name = memory.snapshots.get(id).and_then(|known| known.name.clone());
-                memory.snapshots.insert(id.to_owned(), Known { state: State::Doomed, name });
-            }
+            let name = memory.snapshots.get(id).and_then(|known| known.name.clone());
+            memory.snapshots.insert(id.to_owned(), Known { state: State::Doomed, name });
         });
     }
 
