@@ -165,6 +165,29 @@ impl Keys {
         Ok(pool.freeze(data, 0))
     }
 
+    /// Finds out which chunk an object holds, although nothing says so: the id is the hash of the plaintext, which can
+    /// be had without it. With a cipher the tag then confirms the id; without one any bytes that expand have one.
+    ///
+    /// Gives the id and the plaintext's length in bytes.
+    ///
+    /// # Errors
+    /// The object is damaged, or not a chunk, or of another repository.
+    pub fn identify_chunk(&self, object: &[u8]) -> Result<(ChunkId, u32), ObjectError> {
+        let expected = ObjectKind::Chunk as u8;
+        let body = match object.split_first() {
+            Some((tag, body)) if *tag == expected => body,
+            Some((tag, _)) => return Err(CryptoError::WrongTag { expected, found: *tag }.into()),
+            None => return Err(CryptoError::TooShort { len: 0 }.into()),
+        };
+        let payload = self.engine.decrypt_unverified(body)?;
+        let data = codec::decompress(&payload, MAX_CHUNK_PLAINTEXT)?;
+        let id = self.hasher.chunk_id(&data)?;
+        if self.engine.encryption() != Encryption::None {
+            self.open(ObjectKind::Chunk, id.as_bytes(), &mut object.to_vec())?;
+        }
+        Ok((id, data.len() as u32)) // at most 32 MiB
+    }
+
     fn check_id(&self, id: &ChunkId, data: &[u8]) -> Result<(), ObjectError> {
         match self.engine.encryption() == Encryption::None && self.hasher.chunk_id(data)? != *id {
             true => Err(ObjectError::WrongId),
@@ -238,6 +261,14 @@ mod tests {
                 keys.open_chunk_into(&id, &mut object.clone(), &mut reused).unwrap();
                 assert_eq!(reused, data);
                 assert_eq!(keys.open_chunk_in(&id, object.clone(), &pool).unwrap(), data);
+                assert_eq!(keys.identify_chunk(&object).unwrap(), (id, data.len() as u32));
+                let mut bad = object.clone();
+                bad[object.len() / 2] ^= 1;
+                assert!(keys.identify_chunk(&bad).map(|(found, _)| found) != Ok(id));
+                assert!(encryption == Encryption::None || keys.identify_chunk(&bad).is_err());
+                for n in 0..object.len().min(40) {
+                    assert!(keys.identify_chunk(&object[..n]).map(|(found, _)| found) != Ok(id));
+                }
                 let other = ChunkId([9; 32]);
                 assert!(keys.open_chunk_in(&other, object.clone(), &pool).is_err());
                 for n in 0..object.len().min(40) {
