@@ -8,7 +8,7 @@ use crate::{context, render};
 
 pub fn run(global: &Global, verify_data: bool) -> CliResult {
     let repository = context::open(global)?;
-    let options = CheckOptions { verify_data, threads: global.threads };
+    let options = CheckOptions { verify_data, subset: None, threads: global.threads };
     let mut listen = |event: Event| render::event(&event);
     let report = check(&repository, &options, Some(&mut listen))?;
     for finding in &report.findings {

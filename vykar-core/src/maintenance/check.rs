@@ -11,13 +11,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::finding::{Finding, Severity};
-use super::references::{self, MISSING, Seen};
+use super::items::ItemCheck;
+use super::objects;
+use super::references;
 use super::verify::{ByPack, Pack, Told, Verifier, verdict};
+use crate::crypto::pack_id;
 use crate::error::{Result, StorageError, VykarError};
 use crate::event::{Event, Events};
 use crate::format::index::ChunkTable;
 use crate::format::pack::{HEADER, LENGTH_PREFIX};
-use crate::format::{IndexBlob, Item, ItemProblem, Snapshot};
+use crate::format::{IndexBlob, Snapshot};
 use crate::id::{PackId, SnapshotId};
 use crate::repository::manifest::read_snapshot;
 use crate::repository::{ChunkReader, INDEX_GENERATION, Manifest, Repository};
@@ -33,9 +36,58 @@ const MAX_LISTED: u64 = 100;
 pub struct CheckOptions {
     /// Read every pack and open every chunk, instead of looking at lists and item streams alone.
     pub verify_data: bool,
+    /// Only some of the packs, in place of all that `verify_data` asks for.
+    pub subset: Option<Subset>,
     /// Threads that verify data; 0 for one a processor. Packs in memory are bounded to 256 MiB in
     /// all, or one pack.
     pub threads: usize,
+}
+
+/// Some of the packs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Subset {
+    /// Each with this probability, 0 to 1. Which ones follows from their ids and the seed: with another seed they
+    /// are others.
+    Share {
+        /// The probability.
+        share: f64,
+        /// Any number.
+        seed: u64,
+    },
+    /// One of several parts of equal size. Which pack is in which follows from its id, so that all parts together
+    /// are all packs.
+    Part {
+        /// Which part, from 1.
+        part: u32,
+        /// How many there are.
+        of: u32,
+    },
+}
+
+impl Subset {
+    fn has(&self, pack: &PackId) -> bool {
+        // Ids are hashes already.
+        let head = pack.as_bytes().first_chunk().map_or(0, |head| u64::from_be_bytes(*head));
+        match *self {
+            Subset::Part { part, of } => head % u64::from(of.max(1)) + 1 == u64::from(part),
+            Subset::Share { share, seed } => {
+                let mixed = pack_id(&[pack.as_bytes(), &seed.to_le_bytes()[..]].concat());
+                let head = mixed.as_bytes().first_chunk().map_or(0, |head| u64::from_be_bytes(*head));
+                // 2^64, as both sides are rounded to what a double holds.
+                (head as f64) < share * 18_446_744_073_709_551_616.0
+            }
+        }
+    }
+}
+
+impl CheckOptions {
+    /// The packs whose data is verified.
+    fn chosen(&self, packs: &[Pack]) -> Option<Vec<Pack>> {
+        match self.subset {
+            Some(subset) => Some(packs.iter().filter(|pack| subset.has(&pack.id)).copied().collect()),
+            None => self.verify_data.then(|| packs.to_vec()),
+        }
+    }
 }
 
 /// The outcome of a check.
@@ -57,6 +109,8 @@ pub struct CheckReport {
     pub chunks: u64,
     /// Packs in the repository.
     pub packs: u64,
+    /// Those of them that were read and verified.
+    pub packs_verified: u64,
     /// Bytes of packs that were read and verified.
     pub bytes_verified: u64,
     /// Somebody else wrote to the repository while it was checked: what looks like damage should be
@@ -101,8 +155,10 @@ impl Collector {
 /// When the storage cannot list snapshots or packs.
 pub fn check(repository: &Repository, options: &CheckOptions, mut events: Events<'_>) -> Result<CheckReport> {
     let mut found = Collector::default();
+    objects::check_opened_with(repository, &mut |finding| found.add(finding));
     let before = Version::of(repository)?;
     let (snapshots, all_known) = read_snapshots(repository, &before.snapshots, &mut found);
+    objects::check_snapshot_names(&snapshots, &mut |finding| found.add(finding));
     let index = match repository.read_index() {
         Ok(index) => Some(index),
         Err(VykarError::IndexMissing) => {
@@ -126,10 +182,16 @@ pub fn check(repository: &Repository, options: &CheckOptions, mut events: Events
     let by_pack = ByPack::new(table);
     let verdicts: Vec<AtomicU32> = (0..table.len()).map(|_| AtomicU32::new(verdict::UNKNOWN)).collect();
 
-    let packs = list_packs(repository, table)?;
+    let objects = repository.backend().list("")?;
+    let packs = packs_of(&objects, table);
     check_packs(&packs, table, &by_pack, &verdicts, usable, &mut found);
-    if options.verify_data {
-        let verifier = Verifier::new(repository, table, &by_pack, &packs, &verdicts);
+    if usable {
+        objects::check_hint(repository, index.generation, &mut |finding| found.add(finding));
+    }
+    objects::check_names(&objects, &mut |finding| found.add(finding));
+    objects::check_markers(repository, &objects, &mut |finding| found.add(finding))?;
+    if let Some(verified) = options.chosen(&packs) {
+        let verifier = Verifier::new(repository, table, &by_pack, &verified, &verdicts);
         verify(&verifier, options.threads, &mut found, &mut events);
     }
     if usable {
@@ -195,17 +257,19 @@ fn read_snapshots(
 }
 
 pub(super) fn list_packs(repository: &Repository, table: &ChunkTable) -> Result<Vec<Pack>> {
+    Ok(packs_of(&repository.backend().list("packs/")?, table))
+}
+
+/// The packs among the objects, by id.
+pub(super) fn packs_of(objects: &[ObjectInfo], table: &ChunkTable) -> Vec<Pack> {
     let numbers: HashMap<PackId, u32> = table.packs().iter().copied().zip(0..).collect();
-    let mut packs = Vec::new();
-    for object in repository.backend().list("packs/")? {
-        let name = object.key.strip_prefix("packs/").and_then(|name| name.split_once('/'));
-        let Some((shard, id)) = name.filter(|(shard, name)| name.starts_with(shard)) else { continue };
-        if let (2, Ok(id)) = (shard.len(), id.parse()) {
-            packs.push(Pack { id, size: object.size, number: numbers.get(&id).copied() });
-        }
-    }
+    let pack = |object: &ObjectInfo| {
+        let id = objects::pack_of(&object.key)?;
+        Some(Pack { id, size: object.size, number: numbers.get(&id).copied() })
+    };
+    let mut packs: Vec<Pack> = objects.iter().filter_map(pack).collect();
     packs.sort_unstable_by_key(|pack| pack.id);
-    Ok(packs)
+    packs
 }
 
 /// Compares the index with the list of packs.
@@ -269,6 +333,7 @@ fn verify(verifier: &Verifier<'_>, threads: usize, found: &mut Collector, events
                 Told::Found(finding) => found.add(finding),
                 Told::Read(bytes) => {
                     files += 1;
+                    found.report.packs_verified = files;
                     found.report.bytes_verified += bytes;
                     if let Some(events) = events {
                         let bytes = found.report.bytes_verified;
@@ -289,17 +354,10 @@ fn check_references(
     all_known: bool,
     found: &mut Collector,
 ) {
-    let references = references::count(reader, table, snapshots, &mut |seen| match seen {
-        Seen::Item(snapshot, item, slots) => {
-            if let Some(finding) = file_damage(snapshot, item, slots, verdicts) {
-                found.add(finding);
-            }
-        }
-        Seen::Problem(snapshot, problem) => found.add(item_problem(snapshot, &problem)),
-        Seen::Lost(snapshot, reason) => {
-            found.add(Finding::ItemsLost { snapshot: snapshot.id, name: snapshot.meta.name.clone(), reason });
-        }
-    });
+    let mut items = ItemCheck::new(verdicts);
+    let mut add = |finding| found.add(finding);
+    let references = references::count(reader, table, snapshots, &mut |seen| items.see(seen, &mut add));
+    items.leave(&mut add);
     found.report.items = references.items;
     for (entry, counted) in table.iter().zip(&references.counts) {
         let (chunk, counted, recorded) = (entry.id, *counted, entry.refcount);
@@ -312,39 +370,5 @@ fn check_references(
         } else if counted < recorded {
             found.add(Finding::RefcountTooHigh { chunk, counted, recorded });
         }
-    }
-}
-
-fn file_damage(
-    snapshot: &Snapshot,
-    item: &Item<'_>,
-    slots: &[u32],
-    verdicts: &[AtomicU32],
-) -> Option<Finding> {
-    item.chunks.iter().zip(slots).find_map(|(chunk, slot)| {
-        let verdict = match *slot {
-            MISSING => None,
-            slot => Some(verdicts[slot as usize].load(Ordering::Relaxed)),
-        };
-        let reason = match verdict {
-            None => "not in the index".to_owned(),
-            Some(verdict::UNKNOWN) => return None,
-            Some(verdict::NO_PACK) => "its pack is missing".to_owned(),
-            Some(verdict::OUTSIDE) => "lies outside its pack".to_owned(),
-            Some(verdict::DAMAGED) => "damaged".to_owned(),
-            Some(size) if size == chunk.size => return None,
-            Some(size) => format!("holds {size} bytes, its item says {}", chunk.size),
-        };
-        let (name, path) = (snapshot.meta.name.clone(), item.path.clone().into_owned());
-        Some(Finding::FileDamaged { snapshot: snapshot.id, name, path, chunk: chunk.id, reason })
-    })
-}
-
-fn item_problem(snapshot: &Snapshot, problem: &ItemProblem) -> Finding {
-    let (snapshot, name) = (snapshot.id, snapshot.meta.name.clone());
-    let (path, reason) = (problem.path().to_owned(), problem.to_string());
-    match problem {
-        ItemProblem::Newer { .. } => Finding::ItemNewer { snapshot, name, path, reason },
-        ItemProblem::Invalid { .. } => Finding::ItemInvalid { snapshot, name, path, reason },
     }
 }

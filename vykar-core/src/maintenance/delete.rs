@@ -169,6 +169,7 @@ impl Counting<'_, '_> {
     pub fn see(&mut self, seen: Seen<'_, '_>) {
         let Some(events) = self.events else { return };
         match seen {
+            Seen::Begin(..) | Seen::Again(..) => {}
             Seen::Item(..) => {
                 self.items += 1;
                 if self.items.is_multiple_of(PROGRESS_EVERY) {

@@ -1,6 +1,6 @@
 //! What a check finds.
 
-use crate::id::{ChunkId, PackId, SnapshotId};
+use crate::id::{ChunkId, PackId, SessionId, SnapshotId};
 
 /// What a finding means for the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +18,94 @@ pub enum Severity {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Finding {
+    /// The parameters that the repository was opened with are not what is stored.
+    #[error("config: {reason}")]
+    ConfigUnusable {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The wrapped keys that the repository was opened with are not what is stored.
+    #[error("keys/repokey: {reason}")]
+    KeyUnusable {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// `index.gen` does not name the generation of the index. Local caches are then read anew once.
+    #[error("index.gen: {reason} (harmless)")]
+    IndexHintWrong {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Something in the repository's folders that the format does not know.
+    #[error("{key}: no object of a repository, {size} bytes (harmless)")]
+    UnknownObject {
+        /// Where it is.
+        key: String,
+        /// Its length in bytes.
+        size: u64,
+    },
+    /// A lock that nobody holds any more, or that cannot be read.
+    #[error("{key}: left behind by {holder}; `vykar break-lock` removes it (harmless)")]
+    LockLeft {
+        /// The lock.
+        key: String,
+        /// Whose it was.
+        holder: String,
+    },
+    /// A backup's marker that nobody keeps any more, or that cannot be read.
+    #[error(
+        "session {session}: left behind by {holder}; `vykar break-lock --sessions` removes it (harmless)"
+    )]
+    SessionLeft {
+        /// The session.
+        session: SessionId,
+        /// Whose it was.
+        holder: String,
+    },
+    /// A backup's journal that cannot be used: what it names is stored again.
+    #[error("journal of session {session}: {reason} (harmless)")]
+    JournalUnusable {
+        /// The session.
+        session: SessionId,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Several snapshots have the same name, so that their ids must be given.
+    #[error("snapshots {}: all named {name:?} (harmless)", .snapshots.iter().map(SnapshotId::short).collect::<Vec<_>>().join(", "))]
+    NameTwice {
+        /// The name.
+        name: String,
+        /// The snapshots.
+        snapshots: Vec<SnapshotId>,
+    },
+    /// A snapshot has two items with the same path, of which one can be seen.
+    #[error("snapshot {name} ({}), {path:?}: there twice (harmless)", .snapshot.short())]
+    PathTwice {
+        /// The first snapshot that has it.
+        snapshot: SnapshotId,
+        /// Its name.
+        name: String,
+        /// The path.
+        path: String,
+    },
+    /// A snapshot shares damaged items with an earlier one, where they are named.
+    #[error("snapshot {name} ({}): {items} damaged items that an earlier snapshot has too", .snapshot.short())]
+    SnapshotAffected {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// Its name.
+        name: String,
+        /// How many.
+        items: u64,
+    },
+    /// A pack that a newer program wrote.
+    #[error("pack {pack}: {reason}")]
+    PackNewer {
+        /// The pack.
+        pack: PackId,
+        /// What gives it away.
+        reason: String,
+    },
     /// A snapshot that cannot be used.
     #[error("snapshot {snapshot}: {reason}")]
     SnapshotUnreadable {
@@ -77,7 +165,7 @@ pub enum Finding {
     /// A file whose content is not all there.
     #[error("snapshot {name} ({}), {path:?}: chunk {chunk}: {reason}", .snapshot.short())]
     FileDamaged {
-        /// The first snapshot that has it; later ones with the same file are not named.
+        /// The first snapshot that has it.
         snapshot: SnapshotId,
         /// Its name.
         name: String,
@@ -186,14 +274,26 @@ impl Finding {
     /// What it means for the data.
     pub fn severity(&self) -> Severity {
         match self {
-            Finding::SnapshotNewer { .. } | Finding::ItemNewer { .. } => Severity::Newer,
-            Finding::RefcountTooHigh { .. }
+            Finding::SnapshotNewer { .. } | Finding::ItemNewer { .. } | Finding::PackNewer { .. } => {
+                Severity::Newer
+            }
+            Finding::IndexHintWrong { .. }
+            | Finding::UnknownObject { .. }
+            | Finding::LockLeft { .. }
+            | Finding::SessionLeft { .. }
+            | Finding::JournalUnusable { .. }
+            | Finding::NameTwice { .. }
+            | Finding::PathTwice { .. }
+            | Finding::RefcountTooHigh { .. }
             | Finding::ChunkUnreferenced { .. }
             | Finding::PackUnreferenced { .. }
             | Finding::Leftover { .. }
             | Finding::PackUnreadable { used: false, .. }
             | Finding::PackDamaged { used: false, .. } => Severity::Harmless,
-            Finding::SnapshotUnreadable { .. }
+            Finding::ConfigUnusable { .. }
+            | Finding::KeyUnusable { .. }
+            | Finding::SnapshotAffected { .. }
+            | Finding::SnapshotUnreadable { .. }
             | Finding::IndexUnusable { .. }
             | Finding::ItemsLost { .. }
             | Finding::ItemInvalid { .. }

@@ -4,6 +4,8 @@ pub mod check;
 pub mod compact;
 pub mod delete;
 pub mod finding;
+mod items;
+mod objects;
 pub mod prune;
 pub(crate) mod references;
 pub mod retention;
@@ -12,7 +14,7 @@ mod tests;
 mod verify;
 pub mod whole;
 
-pub use check::{CheckOptions, CheckReport, check};
+pub use check::{CheckOptions, CheckReport, Subset, check};
 pub use compact::{CompactOptions, CompactPlan, CompactReport, compact, plan_compact};
 pub use delete::{DeleteOptions, DeleteReport, delete_snapshots};
 pub use finding::{Finding, Severity};

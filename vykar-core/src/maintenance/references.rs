@@ -19,6 +19,10 @@ const MAX_REST: usize = 64 << 10;
 
 /// What the count passes by. What several snapshots share is shown for the first of them.
 pub(crate) enum Seen<'s, 'i> {
+    /// A stretch of items that was not met before, with its number, comes now.
+    Begin(&'s Snapshot, u32),
+    /// A stretch that an earlier snapshot had too, by its number.
+    Again(&'s Snapshot, u32),
     /// An item, and the index slot of each of its chunks, or [`MISSING`].
     Item(&'s Snapshot, &'i Item<'i>, &'i [u32]),
     /// An item that is left out.
@@ -47,6 +51,7 @@ struct Given {
     items: u64,
     slots: Box<[u32]>,
     rest: Box<[u8]>,
+    stretch: u32,
 }
 
 struct Counter<'a> {
@@ -57,6 +62,8 @@ struct Counter<'a> {
     known: HashMap<(u32, PackId), Given>,
     /// The snapshot at hand is one that is counted apart.
     apart: bool,
+    /// Stretches begun.
+    stretches: u32,
 }
 
 /// Counts every reference of `snapshots` to the chunks of `table`, which must be the reader's index.
@@ -79,7 +86,8 @@ pub(crate) fn count_apart<'s>(
     let second = if apart.is_empty() { 0 } else { table.len() };
     let (counts, of_apart) = (vec![0; table.len()], vec![0; second]);
     let references = References { counts, apart: of_apart, complete: true, items: 0 };
-    let mut counter = Counter { reader, table, references, known: HashMap::new(), apart: false };
+    let mut counter =
+        Counter { reader, table, references, known: HashMap::new(), apart: false, stretches: 0 };
     for (snapshot, is_apart) in snapshots.iter().map(|s| (s, false)).chain(apart.iter().map(|s| (s, true))) {
         counter.apart = is_apart;
         counter.count_pointers(snapshot);
@@ -138,10 +146,12 @@ impl Counter<'_> {
                 self.references.items += given.items;
                 stream = ItemStream::new();
                 stream.push(&given.rest);
+                seen(Seen::Again(snapshot, given.stretch));
                 continue;
             }
             let chunk = self.reader.read(pointer).map_err(|e| lost(e.to_string()))?;
             stream.push(&chunk);
+            let stretch = self.begin(snapshot, seen);
             let mut slots = Vec::new();
             let before = self.references.items;
             let parsed = self.items(snapshot, &mut stream, ItemStream::next_item, &mut slots, seen);
@@ -149,16 +159,24 @@ impl Counter<'_> {
                 Some(key) => {
                     let (items, rest) = (self.references.items - before, stream.rest().into());
                     let times = if self.apart { [0, 1] } else { [1, 0] };
-                    self.known.insert(key, Given { times, items, slots: slots.into(), rest });
+                    self.known.insert(key, Given { times, items, slots: slots.into(), rest, stretch });
                 }
                 None => self.add(&slots),
             }
             parsed?;
         }
+        self.begin(snapshot, seen);
         let mut slots = Vec::new();
         let parsed = self.items(snapshot, &mut stream, ItemStream::last_item, &mut slots, seen);
         self.add(&slots);
         parsed
+    }
+
+    fn begin<'s>(&mut self, snapshot: &'s Snapshot, seen: &mut dyn FnMut(Seen<'s, '_>)) -> u32 {
+        let stretch = self.stretches;
+        self.stretches = stretch.wrapping_add(1);
+        seen(Seen::Begin(snapshot, stretch));
+        stretch
     }
 
     fn add(&mut self, slots: &[u32]) {

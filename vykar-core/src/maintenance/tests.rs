@@ -1,3 +1,5 @@
+mod damage;
+
 use super::*;
 use crate::format::envelope::INDEX_CONTEXT;
 use crate::format::{Encryption, Item, ItemType, ObjectKind, Snapshot};
@@ -6,8 +8,8 @@ use crate::repository::{INDEX, pack_key, snapshot_key};
 use crate::storage::{Backend, PutMode};
 use crate::testing::{TestRepository, directory, fixtures, noise};
 
-const LISTS: CheckOptions = CheckOptions { verify_data: false, threads: 0 };
-const DATA: CheckOptions = CheckOptions { verify_data: true, threads: 2 };
+const LISTS: CheckOptions = CheckOptions { verify_data: false, subset: None, threads: 0 };
+const DATA: CheckOptions = CheckOptions { verify_data: true, subset: None, threads: 2 };
 
 fn checked(t: &TestRepository, options: &CheckOptions) -> CheckReport {
     let before = t.backend.list("").unwrap();
@@ -33,6 +35,17 @@ fn kinds(report: &CheckReport) -> Vec<&'static str> {
 
 fn kind(finding: &Finding) -> &'static str {
     match finding {
+        Finding::ConfigUnusable { .. } => "config",
+        Finding::KeyUnusable { .. } => "key",
+        Finding::IndexHintWrong { .. } => "hint",
+        Finding::UnknownObject { .. } => "unknown object",
+        Finding::LockLeft { .. } => "lock left",
+        Finding::SessionLeft { .. } => "session left",
+        Finding::JournalUnusable { .. } => "journal",
+        Finding::NameTwice { .. } => "name twice",
+        Finding::PathTwice { .. } => "path twice",
+        Finding::SnapshotAffected { .. } => "snapshot affected",
+        Finding::PackNewer { .. } => "pack newer",
         Finding::SnapshotUnreadable { .. } => "snapshot unreadable",
         Finding::SnapshotNewer { .. } => "snapshot newer",
         Finding::IndexUnusable { .. } => "index",
@@ -197,7 +210,7 @@ fn missing_and_short_packs_are_found_with_the_files_they_cost() {
     let last = t.index[&items[40].chunks[2].id];
     t.backend.put(&key, &pack[..last.offset as usize + 3], PutMode::Replace).unwrap();
     let short = checked(&t, &LISTS);
-    assert_eq!(kinds(&short).last(), Some(&"pack short"));
+    assert_eq!(short.findings.iter().filter(|f| kind(f) == "pack short").count(), 1);
     assert!(
         short
             .findings
@@ -247,8 +260,8 @@ fn packs_that_nothing_names_are_harmless_even_when_damaged() {
     t.backend.put(&pack_key(&PackId([7; 32])), b"half a pack", PutMode::Replace).unwrap();
     t.backend.put("packs/zz/not-a-pack", b"", PutMode::Replace).unwrap();
     let report = checked(&t, &DATA);
-    assert_eq!(kinds(&report), ["pack damaged", "pack damaged", "unreferenced pack"]);
-    assert_eq!((report.damage, report.harmless), (0, 3));
+    assert_eq!(kinds(&report), ["pack damaged", "pack damaged", "unknown object", "unreferenced pack"]);
+    assert_eq!((report.damage, report.harmless), (0, 4));
 }
 
 #[test]
@@ -272,7 +285,10 @@ fn a_pack_is_checked_down_to_its_header_lengths_and_ids() {
     let sound = t.backend.get(&key, u64::MAX).unwrap();
     for (at, expected) in [
         (3, vec!["pack damaged", "pack damaged"]),
-        (entry.offset as usize - 4, vec!["chunk damaged", "file", "file", "pack damaged"]),
+        (
+            entry.offset as usize - 4,
+            vec!["chunk damaged", "file", "file", "pack damaged", "snapshot affected"],
+        ),
     ] {
         let mut pack = sound.clone();
         pack[at] ^= 1;

@@ -73,6 +73,13 @@ impl ByPack {
     }
 }
 
+/// What makes a pack one of a newer program.
+pub(super) fn newer_pack(data: &[u8]) -> Option<String> {
+    let (version, magic) = HEADER.split_last()?;
+    let found = data.strip_prefix(magic)?.first()?;
+    (found > version).then(|| format!("written by a newer version of the program (pack version {found})"))
+}
+
 /// What a thread tells.
 pub(super) enum Told {
     Found(Finding),
@@ -137,13 +144,15 @@ impl<'a> Verifier<'a> {
                 return found(Finding::PackUnreadable { pack: id, reason: error.to_string(), used });
             }
         };
-        let mut damaged =
-            |reason: &str| found(Finding::PackDamaged { pack: id, reason: reason.into(), used });
-        if pack_id(&data) != id {
-            damaged("content does not match its id");
+        let damage = |reason: &str| Finding::PackDamaged { pack: id, reason: reason.into(), used };
+        let sound = pack_id(&data) == id;
+        if !sound {
+            found(damage("content does not match its id"));
         }
-        if !data.starts_with(HEADER) {
-            damaged("does not begin as a pack of version 1");
+        match newer_pack(&data) {
+            Some(reason) if sound => found(Finding::PackNewer { pack: id, reason }),
+            _ if data.starts_with(HEADER) => {}
+            _ => found(damage("does not begin as a pack of version 1")),
         }
         for slot in slots {
             if self.verdicts[*slot as usize].load(Ordering::Relaxed) != verdict::UNKNOWN {

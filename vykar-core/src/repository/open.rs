@@ -8,10 +8,10 @@ use zeroize::Zeroizing;
 use super::{CONFIG, INDEX, INDEX_GENERATION, Keys, Manifest, REPOKEY, pin};
 use crate::codec::Compression;
 use crate::crypto::kdf::{self, UnwrapError};
-use crate::crypto::{random, random_bytes};
+use crate::crypto::{pack_id, random, random_bytes};
 use crate::error::{ObjectError, Result, StorageError, VykarError};
 use crate::format::{ChunkerParams, EncryptedKey, Encryption, MAX_SMALL_OBJECT, MasterKeys, RepoConfig};
-use crate::id::RepositoryId;
+use crate::id::{PackId, RepositoryId};
 use crate::storage::{Backend, PutMode};
 
 /// A passphrase, wiped from memory when dropped.
@@ -57,6 +57,8 @@ pub struct Repository {
     backend: Arc<dyn Backend>,
     config: RepoConfig,
     keys: Arc<Keys>,
+    /// Hash of the wrapped keys' object, where there is one.
+    key_object: Option<PackId>,
     cache_dir: Option<PathBuf>,
     trust: bool,
 }
@@ -101,11 +103,13 @@ impl Repository {
             // Left over from an init that never wrote its config: nothing depends on it.
             backend.delete(REPOKEY)?;
             exclusive(&*backend, REPOKEY, &wrapped)?;
-            master = Some(keys);
+            master = Some((keys, pack_id(&wrapped)));
         }
-        let keys = Arc::new(Keys::new(&config, master.as_ref())?);
+        let key_object = master.as_ref().map(|(_, object)| *object);
+        let keys = Arc::new(Keys::new(&config, master.as_ref().map(|(keys, _)| keys))?);
         // Nothing that was seen at this place was of this one.
-        let repo = Repository { backend, config, keys, cache_dir: open.cache_dir.clone(), trust: true };
+        let (cache_dir, trust) = (open.cache_dir.clone(), true);
+        let repo = Repository { backend, config, keys, key_object, cache_dir, trust };
         repo.write_index(0, 0, std::iter::empty(), Compression::default())?;
         exclusive(&*repo.backend, CONFIG, &crate::format::wire::encode("config", &repo.config)?)?;
         if let Some(cache) = &open.cache_dir {
@@ -126,12 +130,13 @@ impl Repository {
             Encryption::None => None,
             _ => Some(read_master(&*backend, passphrase)?),
         };
-        let keys = Arc::new(Keys::new(&config, master.as_ref())?);
+        let key_object = master.as_ref().map(|(_, object)| *object);
+        let keys = Arc::new(Keys::new(&config, master.as_ref().map(|(keys, _)| keys))?);
         if let Some(cache) = &options.cache_dir {
             pin::check(cache, backend.url(), &config, &keys, options.trust)?;
         }
         let (cache_dir, trust) = (options.cache_dir.clone(), options.trust);
-        Ok(Repository { backend, config, keys, cache_dir, trust })
+        Ok(Repository { backend, config, keys, key_object, cache_dir, trust })
     }
 
     /// What is left of an encrypted repository whose deletion was cut off after its key went and before its config did:
@@ -155,7 +160,7 @@ impl Repository {
         random_bytes(&mut master.chunk_id_key)?;
         let keys = Arc::new(Keys::new(&config, Some(&master))?);
         let (cache_dir, trust) = (options.cache_dir.clone(), options.trust);
-        Ok(Some(Repository { backend, config, keys, cache_dir, trust }))
+        Ok(Some(Repository { backend, config, keys, key_object: None, cache_dir, trust }))
     }
 
     /// The repository is still there, and the one that was opened: who waited for a lock may have waited for its
@@ -195,6 +200,32 @@ impl Repository {
     /// The keys.
     pub fn keys(&self) -> &Arc<Keys> {
         &self.keys
+    }
+
+    /// Whether the stored parameters are still those that this repository was opened with.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn check_config(&self) -> Result<()> {
+        match read_config(&*self.backend)? == self.config {
+            true => Ok(()),
+            false => Err(VykarError::damaged(CONFIG, changed())),
+        }
+    }
+
+    /// Whether the stored keys are still those that this repository was opened with, by their passphrase. Fine
+    /// where there are none.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn check_key(&self) -> Result<()> {
+        let Some(opened) = self.key_object else { return Ok(()) };
+        let data = read_key(&*self.backend)?;
+        EncryptedKey::decode(&data).map_err(|e| VykarError::damaged(REPOKEY, e))?;
+        match pack_id(&data) == opened {
+            true => Ok(()),
+            false => Err(VykarError::damaged(REPOKEY, changed())),
+        }
     }
 
     /// A directory for local caches of this repository alone, if caches are kept.
@@ -239,21 +270,30 @@ fn read_config(backend: &dyn Backend) -> Result<RepoConfig> {
     RepoConfig::decode(&data).map_err(|e| VykarError::damaged(CONFIG, e))
 }
 
-fn read_master(backend: &dyn Backend, passphrase: PassphraseSource<'_>) -> Result<MasterKeys> {
-    let damaged = |e: ObjectError| VykarError::damaged(REPOKEY, e);
-    let data = match backend.get(REPOKEY, MAX_SMALL_OBJECT) {
+fn changed() -> ObjectError {
+    ObjectError::Unreadable("not what the repository was opened with".into())
+}
+
+fn read_key(backend: &dyn Backend) -> Result<Vec<u8>> {
+    match backend.get(REPOKEY, MAX_SMALL_OBJECT) {
         Err(StorageError::NotFound { .. }) => {
-            return Err(damaged(ObjectError::Unreadable(
-                "missing: without it nothing here can be decrypted".into(),
-            )));
+            let reason = "missing: without it nothing here can be decrypted";
+            Err(VykarError::damaged(REPOKEY, ObjectError::Unreadable(reason.into())))
         }
-        other => other?,
-    };
+        other => Ok(other?),
+    }
+}
+
+/// The unwrapped keys, and the hash of the object they were in.
+fn read_master(backend: &dyn Backend, passphrase: PassphraseSource<'_>) -> Result<(MasterKeys, PackId)> {
+    let damaged = |e: ObjectError| VykarError::damaged(REPOKEY, e);
+    let data = read_key(backend)?;
     let key = EncryptedKey::decode(&data).map_err(|e| damaged(e.into()))?;
     let secret = passphrase().map_err(|reason| VykarError::NoPassphrase { reason })?;
-    kdf::unwrap(&key, secret.as_bytes()).map_err(|e| match e {
+    let keys = kdf::unwrap(&key, secret.as_bytes()).map_err(|e| match e {
         UnwrapError::WrongPassphrase => VykarError::WrongPassphrase { url: backend.url().to_owned() },
         UnwrapError::Crypto(e) => e.into(),
         UnwrapError::Format(e) => damaged(e.into()),
-    })
+    })?;
+    Ok((keys, pack_id(&data)))
 }

@@ -177,7 +177,7 @@ fn recount(
                     "snapshot {}, {:?}: a chunk of it is not in the index",
                     snapshot.meta.name, item.path
                 )),
-                Seen::Item(..) => None,
+                Seen::Item(..) | Seen::Begin(..) | Seen::Again(..) => None,
                 Seen::Problem(snapshot, problem) => {
                     Some(format!("snapshot {}, {:?}: {problem}", snapshot.meta.name, problem.path()))
                 }
