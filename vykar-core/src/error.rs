@@ -335,6 +335,12 @@ pub enum VykarError {
         /// What is wrong.
         reason: String,
     },
+    /// A repair would do harm, or cannot help.
+    #[error("not repaired: {reason}; nothing was changed")]
+    RepairRefused {
+        /// Why.
+        reason: String,
+    },
     /// A source path or destination failed as a whole.
     #[error("{}: {source}", .path.display())]
     Path {

@@ -8,6 +8,7 @@ mod items;
 mod objects;
 pub mod prune;
 pub(crate) mod references;
+pub mod repair;
 pub mod retention;
 #[cfg(test)]
 mod tests;
@@ -19,5 +20,6 @@ pub use compact::{CompactOptions, CompactPlan, CompactReport, compact, plan_comp
 pub use delete::{DeleteOptions, DeleteReport, delete_snapshots};
 pub use finding::{Finding, Severity};
 pub use prune::{PruneOptions, PruneReport, prune};
+pub use repair::{RepairOptions, RepairPlan, RepairReport, SetAside, apply_repair, plan_repair};
 pub use retention::{GroupBy, KeepRules, Rule};
 pub use whole::{RepositoryContents, WholeReport, delete_repository};

@@ -1,4 +1,4 @@
-mod damage;
+pub(super) mod damage;
 
 use super::*;
 use crate::format::envelope::INDEX_CONTEXT;

@@ -96,8 +96,31 @@ pub(super) struct Verifier<'a> {
     /// For each slot of the table, see [`verdict`].
     pub verdicts: &'a [AtomicU32],
     next: AtomicUsize,
+    memory: Budget,
+}
+
+/// Bounds the bytes of packs in memory.
+#[derive(Default)]
+pub(super) struct Budget {
     in_flight: Mutex<u64>,
     freed: Condvar,
+}
+
+impl Budget {
+    /// Waits until there is room for so many bytes, or nothing else is there.
+    pub fn take(&self, size: u64) {
+        let mut in_flight = self.in_flight.lock();
+        while *in_flight > 0 && in_flight.saturating_add(size) > IN_FLIGHT {
+            self.freed.wait(&mut in_flight);
+        }
+        *in_flight = in_flight.saturating_add(size);
+    }
+
+    /// Gives them back.
+    pub fn give(&self, size: u64) {
+        *self.in_flight.lock() -= size;
+        self.freed.notify_all();
+    }
 }
 
 impl<'a> Verifier<'a> {
@@ -108,28 +131,19 @@ impl<'a> Verifier<'a> {
         packs: &'a [Pack],
         verdicts: &'a [AtomicU32],
     ) -> Self {
-        let (next, in_flight) = (AtomicUsize::new(0), Mutex::new(0));
-        Verifier { repository, table, by_pack, packs, verdicts, next, in_flight, freed: Condvar::new() }
+        let (next, memory) = (AtomicUsize::new(0), Budget::default());
+        Verifier { repository, table, by_pack, packs, verdicts, next, memory }
     }
 
     /// Takes packs until none is left.
     pub fn run(&self, told: &Sender<Told>) {
         while let Some(pack) = self.packs.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            self.acquire(pack.size);
+            self.memory.take(pack.size);
             // The receiver outlives the threads.
             self.pack(pack, &mut |finding| drop(told.send(Told::Found(finding))));
-            *self.in_flight.lock() -= pack.size;
-            self.freed.notify_all();
+            self.memory.give(pack.size);
             let _ = told.send(Told::Read(pack.size));
         }
-    }
-
-    fn acquire(&self, size: u64) {
-        let mut in_flight = self.in_flight.lock();
-        while *in_flight > 0 && in_flight.saturating_add(size) > IN_FLIGHT {
-            self.freed.wait(&mut in_flight);
-        }
-        *in_flight = in_flight.saturating_add(size);
     }
 
     fn pack(&self, pack: &Pack, found: &mut dyn FnMut(Finding)) {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::format::Item;
+use crate::storage::MemoryBackend;
 
 /// One object damaged in one way.
 #[derive(Debug)]
@@ -15,9 +16,13 @@ pub struct Damage {
 
 impl Damage {
     pub fn apply(&self, t: &TestRepository) {
+        self.apply_to(&t.backend);
+    }
+
+    pub fn apply_to(&self, backend: &MemoryBackend) {
         match &self.content {
-            Some(content) => t.backend.put(&self.key, content, PutMode::Replace).unwrap(),
-            None => t.backend.delete(&self.key).unwrap(),
+            Some(content) => backend.put(&self.key, content, PutMode::Replace).unwrap(),
+            None => backend.delete(&self.key).unwrap(),
         }
     }
 

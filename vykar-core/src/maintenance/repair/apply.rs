@@ -1,0 +1,208 @@
+//! Doing what a plan says.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::super::references::{self, MISSING, Seen};
+use super::aside::set_aside;
+use super::plan::{RepairPlan, stamp};
+use super::store::Store;
+use super::{RepairOptions, changed};
+use crate::error::{ObjectError, Result, VykarError};
+use crate::event::{Event, Events};
+use crate::format::index::{ChunkTable, TableBuilder};
+use crate::format::{IndexBlob, IndexEntry, Snapshot};
+use crate::id::{PackId, SnapshotId};
+use crate::repository::{
+    ChunkReader, INDEX, INDEX_GENERATION, Manifest, Repository, WriteGuard, pack_key, snapshot_key,
+};
+use crate::storage::PutMode;
+
+/// What a repair did.
+#[derive(Debug, Default)]
+pub struct RepairReport {
+    /// Snapshots that were set aside.
+    pub set_aside: Vec<SnapshotId>,
+    /// Those of them that have a successor, and its id.
+    pub replaced: Vec<(SnapshotId, SnapshotId)>,
+    /// Damaged packs that were set aside.
+    pub packs_set_aside: Vec<PackId>,
+    /// Packs that were written.
+    pub packs_written: u64,
+    /// Their bytes.
+    pub bytes_written: u64,
+    /// The index was written.
+    pub index_written: bool,
+}
+
+/// Repairs the repository as planned.
+///
+/// # Errors
+/// [`VykarError::RepairRefused`] when the repository is not as it was when the plan was made; nothing is changed then.
+/// After any other failure everything that could be read before can be read still, and another repair finishes it.
+pub fn apply_repair(
+    repository: &Repository,
+    plan: &RepairPlan,
+    options: &RepairOptions,
+    mut events: Events<'_>,
+) -> Result<RepairReport> {
+    repository.with_maintenance_lock(&options.lock, |guard| {
+        is_current(repository, plan)?;
+        let mut apply = Apply { repository, plan, report: RepairReport::default() };
+        let mut tell = |text: &str| {
+            if let Some(events) = &mut events {
+                events(Event::Note(text.to_owned()));
+            }
+        };
+        apply.run(guard, &mut tell)?;
+        Ok(apply.report)
+    })
+}
+
+fn is_current(repository: &Repository, plan: &RepairPlan) -> Result<()> {
+    let listed = repository.backend().list("packs/")?;
+    let mut packs: Vec<_> = listed
+        .iter()
+        .filter_map(|object| Some((super::super::objects::pack_of(&object.key)?, object.size)))
+        .collect();
+    packs.sort_unstable();
+    let same = Manifest::ids(repository)? == plan.ids
+        && stamp(repository)? == plan.stamp
+        && packs == plan.survey.packs;
+    if same { Ok(()) } else { Err(changed()) }
+}
+
+struct Apply<'r> {
+    repository: &'r Repository,
+    plan: &'r RepairPlan,
+    report: RepairReport,
+}
+
+impl Apply<'_> {
+    fn run(&mut self, guard: &mut WriteGuard<'_>, tell: &mut dyn FnMut(&str)) -> Result<()> {
+        let (repository, plan) = (self.repository, self.plan);
+        // Before anything is stored: a new pack may take the place of the damaged one that it is made of.
+        for (pack, _, reason) in &plan.packs_damaged {
+            guard.check()?;
+            set_aside(repository, &pack_key(pack), reason)?;
+        }
+        let mut store = Store::new(repository);
+        store.move_chunks(plan)?;
+        let new = self.rewrite(&mut store)?;
+        store.flush()?;
+        self.report.packs_written = store.packs.len() as u64;
+        self.report.bytes_written = store.bytes;
+        let index = self.index(&store)?;
+        if plan.writes_index() {
+            tell("counting references");
+            self.write_all(guard, &index, new)?;
+        } else if plan.hint_wrong {
+            guard.check()?;
+            let hint = plan.generation.to_le_bytes();
+            repository.backend().put(INDEX_GENERATION, &hint, PutMode::Replace)?;
+        }
+        let gone: Vec<PackId> = plan.packs_damaged.iter().map(|(pack, ..)| *pack).collect();
+        let gone = gone.into_iter().filter(|pack| !store.packs.contains(pack));
+        guard.delete(gone.map(|pack| pack_key(&pack)))?;
+        self.report.packs_set_aside = plan.packs_damaged.iter().map(|(pack, ..)| *pack).collect();
+        Ok(())
+    }
+
+    /// The snapshots that take the place of damaged ones, which are not written yet.
+    fn rewrite(&self, store: &mut Store<'_>) -> Result<Vec<Snapshot>> {
+        let repository = self.repository;
+        let (backend, keys) = (repository.backend().clone(), repository.keys().clone());
+        let reader = ChunkReader::new(backend, keys, self.plan.survey.index.clone());
+        let replaced: HashSet<SnapshotId> =
+            self.plan.snapshots.iter().filter(|fate| fate.replaced).map(|fate| fate.id).collect();
+        let damaged = self.plan.damaged.iter().filter(|snapshot| replaced.contains(&snapshot.id));
+        damaged.map(|snapshot| store.rewrite(&reader, self.plan, snapshot)).collect()
+    }
+
+    /// Where every chunk is now, with the counts of the old index.
+    fn index(&self, store: &Store<'_>) -> Result<Arc<IndexBlob>> {
+        let (table, damaged) = (self.plan.survey.table(), &self.plan.survey.damaged);
+        let mut builder = TableBuilder::default();
+        let failed =
+            |e: crate::error::FormatError| VykarError::Encode { what: "index", reason: e.to_string() };
+        let mut stored: HashSet<_> = store.entries.iter().map(|entry| entry.id).collect();
+        for entry in table.iter().filter(|entry| !damaged.contains_key(&entry.pack)) {
+            stored.remove(&entry.id);
+            builder.add(entry).map_err(failed)?;
+        }
+        for entry in store.entries.iter().filter(|entry| stored.contains(&entry.id)) {
+            let refcount = table.get(&entry.id).map_or(0, |old| old.refcount);
+            builder.add(IndexEntry { refcount, ..*entry }).map_err(failed)?;
+        }
+        Ok(Arc::new(IndexBlob { generation: 0, chunks: builder.finish().map_err(failed)? }))
+    }
+
+    /// Writes index and snapshots, in the order that [`super`] describes.
+    fn write_all(
+        &mut self,
+        guard: &mut WriteGuard<'_>,
+        index: &Arc<IndexBlob>,
+        new: Vec<Snapshot>,
+    ) -> Result<()> {
+        let (repository, plan) = (self.repository, self.plan);
+        let (backend, keys) = (repository.backend().clone(), repository.keys().clone());
+        let reader = ChunkReader::new(backend, keys, index.clone());
+        let table = &index.chunks;
+        let left: Vec<Snapshot> = plan.whole.iter().chain(&new).cloned().collect();
+        let counts = self.count_whole(&reader, table, &left)?;
+        for fate in &plan.snapshots {
+            set_aside(repository, &snapshot_key(&fate.id), &fate.reason)?;
+        }
+        if plan.index_unusable.is_some() || plan.index_entries_change() {
+            let reason = plan.index_unusable.as_deref().unwrap_or("replaced by one without what is lost");
+            set_aside(repository, INDEX, reason)?;
+        }
+        if !plan.snapshots.is_empty() {
+            let old = references::count(&reader, table, &plan.damaged, &mut |_| ()).counts;
+            let most = |slot: usize| table.entry(slot).refcount.max(counts[slot].saturating_add(old[slot]));
+            let most: Vec<u32> = (0..table.len()).map(most).collect();
+            write(guard, table, &most)?;
+            for snapshot in &new {
+                let id = guard.write_snapshot(&snapshot.meta.encode()?)?;
+                self.report.replaced.push((snapshot.id, id));
+            }
+            guard.delete(plan.snapshots.iter().map(|fate| snapshot_key(&fate.id)))?;
+            self.report.set_aside = plan.snapshots.iter().map(|fate| fate.id).collect();
+        }
+        self.report.index_written = true;
+        write(guard, table, &counts)
+    }
+
+    /// References of the snapshots that are left, of which everything must be there.
+    fn count_whole(&self, reader: &ChunkReader, table: &ChunkTable, left: &[Snapshot]) -> Result<Vec<u32>> {
+        let mut wrong = None;
+        let references = references::count(reader, table, left, &mut |seen| {
+            let problem = match seen {
+                Seen::Begin(..) | Seen::Again(..) => None,
+                Seen::Item(_, item, slots) => {
+                    let there = |size: u32, id| self.plan.survey.slot_of(id, size).is_some();
+                    let chunks = item.chunks.iter().zip(slots);
+                    let mut bad =
+                        chunks.filter(|(chunk, slot)| **slot == MISSING || !there(chunk.size, &chunk.id));
+                    bad.next().map(|(chunk, _)| format!("chunk {} of {:?}", chunk.id, item.path))
+                }
+                Seen::Problem(_, problem) => Some(problem.to_string()),
+                Seen::Lost(_, reason) => Some(reason),
+            };
+            wrong = wrong.take().or(problem);
+        });
+        match wrong {
+            // What was whole when it was planned is not any more.
+            Some(reason) => Err(VykarError::damaged(INDEX, ObjectError::Unreadable(reason))),
+            None => Ok(references.counts),
+        }
+    }
+}
+
+fn write(guard: &mut WriteGuard<'_>, table: &ChunkTable, counts: &[u32]) -> Result<()> {
+    let left = counts.iter().filter(|count| **count > 0).count();
+    let left = u32::try_from(left).unwrap_or(u32::MAX); // a table has less than 2^32 slots
+    let entries = counts.iter().enumerate().filter(|(_, count)| **count > 0);
+    let entries = entries.map(|(slot, count)| IndexEntry { refcount: *count, ..table.entry(slot) });
+    guard.write_index(left, entries).map(drop)
+}

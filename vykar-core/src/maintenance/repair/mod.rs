@@ -1,0 +1,46 @@
+//! Making a damaged repository whole again, without what is lost.
+//!
+//! [`plan_repair`] reads everything and writes nothing. [`apply_repair`] does what the plan says, if the repository is
+//! still as it was. It stores first and deletes last, so that whatever could be read before can be read at every
+//! moment of it, and a repair that was interrupted is finished by another one:
+//!
+//! 1. damaged packs are copied to `damaged/`, and what is whole in them goes into new packs;
+//! 2. items of damaged snapshots that are whole go into new packs too;
+//! 3. the snapshots and the index that are to be replaced are copied to `damaged/`;
+//! 4. the index is written, with the references of old and new snapshots together: too many are harmless;
+//! 5. the new snapshots are written, then the old ones deleted;
+//! 6. the index is written with the counts that are left; damaged packs are deleted.
+
+mod apply;
+mod aside;
+mod ext;
+mod plan;
+mod salvage;
+mod store;
+mod survey;
+#[cfg(test)]
+mod tests;
+
+pub use apply::{RepairReport, apply_repair};
+pub use aside::SetAside;
+pub use plan::{Dropped, RepairPlan, SnapshotFate, plan_repair};
+
+use crate::error::VykarError;
+use crate::repository::LockOptions;
+
+/// How a repository is repaired.
+#[derive(Debug, Clone, Default)]
+pub struct RepairOptions {
+    /// Threads that read packs; 0 for one a processor.
+    pub threads: usize,
+    /// How long to wait for the lock.
+    pub lock: LockOptions,
+}
+
+fn refused(reason: impl Into<String>) -> VykarError {
+    VykarError::RepairRefused { reason: reason.into() }
+}
+
+fn changed() -> VykarError {
+    refused("the repository changed since it was looked at; run the repair again")
+}

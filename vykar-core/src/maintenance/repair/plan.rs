@@ -1,0 +1,358 @@
+//! What a repair would do.
+
+use std::collections::{HashMap, HashSet};
+
+use super::super::references::{self, MISSING, Seen};
+use super::ext::repaired_from;
+use super::salvage::{Part, each_part};
+use super::survey::Survey;
+use super::{RepairOptions, changed, refused};
+use crate::error::{Result, StorageError, VykarError};
+use crate::event::{Event, Events};
+use crate::format::{IndexBlob, ItemProblem, Snapshot};
+use crate::id::{PackId, SnapshotId};
+use crate::repository::manifest::read_snapshot;
+use crate::repository::{ChunkReader, INDEX_GENERATION, IndexStamp, Manifest, Repository};
+
+/// Dropped items that a plan names; more are counted, and told as [`Event::ItemSkipped`].
+const MAX_NAMED: usize = 1000;
+
+/// An item that a repaired snapshot does not have any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    /// The damaged snapshot.
+    pub snapshot: SnapshotId,
+    /// Its name.
+    pub name: String,
+    /// The item's path; empty when that is lost too.
+    pub path: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What becomes of a damaged snapshot. It is set aside in any case.
+#[derive(Debug, Clone)]
+pub struct SnapshotFate {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// Its name; `None` when the object itself is damaged.
+    pub name: Option<String>,
+    /// What is wrong.
+    pub reason: String,
+    /// A snapshot of the same name, with the items that are whole, takes its place.
+    pub replaced: bool,
+    /// An earlier repair wrote that one already.
+    pub replaced_before: bool,
+    /// Items that are kept.
+    pub kept: u64,
+    /// Items that are dropped; [`RepairPlan::dropped`] names them.
+    pub dropped: u64,
+    /// Places in the list of items where an unknown number of them is lost.
+    pub gaps: u64,
+}
+
+/// What a repair would do; everything in here was read and nothing written.
+pub struct RepairPlan {
+    /// Why the index has to be rebuilt from the packs.
+    pub index_unusable: Option<String>,
+    /// Chunks that the index names and of which no whole copy was found.
+    pub chunks_lost: u64,
+    /// Chunks that are found elsewhere than the index says.
+    pub chunks_redirected: u64,
+    /// Chunks that snapshots need and that only the packs have.
+    pub chunks_found: u64,
+    /// Chunks that the index counts too low.
+    pub counts_too_low: u64,
+    /// Chunks that it counts too high, or that no snapshot refers to.
+    pub counts_too_high: u64,
+    /// `index.gen` does not fit.
+    pub hint_wrong: bool,
+    /// Damaged packs, which are set aside, their lengths in bytes, and what is wrong.
+    pub packs_damaged: Vec<(PackId, u64, String)>,
+    /// Whole chunks in those that are stored anew.
+    pub chunks_moved: u64,
+    /// Their bytes.
+    pub bytes_moved: u64,
+    /// Packs that are gone.
+    pub packs_missing: Vec<PackId>,
+    /// Damaged snapshots.
+    pub snapshots: Vec<SnapshotFate>,
+    /// Items that are dropped, 1000 at most.
+    pub dropped: Vec<Dropped>,
+    /// How many are dropped in all.
+    pub dropped_total: u64,
+    /// Snapshots that are whole.
+    pub snapshots_whole: u64,
+    pub(super) stamp: Option<IndexStamp>,
+    pub(super) generation: u64,
+    pub(super) ids: Vec<SnapshotId>,
+    pub(super) survey: Survey,
+    /// References of all readable snapshots, for each slot of the survey's table.
+    pub(super) counts: Vec<u32>,
+    pub(super) whole: Vec<Snapshot>,
+    /// Readable ones that are to be set aside.
+    pub(super) damaged: Vec<Snapshot>,
+}
+
+impl RepairPlan {
+    /// False when there is nothing to do.
+    pub fn has_work(&self) -> bool {
+        self.writes_index() || self.hint_wrong || !self.packs_damaged.is_empty() || !self.snapshots.is_empty()
+    }
+
+    /// True when something cannot be brought back: a file, or a snapshot.
+    pub fn loses_data(&self) -> bool {
+        self.snapshots.iter().any(|fate| !fate.replaced_before)
+    }
+
+    pub(super) fn writes_index(&self) -> bool {
+        self.index_unusable.is_some()
+            || !self.snapshots.is_empty()
+            || self.index_entries_change()
+            || self.counts_too_low + self.counts_too_high > 0
+    }
+
+    /// More than counts.
+    pub(super) fn index_entries_change(&self) -> bool {
+        self.chunks_lost + self.chunks_redirected + self.chunks_found + self.chunks_moved > 0
+    }
+}
+
+/// Reads and verifies everything, and says what a repair would do.
+///
+/// Tells [`Event::Progress`] with packs and bytes, and [`Event::ItemSkipped`] for each item that would be dropped.
+///
+/// # Errors
+/// [`VykarError::RepairRefused`] when something is not this program's to judge (snapshots, items or packs that a newer
+/// one wrote), when config or key are damaged, and when the storage fails while it is read.
+pub fn plan_repair(
+    repository: &Repository,
+    options: &RepairOptions,
+    mut events: Events<'_>,
+) -> Result<RepairPlan> {
+    for opened_with in [repository.check_config(), repository.check_key()] {
+        opened_with.map_err(|e| {
+            refused(format!(
+                "{e}. No other object says what is in it: put it back from a copy of the repository"
+            ))
+        })?;
+    }
+    let ids = Manifest::ids(repository)?;
+    let (readable, unreadable) = read_snapshots(repository, &ids)?;
+    let stamp = stamp(repository)?;
+    let (index, index_unusable) = read_index(repository)?;
+    if self::stamp(repository)? != stamp {
+        return Err(changed());
+    }
+    let objects = repository.backend().list("packs/")?;
+    let survey = Survey::make(repository, &index.chunks, &objects, options.threads, &mut events)?;
+    let (backend, keys) = (repository.backend().clone(), repository.keys().clone());
+    let reader = ChunkReader::new(backend, keys, survey.index.clone());
+    let (counts, affected) = count(&reader, &survey, &readable)?;
+
+    let (damaged, whole): (Vec<_>, Vec<_>) = readable.into_iter().partition(|s| affected.contains_key(&s.id));
+    let hint = repository.backend().get(INDEX_GENERATION, 8);
+    let hint_wrong = index_unusable.is_none()
+        && stamp.is_some()
+        && !hint.is_ok_and(|hint| hint == index.generation.to_le_bytes());
+    let mut packs_damaged: Vec<_> =
+        survey.damaged.iter().map(|(id, (size, reason))| (*id, *size, reason.clone())).collect();
+    packs_damaged.sort_unstable();
+    let mut plan = RepairPlan {
+        index_unusable,
+        chunks_lost: survey.lost,
+        chunks_redirected: survey.redirected,
+        chunks_found: 0,
+        counts_too_low: 0,
+        counts_too_high: 0,
+        hint_wrong,
+        packs_damaged,
+        chunks_moved: 0,
+        bytes_moved: 0,
+        packs_missing: survey.missing.clone(),
+        snapshots: unreadable.into_iter().map(|(id, reason)| SnapshotFate::unreadable(id, reason)).collect(),
+        dropped: Vec::new(),
+        dropped_total: 0,
+        snapshots_whole: whole.len() as u64,
+        stamp,
+        generation: index.generation,
+        ids,
+        survey,
+        counts,
+        whole,
+        damaged,
+    };
+    plan.compare_counts(&index);
+    plan.judge_snapshots(&reader, &affected, &mut events)?;
+    Ok(plan)
+}
+
+impl SnapshotFate {
+    fn unreadable(id: SnapshotId, reason: String) -> Self {
+        let (name, kept, dropped, gaps) = (None, 0, 0, 0);
+        SnapshotFate { id, name, reason, replaced: false, replaced_before: false, kept, dropped, gaps }
+    }
+}
+
+impl RepairPlan {
+    fn compare_counts(&mut self, index: &IndexBlob) {
+        for (slot, counted) in self.counts.iter().enumerate() {
+            let entry = self.survey.table().entry(slot);
+            if *counted > 0 && self.survey.damaged.contains_key(&entry.pack) {
+                self.chunks_moved += 1;
+                self.bytes_moved += u64::from(entry.stored_size);
+            }
+            match index.chunks.get(&entry.id) {
+                None => self.chunks_found += u64::from(*counted > 0),
+                Some(recorded) => {
+                    self.counts_too_low += u64::from(*counted > recorded.refcount);
+                    self.counts_too_high += u64::from(*counted < recorded.refcount);
+                }
+            }
+        }
+    }
+
+    /// Finds out what is left of each damaged snapshot.
+    fn judge_snapshots(
+        &mut self,
+        reader: &ChunkReader,
+        affected: &HashMap<SnapshotId, String>,
+        events: &mut Events<'_>,
+    ) -> Result<()> {
+        let replaced: HashSet<SnapshotId> =
+            self.whole.iter().filter_map(|snapshot| repaired_from(&snapshot.meta)).collect();
+        for snapshot in &self.damaged {
+            let reason = affected.get(&snapshot.id).cloned().unwrap_or_default();
+            let mut fate = SnapshotFate::unreadable(snapshot.id, reason);
+            let name = snapshot.meta.name.clone();
+            fate.name = Some(name.clone());
+            if replaced.contains(&snapshot.id) {
+                fate.replaced_before = true;
+                self.snapshots.push(fate);
+                continue;
+            }
+            let (dropped, total) = (&mut self.dropped, &mut self.dropped_total);
+            each_part(reader, &self.survey, snapshot, &mut |part| {
+                let (path, reason) = match part {
+                    Part::Whole(..) => {
+                        fate.kept += 1;
+                        return Ok(());
+                    }
+                    Part::Dropped { path, reason } => {
+                        fate.dropped += 1;
+                        *total += 1;
+                        (path, reason)
+                    }
+                    Part::Lost(reason) => {
+                        fate.gaps += 1;
+                        (String::new(), reason)
+                    }
+                };
+                if let Some(events) = events {
+                    let (snapshot, path, reason) = (snapshot.id, path.clone(), reason.clone());
+                    events(Event::ItemSkipped { snapshot, path, reason });
+                }
+                if dropped.len() < MAX_NAMED {
+                    dropped.push(Dropped { snapshot: snapshot.id, name: name.clone(), path, reason });
+                }
+                Ok(())
+            })?;
+            fate.replaced = fate.kept > 0;
+            self.snapshots.push(fate);
+        }
+        Ok(())
+    }
+}
+
+type Unreadable = Vec<(SnapshotId, String)>;
+
+fn read_snapshots(repository: &Repository, ids: &[SnapshotId]) -> Result<(Vec<Snapshot>, Unreadable)> {
+    let (mut readable, mut unreadable) = (Vec::new(), Vec::new());
+    for id in ids {
+        match read_snapshot(repository, id) {
+            Ok(snapshot) => readable.push(snapshot),
+            Err(VykarError::SnapshotUnusable { cause, .. }) if cause.is_newer() => {
+                return Err(refused(format!("snapshot {id}: {cause}. Only a newer program can judge it")));
+            }
+            Err(VykarError::SnapshotUnusable { cause, .. }) => unreadable.push((*id, cause.to_string())),
+            Err(VykarError::Storage(StorageError::NotFound { .. })) => return Err(changed()),
+            Err(other) => return Err(out_of_reach(other)),
+        }
+    }
+    readable.sort_by_key(|s| (s.time, s.id));
+    Ok((readable, unreadable))
+}
+
+pub(super) fn stamp(repository: &Repository) -> Result<Option<IndexStamp>> {
+    match repository.index_stamp() {
+        Err(VykarError::IndexMissing) => Ok(None),
+        other => other,
+    }
+}
+
+/// The index, empty where it cannot be used, and why that is.
+fn read_index(repository: &Repository) -> Result<(IndexBlob, Option<String>)> {
+    let reason = match repository.read_index() {
+        Ok(index) => return Ok((index, None)),
+        Err(VykarError::IndexMissing) => "missing although there are snapshots".to_owned(),
+        Err(VykarError::Damaged { cause, .. }) if cause.is_newer() => {
+            return Err(refused(format!("index: {cause}. Only a newer program can judge it")));
+        }
+        Err(VykarError::Damaged { cause, .. }) => cause.to_string(),
+        Err(VykarError::Storage(e @ StorageError::TooLarge { .. })) => e.to_string(),
+        Err(other) => return Err(out_of_reach(other)),
+    };
+    Ok((IndexBlob::default(), Some(reason)))
+}
+
+fn out_of_reach(error: VykarError) -> VykarError {
+    refused(format!(
+        "{error}. What cannot be read now may be read yet: copy the repository to a sound disk first"
+    ))
+}
+
+/// All references to what is whole, and the snapshots that are not, with the first thing that is wrong.
+fn count(
+    reader: &ChunkReader,
+    survey: &Survey,
+    snapshots: &[Snapshot],
+) -> Result<(Vec<u32>, HashMap<SnapshotId, String>)> {
+    let mut affected: HashMap<SnapshotId, String> = HashMap::new();
+    // What the first snapshot that has a stretch of items was affected by.
+    let mut stretches: HashMap<u32, String> = HashMap::new();
+    let (mut at, mut newer) = (0, None);
+    let references = references::count(reader, survey.table(), snapshots, &mut |seen| {
+        let (snapshot, reason) = match seen {
+            Seen::Begin(_, stretch) => {
+                at = stretch;
+                return;
+            }
+            Seen::Again(snapshot, stretch) => match stretches.get(&stretch) {
+                None => return,
+                Some(reason) => (snapshot, reason.clone()),
+            },
+            Seen::Item(snapshot, item, slots) => {
+                let sized = |slot: u32, size: u32| slot != MISSING && survey.sizes[slot as usize] == size;
+                let bad = item.chunks.iter().zip(slots).find(|(chunk, slot)| !sized(**slot, chunk.size));
+                let Some((chunk, _)) = bad else { return };
+                let reason = format!("{:?}: chunk {} is lost", item.path, chunk.id);
+                stretches.entry(at).or_insert_with(|| reason.clone());
+                (snapshot, reason)
+            }
+            Seen::Problem(snapshot, problem) => {
+                let reason = format!("{:?}: {problem}", problem.path());
+                if matches!(problem, ItemProblem::Newer { .. }) {
+                    newer.get_or_insert_with(|| format!("snapshot {}: {reason}", snapshot.id));
+                }
+                stretches.entry(at).or_insert_with(|| reason.clone());
+                (snapshot, reason)
+            }
+            Seen::Lost(snapshot, reason) => (snapshot, reason),
+        };
+        affected.entry(snapshot.id).or_insert(reason);
+    });
+    match newer {
+        Some(reason) => Err(refused(format!("{reason}. Only a newer program can judge it"))),
+        None => Ok((references.counts, affected)),
+    }
+}
