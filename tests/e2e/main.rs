@@ -22,6 +22,7 @@ mod platform;
 mod processes;
 mod progress;
 mod real;
+mod repair;
 mod resume;
 mod rollback;
 mod roundtrip;

@@ -114,6 +114,9 @@ pub enum Command {
     },
     /// List the snapshots
     List {
+        /// What repairs set aside, in place of the snapshots
+        #[arg(long)]
+        damaged: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -180,12 +183,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Look for damage
-    Check {
-        /// Read and verify every chunk, not only what describes them
-        #[arg(long)]
-        verify_data: bool,
-    },
+    /// Look for damage, and with --repair make the repository whole without what is lost
+    Check(CheckArgs),
     /// Remove locks, and with --sessions the markers of backups, that their programs left behind
     ///
     /// Those of programs that are certainly gone are removed by the next command that meets them: this is for the
@@ -268,6 +267,27 @@ pub struct KeepArgs {
     /// Counted from now or, where that is earlier, from the newest snapshot.
     #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
     pub keep_within: Option<Duration>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// Read and verify every chunk, not only what describes them
+    #[arg(long)]
+    pub verify_data: bool,
+    /// Read and verify some packs: a share that is drawn anew each time (5%), or one part of several (2/7)
+    #[arg(long, value_name = "PART", value_parser = parse::data_subset, conflicts_with_all = ["verify_data", "repair"])]
+    pub read_data_subset: Option<parse::DataSubset>,
+    /// Plan a repair, show it, ask, and do it
+    ///
+    /// What is whole is kept, what is replaced is set aside under damaged/ in the repository.
+    #[arg(long)]
+    pub repair: bool,
+    /// Do not ask
+    #[arg(long, requires = "repair", conflicts_with = "dry_run")]
+    pub yes: bool,
+    /// Show the plan, and change nothing
+    #[arg(long, requires = "repair")]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -51,6 +51,31 @@ fn size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok().filter(|_| digits)?.checked_mul(1 << shift)
 }
 
+/// Which packs are read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum DataSubset {
+    /// Each with this probability.
+    Share(f64),
+    /// One of several parts, from 1.
+    Part { part: u32, of: u32 },
+}
+
+/// A percentage as in `5%`, or a part as in `2/7`.
+pub fn data_subset(text: &str) -> Result<DataSubset, String> {
+    let number = |text: &str| text.parse().ok().filter(|_| text.bytes().all(|c| c.is_ascii_digit()));
+    let plain = |text: &str| text.bytes().all(|c| c.is_ascii_digit() || c == b'.');
+    let share = text.strip_suffix('%').filter(|share| plain(share));
+    let share: Option<f64> = share.and_then(|share| share.parse().ok());
+    if let Some(share) = share.filter(|share| *share > 0.0 && *share <= 100.0) {
+        return Ok(DataSubset::Share(share / 100.0));
+    }
+    let parts = text.split_once('/').and_then(|(part, of)| Some((number(part)?, number(of)?)));
+    match parts {
+        Some((part, of)) if (1..=of).contains(&part) => Ok(DataSubset::Part { part, of }),
+        _ => Err("a share of more than 0% and at most 100%, as in 5%, or a part, as in 2/7".into()),
+    }
+}
+
 /// A number of threads; 0 lets the program choose.
 pub fn threads(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|n| *n <= MAX_THREADS);
@@ -279,6 +304,19 @@ mod tests {
         for text in ["", "d", "30", "30x", "yesterday", "2026-02-30", "9999999999999y", "99999y", "é", "1é"]
         {
             assert!(since_from(text, &now).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn subsets_of_the_data() {
+        assert_eq!(data_subset("5%"), Ok(DataSubset::Share(0.05)));
+        assert_eq!(data_subset("0.5%"), Ok(DataSubset::Share(0.005)));
+        assert_eq!(data_subset("100%"), Ok(DataSubset::Share(1.0)));
+        assert_eq!(data_subset("2/7"), Ok(DataSubset::Part { part: 2, of: 7 }));
+        for bad in
+            ["", "%", "0%", "101%", "-1%", "nan%", "1e1%", "5", "0/7", "8/7", "/7", "1/", "+1/2", "1/2/3"]
+        {
+            assert!(data_subset(bad).is_err(), "{bad}");
         }
     }
 }

@@ -75,6 +75,11 @@ impl StatusLine {
         }
     }
 
+    /// Prints something above it.
+    pub fn suspend(&self, print: impl FnOnce()) {
+        self.bar.suspend(print);
+    }
+
     fn show(&self, parts: &Parts, path: Option<&Path>) {
         let what = match path {
             Some(path) => render::path(path),

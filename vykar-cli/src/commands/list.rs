@@ -1,5 +1,6 @@
 use serde_json::json;
 use vykar_core::format::Snapshot;
+use vykar_core::maintenance::SetAside;
 use vykar_core::repository::Manifest;
 
 use super::{print, print_json};
@@ -20,6 +21,50 @@ pub fn run(global: &Global, json: bool) -> CliResult {
     }
     let damaged = report_unreadable(&manifest);
     Ok(if damaged { Exit::Damaged } else { Exit::Success })
+}
+
+/// What repairs set aside.
+pub fn damaged(global: &Global, json: bool) -> CliResult {
+    let repository = context::open(global)?;
+    let aside = SetAside::list(&repository)?;
+    if json {
+        let object = |a: &SetAside| {
+            json!({
+                "object": a.object,
+                "key": a.key,
+                "size": a.size,
+                "set_aside": a.time,
+                "reason": a.reason,
+                "name": a.snapshot.as_ref().map(|meta| &meta.name),
+                "time": a.snapshot.as_ref().map(|meta| &meta.time),
+            })
+        };
+        print_json(&json!({ "damaged": aside.iter().map(object).collect::<Vec<_>>() }))?;
+        return Ok(Exit::Success);
+    }
+    if aside.is_empty() {
+        print("Nothing was set aside\n");
+        return Ok(Exit::Success);
+    }
+    let row = |a: &SetAside| {
+        let snapshot = a.snapshot.as_ref();
+        vec![
+            a.key.clone(),
+            render::size(a.size),
+            render::stored_time(&a.time),
+            snapshot.map_or(String::new(), |meta| render::plain(meta.name.as_bytes())),
+            snapshot.map_or(String::new(), |meta| render::stored_time(&meta.time)),
+            render::plain(a.reason.as_bytes()),
+        ]
+    };
+    let rows: Vec<_> = aside.iter().map(row).collect();
+    print(&render::table(&["OBJECT", "SIZE", "SET ASIDE", "NAME", "TIME", "REASON"], &rows, &[1]));
+    if !global.quiet {
+        eprintln!(
+            "vykar: these are files in the repository's folder; when nobody needs them any more, remove them"
+        );
+    }
+    Ok(Exit::Success)
 }
 
 /// Names the snapshots that cannot be used; true when one of them is damaged.

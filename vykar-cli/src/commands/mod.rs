@@ -10,6 +10,7 @@ mod init;
 mod list;
 mod mount;
 mod prune;
+mod repair;
 mod restore;
 mod snapshot;
 
@@ -28,7 +29,8 @@ pub fn run(args: Args) -> CliResult {
         Command::Backup { paths, label, comment, compression, stats, json } => {
             backup::run(&global, backup::Request { paths, label, comment, compression, stats, json })
         }
-        Command::List { json } => list::run(&global, json),
+        Command::List { damaged: true, json } => list::damaged(&global, json),
+        Command::List { damaged: false, json } => list::run(&global, json),
         Command::Snapshot(command) => snapshot::run(&global, command),
         Command::Restore { snapshot, dest, paths, numeric_ids } => {
             restore::run(&global, &restore::Request { snapshot, dest, paths, numeric_ids })
@@ -41,7 +43,7 @@ pub fn run(args: Args) -> CliResult {
         Command::Delete { confirm, dry_run, json } => {
             delete::run(&global, &delete::Request { confirm, dry_run, json })
         }
-        Command::Check { verify_data } => check::run(&global, verify_data),
+        Command::Check(args) => check::run(&global, &args),
         Command::BreakLock { sessions, yes, dry_run, json } => {
             break_lock::run(&global, &break_lock::Request { sessions, yes, dry_run, json })
         }

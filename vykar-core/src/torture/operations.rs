@@ -66,7 +66,7 @@ pub const OPERATIONS: [Operation; 6] = [
         name: "check",
         prepare: |_| (),
         run: |_, repository| {
-            let options = CheckOptions { verify_data: true, threads: 1 };
+            let options = CheckOptions { verify_data: true, threads: 1, ..CheckOptions::default() };
             check(repository, &options, None).map(drop)
         },
         deletes: nothing,

@@ -129,7 +129,7 @@ impl World {
 
     /// What it holds is whole; leftovers are harmless.
     pub fn assert_sound(&self, when: &str) {
-        let options = CheckOptions { verify_data: true, threads: 1 };
+        let options = CheckOptions { verify_data: true, threads: 1, ..CheckOptions::default() };
         let report = check(&self.open(), &options, None).unwrap();
         let damage = report.findings.iter().filter(|finding| finding.severity() == Severity::Damage);
         let damage: Vec<_> = damage.map(ToString::to_string).collect();
