@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::world::{World, backup_of, lock};
 use crate::error::Result;
 use crate::maintenance::{
-    CheckOptions, CompactOptions, DeleteOptions, KeepRules, PruneOptions, check, compact, delete_snapshots,
-    prune,
+    CheckOptions, CompactOptions, DeleteOptions, KeepRules, PruneOptions, RepairOptions, apply_repair, check,
+    compact, delete_snapshots, plan_repair, prune,
 };
 use crate::repository::Repository;
 use crate::storage::faulty::{Fault, FaultyBackend};
+use crate::storage::{Backend, PutMode};
 
 /// An operation over a [`World`].
 pub struct Operation {
@@ -21,6 +22,8 @@ pub struct Operation {
     pub deletes: fn(&[String]) -> Vec<String>,
     /// It stores a new snapshot.
     pub adds: bool,
+    /// The repository is damaged until it is done.
+    pub repairs: bool,
 }
 
 fn nothing(_: &[String]) -> Vec<String> {
@@ -36,21 +39,30 @@ fn all_but_newest(ids: &[String]) -> Vec<String> {
 }
 
 /// All of them.
-pub const OPERATIONS: [Operation; 6] = [
+pub const OPERATIONS: [Operation; 7] = [
     Operation {
         name: "backup",
         prepare: |_| (),
         run: |world, repository| backup_of(repository, world.source()),
         deletes: nothing,
         adds: true,
+        repairs: false,
     },
-    Operation { name: "snapshot delete", prepare: |_| (), run: delete_oldest, deletes: oldest, adds: false },
+    Operation {
+        name: "snapshot delete",
+        prepare: |_| (),
+        run: delete_oldest,
+        deletes: oldest,
+        adds: false,
+        repairs: false,
+    },
     Operation {
         name: "prune",
         prepare: |_| (),
         run: prune_all_but_newest,
         deletes: all_but_newest,
         adds: false,
+        repairs: false,
     },
     Operation {
         name: "compact",
@@ -61,6 +73,7 @@ pub const OPERATIONS: [Operation; 6] = [
         },
         deletes: nothing,
         adds: false,
+        repairs: false,
     },
     Operation {
         name: "check",
@@ -71,6 +84,7 @@ pub const OPERATIONS: [Operation; 6] = [
         },
         deletes: nothing,
         adds: false,
+        repairs: false,
     },
     Operation {
         name: "backup after a failed one",
@@ -78,8 +92,32 @@ pub const OPERATIONS: [Operation; 6] = [
         run: |world, repository| backup_of(repository, world.source()),
         deletes: nothing,
         adds: true,
+        repairs: false,
+    },
+    Operation {
+        name: "repair",
+        prepare: damage_what_can_be_read,
+        run: |_, repository| {
+            let options = RepairOptions { threads: 1, lock: lock() };
+            let plan = plan_repair(repository, &options, None)?;
+            apply_repair(repository, &plan, &options, None).map(drop)
+        },
+        deletes: nothing,
+        adds: false,
+        repairs: true,
     },
 ];
+
+/// Two packs are not what their names say, and one object in `snapshots/` is none; yet every snapshot can be read.
+fn damage_what_can_be_read(world: &World) {
+    let backend = world.backend();
+    for pack in backend.list("packs/").unwrap().into_iter().take(2) {
+        let mut bytes = backend.get(&pack.key, u64::MAX).unwrap();
+        bytes[0] ^= 1;
+        backend.put(&pack.key, &bytes, PutMode::Replace).unwrap();
+    }
+    backend.put(&format!("snapshots/{}", "ab".repeat(32)), b"garbage", PutMode::Replace).unwrap();
+}
 
 /// A backup that fails late, and leaves a journal of what it has stored.
 fn leave_a_journal(world: &World) {
