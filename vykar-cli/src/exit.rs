@@ -14,7 +14,7 @@ pub enum Exit {
     Failure = 1,
     /// Wrong arguments (clap uses the same code).
     Usage = 2,
-    /// Done, but some files could not be stored or restored as they are.
+    /// Done, but some files could not be stored or restored as they are, or are lost to a repair.
     Partial = 3,
     /// Wrong or missing passphrase.
     Passphrase = 4,
@@ -136,12 +136,13 @@ impl From<VykarError> for CliError {
             | V::IndexMissing
             | V::ChunkMissing { .. }
             | V::ChunkDamaged { .. }
-            | V::SnapshotUnusable { .. } => (Exit::Damaged, Some("`vykar check` lists all damage")),
+            | V::SnapshotUnusable { .. } => (
+                Exit::Damaged,
+                Some("`vykar check` lists all damage, and with --repair shows what can be done"),
+            ),
             V::Unsound { .. } => (
                 Exit::Damaged,
-                Some(
-                    "`vykar check --verify-data` lists all damage; nothing is taken away before that is repaired",
-                ),
+                Some("`vykar check --repair` shows what can be done; nothing is taken away before that"),
             ),
             V::Changed { .. } => (Exit::Failure, Some("look at it again, and decide anew")),
             V::SnapshotNotFound { .. } => (Exit::Failure, Some("`vykar list` shows what there is")),

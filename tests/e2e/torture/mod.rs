@@ -88,7 +88,7 @@ fn snapshots(world: &World) -> BTreeMap<String, Files> {
 
 /// Nothing in it is damaged; what is too much is harmless.
 fn assert_sound(world: &World, when: &str) {
-    let options = CheckOptions { verify_data: true, threads: 1 };
+    let options = CheckOptions { verify_data: true, threads: 1, ..CheckOptions::default() };
     let report = check(&open(world), &options, None).unwrap();
     let damage = report.findings.iter().filter(|finding| finding.severity() == Severity::Damage);
     let damage: Vec<_> = damage.map(ToString::to_string).collect();

@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use vykar_core::Event;
 use vykar_core::maintenance::repair::SnapshotFate;
 use vykar_core::maintenance::{
     CheckOptions, CheckReport, RepairOptions, RepairPlan, RepairReport, apply_repair, plan_repair,
 };
 use vykar_core::repository::Repository;
+use vykar_core::{Event, VykarError};
 
 use super::{check, print};
 use crate::args::{CheckArgs, Global};
 use crate::confirm::confirm;
-use crate::exit::{CliResult, Exit};
+use crate::exit::{CliError, CliResult, Exit};
 use crate::progress::StatusLine;
 use crate::{context, render};
 
@@ -63,7 +63,11 @@ fn make_plan(global: &Global, repository: &Repository, options: &RepairOptions) 
         }
         other => status.event(other),
     };
-    Ok(plan_repair(repository, options, Some(&mut listen))?)
+    plan_repair(repository, options, Some(&mut listen)).map_err(|e| match e {
+        e @ VykarError::Storage(_) => CliError::from(e)
+            .hint("what cannot be read now may be read yet: copy the repository to a sound disk first"),
+        other => other.into(),
+    })
 }
 
 fn plan_text(plan: &RepairPlan) -> String {
@@ -85,12 +89,13 @@ fn plan_text(plan: &RepairPlan) -> String {
         line(format!("rebuild the index from the packs ({reason})"));
     }
     let found = if plan.index_unusable.is_some() { 0 } else { plan.chunks_found };
+    let too_high = if plan.snapshots.is_empty() { plan.counts_too_high } else { 0 };
     for (count, what) in [
         (plan.chunks_lost, "chunks out of the index, which are lost"),
         (plan.chunks_redirected, "chunks of the index from other packs, which have them too"),
         (found, "chunks into the index, which only packs have"),
         (plan.counts_too_low, "counts of references that are too low right"),
-        (plan.counts_too_high, "counts of references that are too high right"),
+        (too_high, "counts of references that are too high right"),
     ] {
         if count > 0 {
             let verb = if what.starts_with("counts") { "set" } else { "take" };

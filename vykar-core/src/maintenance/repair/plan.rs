@@ -63,7 +63,7 @@ pub struct RepairPlan {
     pub chunks_found: u64,
     /// Chunks that the index counts too low.
     pub counts_too_low: u64,
-    /// Chunks that it counts too high, or that no snapshot refers to.
+    /// Chunks that it counts too high, or that no snapshot refers to; with damaged snapshots there may be fewer.
     pub counts_too_high: u64,
     /// `index.gen` does not fit.
     pub hint_wrong: bool,
@@ -87,8 +87,11 @@ pub struct RepairPlan {
     pub(super) generation: u64,
     pub(super) ids: Vec<SnapshotId>,
     pub(super) survey: Survey,
-    /// References of all readable snapshots, for each slot of the survey's table.
-    pub(super) counts: Vec<u32>,
+    /// References of all readable snapshots, for each slot of the survey's table; of damaged ones as far as they can
+    /// be counted.
+    counts: Vec<u32>,
+    /// Whether any snapshot refers to it, those that are written anew included, for each slot.
+    pub(super) needed: Vec<bool>,
     pub(super) whole: Vec<Snapshot>,
     /// Readable ones that are to be set aside.
     pub(super) damaged: Vec<Snapshot>,
@@ -130,13 +133,7 @@ pub fn plan_repair(
     options: &RepairOptions,
     mut events: Events<'_>,
 ) -> Result<RepairPlan> {
-    for opened_with in [repository.check_config(), repository.check_key()] {
-        opened_with.map_err(|e| {
-            refused(format!(
-                "{e}. No other object says what is in it: put it back from a copy of the repository"
-            ))
-        })?;
-    }
+    check_opened_with(repository)?;
     let ids = Manifest::ids(repository)?;
     let (readable, unreadable) = read_snapshots(repository, &ids)?;
     let stamp = stamp(repository)?;
@@ -178,12 +175,13 @@ pub fn plan_repair(
         generation: index.generation,
         ids,
         survey,
+        needed: counts.iter().map(|counted| *counted > 0).collect(),
         counts,
         whole,
         damaged,
     };
-    plan.compare_counts(&index);
     plan.judge_snapshots(&reader, &affected, &mut events)?;
+    plan.compare_counts(&index);
     Ok(plan)
 }
 
@@ -198,12 +196,12 @@ impl RepairPlan {
     fn compare_counts(&mut self, index: &IndexBlob) {
         for (slot, counted) in self.counts.iter().enumerate() {
             let entry = self.survey.table().entry(slot);
-            if *counted > 0 && self.survey.damaged.contains_key(&entry.pack) {
+            if self.needed[slot] && self.survey.damaged.contains_key(&entry.pack) {
                 self.chunks_moved += 1;
                 self.bytes_moved += u64::from(entry.stored_size);
             }
             match index.chunks.get(&entry.id) {
-                None => self.chunks_found += u64::from(*counted > 0),
+                None => self.chunks_found += u64::from(self.needed[slot]),
                 Some(recorded) => {
                     self.counts_too_low += u64::from(*counted > recorded.refcount);
                     self.counts_too_high += u64::from(*counted < recorded.refcount);
@@ -232,9 +230,15 @@ impl RepairPlan {
                 continue;
             }
             let (dropped, total) = (&mut self.dropped, &mut self.dropped_total);
+            let (needed, table) = (&mut self.needed, self.survey.table());
             each_part(reader, &self.survey, snapshot, &mut |part| {
                 let (path, reason) = match part {
-                    Part::Whole(..) => {
+                    Part::Whole(item, _) => {
+                        // The count ended where the list of items has a gap.
+                        item.chunks
+                            .iter()
+                            .filter_map(|c| table.find(&c.id))
+                            .for_each(|slot| needed[slot] = true);
                         fate.kept += 1;
                         return Ok(());
                     }
@@ -257,11 +261,32 @@ impl RepairPlan {
                 }
                 Ok(())
             })?;
+            if fate.dropped + fate.gaps == 0 {
+                return Err(refused(format!(
+                    "snapshot {name} ({}) could not be read at first ({}), and then it could: the storage fails now \
+                     and then",
+                    snapshot.id.short(),
+                    fate.reason
+                )));
+            }
             fate.replaced = fate.kept > 0;
             self.snapshots.push(fate);
         }
         Ok(())
     }
+}
+
+fn check_opened_with(repository: &Repository) -> Result<()> {
+    for opened_with in [repository.check_config(), repository.check_key()] {
+        match opened_with {
+            Err(e @ (VykarError::Damaged { .. } | VykarError::NotARepository { .. })) => {
+                let advice = "No other object says what is in it: put it back from a copy of the repository";
+                return Err(refused(format!("{e}. {advice}")));
+            }
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 type Unreadable = Vec<(SnapshotId, String)>;
@@ -276,7 +301,7 @@ fn read_snapshots(repository: &Repository, ids: &[SnapshotId]) -> Result<(Vec<Sn
             }
             Err(VykarError::SnapshotUnusable { cause, .. }) => unreadable.push((*id, cause.to_string())),
             Err(VykarError::Storage(StorageError::NotFound { .. })) => return Err(changed()),
-            Err(other) => return Err(out_of_reach(other)),
+            Err(other) => return Err(other),
         }
     }
     readable.sort_by_key(|s| (s.time, s.id));
@@ -300,15 +325,9 @@ fn read_index(repository: &Repository) -> Result<(IndexBlob, Option<String>)> {
         }
         Err(VykarError::Damaged { cause, .. }) => cause.to_string(),
         Err(VykarError::Storage(e @ StorageError::TooLarge { .. })) => e.to_string(),
-        Err(other) => return Err(out_of_reach(other)),
+        Err(other) => return Err(other),
     };
     Ok((IndexBlob::default(), Some(reason)))
-}
-
-fn out_of_reach(error: VykarError) -> VykarError {
-    refused(format!(
-        "{error}. What cannot be read now may be read yet: copy the repository to a sound disk first"
-    ))
 }
 
 /// All references to what is whole, and the snapshots that are not, with the first thing that is wrong.

@@ -63,7 +63,7 @@ impl<'r> Store<'r> {
         let trees: HashSet<ChunkId> =
             plan.whole.iter().chain(&plan.damaged).flat_map(|s| s.meta.item_ptrs.iter().copied()).collect();
         let mut moved: HashMap<PackId, Vec<IndexEntry>> = HashMap::new();
-        for (slot, _) in plan.counts.iter().enumerate().filter(|(_, counted)| **counted > 0) {
+        for (slot, _) in plan.needed.iter().enumerate().filter(|(_, needed)| **needed) {
             let entry = table.entry(slot);
             if plan.survey.damaged.contains_key(&entry.pack) {
                 moved.entry(entry.pack).or_default().push(entry);

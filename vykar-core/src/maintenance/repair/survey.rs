@@ -223,11 +223,7 @@ impl Surveyor<'_> {
                 return Ok(found);
             }
             Err(StorageError::NotFound { .. }) => return Err(super::changed()),
-            Err(e) => {
-                return Err(refused(format!(
-                    "{e}. What cannot be read now may be read yet: copy the repository to a sound disk first"
-                )));
-            }
+            Err(e) => return Err(e.into()),
         };
         let sound = pack_id(&data) == pack.id;
         match newer_pack(&data) {
