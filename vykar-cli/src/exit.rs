@@ -142,7 +142,10 @@ impl From<VykarError> for CliError {
             ),
             V::Unsound { .. } => (
                 Exit::Damaged,
-                Some("`vykar check --repair` shows what can be done; nothing is taken away before that"),
+                Some(
+                    "`vykar check --verify-data` lists all damage, `vykar check --repair` shows what can be done; \
+                     nothing is taken away before that",
+                ),
             ),
             V::Changed { .. } => (Exit::Failure, Some("look at it again, and decide anew")),
             V::SnapshotNotFound { .. } => (Exit::Failure, Some("`vykar list` shows what there is")),

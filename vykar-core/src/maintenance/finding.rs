@@ -2,6 +2,10 @@
 
 use crate::id::{ChunkId, PackId, SessionId, SnapshotId};
 
+fn short_ids(snapshots: &[SnapshotId]) -> String {
+    snapshots.iter().map(SnapshotId::short).collect::<Vec<_>>().join(", ")
+}
+
 /// What a finding means for the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -71,7 +75,7 @@ pub enum Finding {
         reason: String,
     },
     /// Several snapshots have the same name, so that their ids must be given.
-    #[error("snapshots {}: all named {name:?} (harmless)", .snapshots.iter().map(SnapshotId::short).collect::<Vec<_>>().join(", "))]
+    #[error("snapshots {}: all named {name:?} (harmless)", short_ids(.snapshots))]
     NameTwice {
         /// The name.
         name: String,

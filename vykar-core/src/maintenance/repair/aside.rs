@@ -144,3 +144,38 @@ fn same(backend: &dyn Backend, a: &str, b: &str) -> Result<bool> {
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::{INDEX, snapshot_key};
+    use crate::testing::TestRepository;
+
+    #[test]
+    fn nothing_that_was_set_aside_is_written_over() {
+        let mut t = TestRepository::new();
+        let snapshot = t.snapshot("s", &[], None);
+        let key = snapshot_key(&snapshot.id);
+        let whole = t.backend.get(&key, u64::MAX).unwrap();
+        // A repair that was cut off does it once more.
+        for _ in 0..2 {
+            set_aside(&t.repository, &key, "first").unwrap();
+        }
+        t.backend.put(&key, b"other", PutMode::Replace).unwrap();
+        set_aside(&t.repository, &key, "second").unwrap();
+        set_aside(&t.repository, "snapshots/nonesuch", "gone").unwrap();
+        let all = SetAside::list(&t.repository).unwrap();
+        let reasons: Vec<_> = all.iter().map(|a| (a.object.as_str(), a.reason.as_str(), a.size)).collect();
+        assert_eq!(reasons, [(&*key, "first", whole.len() as u64), (&*key, "second", 5)]);
+        assert_eq!(all[0].snapshot.as_ref().unwrap().name, "s");
+        assert_eq!(t.backend.get(&all[0].key, u64::MAX).unwrap(), whole);
+        for _ in 0..2 {
+            set_aside(&t.repository, INDEX, "lost").unwrap();
+        }
+        let all = SetAside::list(&t.repository).unwrap();
+        assert_eq!(all.iter().filter(|a| a.object == INDEX).count(), 2);
+        // Without its note an object is shown still.
+        t.backend.delete(&note_key(&all[0].key)).unwrap();
+        assert_eq!(SetAside::list(&t.repository).unwrap().len(), 4);
+    }
+}
