@@ -193,7 +193,11 @@ impl Sweep<'_, '_, '_, '_> {
         for objects in contents.objects.chunk_by(|a, b| stage(a) == stage(b)) {
             match objects.first().and_then(stage) {
                 Some(Stage::Index) => {
-                    self.guard.delete_index()?;
+                    let mut gone = 0;
+                    let deleted = self.guard.delete_index(&mut gone);
+                    // One of the two may not have been there.
+                    self.done += gone.min(objects.len());
+                    deleted?;
                     self.tell(objects);
                 }
                 Some(Stage::Repokey | Stage::Config) => {
@@ -208,15 +212,8 @@ impl Sweep<'_, '_, '_, '_> {
 
     fn delete(&mut self, objects: &[ObjectInfo]) -> Result<()> {
         for batch in objects.chunks(BATCH) {
-            let before = self.done;
-            let mut begun = 0;
-            let keys = batch.iter().map(|object| object.key.clone()).inspect(|_| begun += 1);
-            let deleted = self.guard.delete(keys);
-            if let Err(e) = deleted {
-                // The last one that was begun has failed.
-                self.done = before + usize::max(begun, 1) - 1;
-                return Err(e);
-            }
+            let keys = batch.iter().map(|object| object.key.clone());
+            self.guard.delete_counting(keys, &mut self.done)?;
             self.tell(batch);
         }
         Ok(())
@@ -234,8 +231,8 @@ impl Sweep<'_, '_, '_, '_> {
         }
     }
 
+    /// Tells that these are deleted, too.
     fn tell(&mut self, objects: &[ObjectInfo]) {
-        self.done += objects.len();
         self.bytes += objects.iter().map(|object| object.size).sum::<u64>();
         let bytes = self.contents.objects.iter().map(|object| object.size).sum();
         let expected = Some(Totals { files: self.contents.objects.len() as u64, bytes });

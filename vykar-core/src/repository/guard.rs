@@ -100,21 +100,27 @@ impl<'r> WriteGuard<'r> {
 
     /// Deletes objects, in this order, each durably; one that is gone already is fine. The first failure ends it.
     pub fn delete(&self, keys: impl IntoIterator<Item = String>) -> Result<()> {
+        self.delete_counting(keys, &mut 0)
+    }
+
+    /// The same, and adds to `deleted` each that is gone, also when it fails at a later one.
+    pub fn delete_counting(&self, keys: impl IntoIterator<Item = String>, deleted: &mut usize) -> Result<()> {
         self.check()?;
         // Taken one by one: the caller may count those that are gone.
         for key in keys {
             self.repository.remember_deletion(&key);
             self.repository.backend().delete(&key)?;
+            *deleted += 1;
         }
         Ok(())
     }
 
     /// Deletes the index, and then its generation's hint. Only for who deletes the whole repository: beside snapshots, an
     /// index that is missing is damage.
-    pub(crate) fn delete_index(&mut self) -> Result<()> {
-        self.delete([INDEX.to_owned()])?;
+    pub(crate) fn delete_index(&mut self, deleted: &mut usize) -> Result<()> {
+        self.delete_counting([INDEX.to_owned()], deleted)?;
         self.known = None;
-        self.delete([INDEX_GENERATION.to_owned()])
+        self.delete_counting([INDEX_GENERATION.to_owned()], deleted)
     }
 
     /// Gives the lock back.

@@ -99,7 +99,11 @@ fn what_is_cut_off_is_still_a_repository_and_can_be_deleted_again() {
             assert!(!has("snapshots/") || (left.iter().any(|key| key == "index") && has("packs/")), "{when}");
             if let Err(VykarError::Unfinished { done, .. }) = &result {
                 in_part += 1;
-                assert!(done.contains("in part"), "{done}");
+                let all = keys(&template.backend).len();
+                let gone = all - left.iter().filter(|key| !key.starts_with("locks/")).count();
+                let counted = done.contains(&format!("in part ({gone} of {all} objects)"));
+                // Where the reply was lost it is one more than anybody knows.
+                assert!(counted || fault == Fault::LostReply, "{when}: {done}");
             }
             if has("config") {
                 assert!(result.is_err(), "{when}");
