@@ -145,6 +145,10 @@ fn a_damaged_snapshot_is_set_aside_and_never_deleted() {
     assert_eq!(world.snapshots().len(), 1);
     assert_sound(&world);
     assert_files(&world, 0..=FILES);
+    // It belongs to the repository all the same.
+    let path = world.repo.to_str().unwrap().to_owned();
+    world.run(["delete", "--confirm", &path]).ok();
+    assert!(!world.repo.exists());
 }
 
 #[test]

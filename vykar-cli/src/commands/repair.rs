@@ -32,10 +32,7 @@ pub fn run(global: &Global, repository: &Repository, args: &CheckArgs, checked: 
         print("Nothing was changed\n");
         return Ok(Exit::Damaged);
     }
-    let status = StatusLine::new(!global.quiet);
-    let mut listen = |event: Event| status.event(&event);
-    let report = apply_repair(repository, &plan, &options, Some(&mut listen))?;
-    drop(status);
+    let report = apply_repair(repository, &plan, &options)?;
     print(&report_text(&report, &plan));
     let verify = CheckOptions { verify_data: true, threads: global.threads, ..CheckOptions::default() };
     let after = check::show(global, repository, &verify)?;

@@ -182,14 +182,13 @@ pub fn check(repository: &Repository, options: &CheckOptions, mut events: Events
     let by_pack = ByPack::new(table);
     let verdicts: Vec<AtomicU32> = (0..table.len()).map(|_| AtomicU32::new(verdict::UNKNOWN)).collect();
 
-    let objects = repository.backend().list("")?;
-    let packs = packs_of(&objects, table);
+    let packs = list_packs(repository, table)?;
     check_packs(&packs, table, &by_pack, &verdicts, usable, &mut found);
     if usable {
         objects::check_hint(repository, index.generation, &mut |finding| found.add(finding));
     }
-    objects::check_names(&objects, &mut |finding| found.add(finding));
-    objects::check_markers(repository, &objects, &mut |finding| found.add(finding))?;
+    objects::check_names(repository, &mut |finding| found.add(finding))?;
+    objects::check_markers(repository, &mut |finding| found.add(finding))?;
     if let Some(verified) = options.chosen(&packs) {
         let verifier = Verifier::new(repository, table, &by_pack, &verified, &verdicts);
         verify(&verifier, options.threads, &mut found, &mut events);

@@ -7,17 +7,12 @@ use super::finding::Finding;
 use crate::codec::decompress;
 use crate::error::{ObjectError, Result, StorageError, VykarError};
 use crate::format::envelope::PENDING_CONTEXT;
-use crate::format::marker::parse_lock_name;
 use crate::format::{MAX_METADATA_OBJECT, MAX_METADATA_PLAINTEXT, ObjectKind, Snapshot, pending};
 use crate::id::{PackId, SessionId, SnapshotId};
+use crate::repository::layout::KeyKind;
 use crate::repository::standing::journal_key;
-use crate::repository::{
-    CONFIG, INDEX, INDEX_GENERATION, LockInfo, REPOKEY, Repository, SessionInfo, Standing,
-};
+use crate::repository::{INDEX_GENERATION, LockInfo, Repository, SessionInfo, Standing};
 use crate::storage::ObjectInfo;
-
-/// Where a repair puts what it replaces.
-pub(crate) const DAMAGED: &str = "damaged/";
 
 /// The parameters and keys in the storage.
 pub(super) fn check_opened_with(repository: &Repository, found: &mut dyn FnMut(Finding)) {
@@ -46,11 +41,7 @@ pub(super) fn check_hint(repository: &Repository, generation: u64, found: &mut d
 }
 
 /// Locks and sessions that nobody keeps, and journals that cannot be used.
-pub(super) fn check_markers(
-    repository: &Repository,
-    objects: &[ObjectInfo],
-    found: &mut dyn FnMut(Finding),
-) -> Result<()> {
+pub(super) fn check_markers(repository: &Repository, found: &mut dyn FnMut(Finding)) -> Result<()> {
     let left = |standing: Standing| standing.is_over() || standing == Standing::Unreadable;
     for lock in LockInfo::list(repository)?.into_iter().filter(|lock| left(lock.standing)) {
         found(Finding::LockLeft { holder: lock.describe(), key: lock.key });
@@ -58,16 +49,13 @@ pub(super) fn check_markers(
     for session in SessionInfo::list(repository)?.into_iter().filter(|session| left(session.standing)) {
         found(Finding::SessionLeft { session: session.id, holder: session.describe() });
     }
-    for session in objects.iter().filter_map(|object| journal_of(&object.key)) {
+    for object in repository.backend().list("sessions/")? {
+        let Some(KeyKind::Journal(session)) = KeyKind::of(&object.key) else { continue };
         if let Err(error) = open_journal(repository, &session) {
             found(Finding::JournalUnusable { session, reason: error.to_string() });
         }
     }
     Ok(())
-}
-
-fn journal_of(key: &str) -> Option<SessionId> {
-    key.strip_prefix("sessions/")?.strip_suffix(".index")?.parse().ok()
 }
 
 fn open_journal(repository: &Repository, session: &SessionId) -> Result<(), ObjectError> {
@@ -81,34 +69,21 @@ fn open_journal(repository: &Repository, session: &SessionId) -> Result<(), Obje
     Ok(())
 }
 
-/// Names that the format does not know.
-pub(super) fn check_names(objects: &[ObjectInfo], found: &mut dyn FnMut(Finding)) {
-    for object in objects.iter().filter(|object| !is_known(&object.key)) {
-        found(Finding::UnknownObject { key: object.key.clone(), size: object.size });
+/// What lies in the repository's place and is none of its objects.
+pub(super) fn check_names(repository: &Repository, found: &mut dyn FnMut(Finding)) -> Result<()> {
+    let objects = repository.backend().list("")?.into_iter();
+    for ObjectInfo { key, size } in objects.filter(|object| KeyKind::of(&object.key).is_none()) {
+        found(Finding::UnknownObject { key, size });
     }
-}
-
-fn is_known(key: &str) -> bool {
-    if [CONFIG, INDEX, INDEX_GENERATION, REPOKEY].contains(&key) || key.starts_with(DAMAGED) {
-        return true;
-    }
-    match key.split_once('/') {
-        Some(("snapshots", name)) => name.parse::<SnapshotId>().is_ok(),
-        Some(("packs", _)) => pack_of(key).is_some(),
-        Some(("locks", name)) => parse_lock_name(name).is_some(),
-        Some(("sessions", name)) => {
-            let id = name.strip_suffix(".json").or_else(|| name.strip_suffix(".index"));
-            id.is_some_and(|id| id.parse::<SessionId>().is_ok())
-        }
-        _ => false,
-    }
+    Ok(())
 }
 
 /// The pack under a key, if it is one's.
 pub(super) fn pack_of(key: &str) -> Option<PackId> {
-    let (shard, name) = key.strip_prefix("packs/")?.split_once('/')?;
-    let id = name.parse().ok()?;
-    (shard.len() == 2 && name.starts_with(shard)).then_some(id)
+    match KeyKind::of(key) {
+        Some(KeyKind::Pack(id)) => Some(id),
+        _ => None,
+    }
 }
 
 /// Names that several snapshots have.

@@ -27,6 +27,8 @@ pub enum KeyKind {
     Repokey,
     /// The parameters, which make it a repository.
     Config,
+    /// What a repair replaced. It is no object of the format, and lies where no other program looks.
+    SetAside,
 }
 
 impl KeyKind {
@@ -53,6 +55,7 @@ impl KeyKind {
                 _ => None,
             },
             "locks" => parse_lock_name(name).map(|_| KeyKind::Lock),
+            "damaged" => Some(KeyKind::SetAside),
             _ => None,
         }
     }
@@ -62,7 +65,7 @@ impl KeyKind {
 pub fn objects(backend: &dyn Backend) -> Result<Vec<(KeyKind, ObjectInfo)>, StorageError> {
     let mut found = Vec::new();
     // Folder by folder, as who reads them does: one may be a link to another disk.
-    for prefix in ["snapshots/", "packs/", "sessions/", "locks/", "keys/"] {
+    for prefix in ["snapshots/", "packs/", "sessions/", "locks/", "keys/", DAMAGED] {
         let objects = backend.list(prefix)?.into_iter();
         found.extend(objects.filter_map(|object| Some((KeyKind::of(&object.key)?, object))));
     }
@@ -81,8 +84,13 @@ pub fn objects(backend: &dyn Backend) -> Result<Vec<(KeyKind, ObjectInfo)>, Stor
 /// Every folder that objects lie in, each after those that lie in it.
 pub fn folders() -> impl Iterator<Item = String> {
     let shards = (0..=255u8).map(|shard| format!("packs/{shard:02x}"));
-    shards.chain(["packs", "snapshots", "keys", "sessions", LOCKS].map(str::to_owned))
+    let set_aside = ["damaged/snapshots", "damaged/packs", "damaged"];
+    let folders = ["packs", "snapshots", "keys", "sessions", LOCKS];
+    shards.chain(set_aside.into_iter().chain(folders).map(str::to_owned))
 }
+
+/// Where a repair keeps what it replaces.
+pub const DAMAGED: &str = "damaged/";
 
 /// The folder of locks, which is in use as long as one is held.
 pub const LOCKS: &str = "locks";
@@ -98,7 +106,10 @@ mod tests {
             assert!(KeyKind::of(key).is_some(), "{key}");
         }
         let (journal, marker) = (format!("sessions/{b}.index"), format!("sessions/{b}.json"));
-        for key in [&format!("packs/ab/{a}"), &journal, &marker, &format!("locks/{:020}-{b}.json", 7)] {
+        let set_aside = format!("damaged/snapshots/{a}.json");
+        for key in
+            [&set_aside, &format!("packs/ab/{a}"), &journal, &marker, &format!("locks/{:020}-{b}.json", 7)]
+        {
             assert!(KeyKind::of(key).is_some(), "{key}");
         }
         for key in [
@@ -126,7 +137,7 @@ mod tests {
     #[test]
     fn folders_come_after_what_is_in_them() {
         let all: Vec<_> = folders().collect();
-        assert_eq!(all.len(), 261);
+        assert_eq!(all.len(), 264);
         let at = |name: &str| all.iter().position(|folder| folder == name).unwrap();
         assert!(at("packs/00") < at("packs") && at("packs/ff") < at("packs"));
     }

@@ -100,7 +100,7 @@ pub const OPERATIONS: [Operation; 7] = [
         run: |_, repository| {
             let options = RepairOptions { threads: 1, lock: lock() };
             let plan = plan_repair(repository, &options, None)?;
-            apply_repair(repository, &plan, &options, None).map(drop)
+            apply_repair(repository, &plan, &options).map(drop)
         },
         deletes: nothing,
         adds: false,

@@ -9,7 +9,6 @@ use super::plan::{RepairPlan, stamp};
 use super::store::Store;
 use super::{RepairOptions, changed};
 use crate::error::{ObjectError, Result, VykarError};
-use crate::event::{Event, Events};
 use crate::format::index::{ChunkTable, TableBuilder};
 use crate::format::{IndexBlob, IndexEntry, Snapshot};
 use crate::id::{PackId, SnapshotId};
@@ -44,17 +43,11 @@ pub fn apply_repair(
     repository: &Repository,
     plan: &RepairPlan,
     options: &RepairOptions,
-    mut events: Events<'_>,
 ) -> Result<RepairReport> {
     repository.with_maintenance_lock(&options.lock, |guard| {
         is_current(repository, plan)?;
         let mut apply = Apply { repository, plan, report: RepairReport::default() };
-        let mut tell = |text: &str| {
-            if let Some(events) = &mut events {
-                events(Event::Note(text.to_owned()));
-            }
-        };
-        apply.run(guard, &mut tell)?;
+        apply.run(guard)?;
         Ok(apply.report)
     })
 }
@@ -79,7 +72,7 @@ struct Apply<'r> {
 }
 
 impl Apply<'_> {
-    fn run(&mut self, guard: &mut WriteGuard<'_>, tell: &mut dyn FnMut(&str)) -> Result<()> {
+    fn run(&mut self, guard: &mut WriteGuard<'_>) -> Result<()> {
         let (repository, plan) = (self.repository, self.plan);
         // Before anything is stored: a new pack may take the place of the damaged one that it is made of.
         for (pack, _, reason) in &plan.packs_damaged {
@@ -94,7 +87,6 @@ impl Apply<'_> {
         self.report.bytes_written = store.bytes;
         let index = self.index(&store)?;
         if plan.writes_index() {
-            tell("counting references");
             self.write_all(guard, &index, new)?;
         } else if plan.hint_wrong {
             guard.check()?;
@@ -151,7 +143,7 @@ impl Apply<'_> {
         let left: Vec<Snapshot> = plan.whole.iter().chain(&new).cloned().collect();
         let counts = self.count_whole(&reader, table, &left)?;
         for fate in &plan.snapshots {
-            set_aside(repository, &snapshot_key(&fate.id), &fate.reason)?;
+            set_aside(repository, &snapshot_key(&fate.id), &fate.plain_reason())?;
         }
         if plan.index_unusable.is_some() || plan.index_entries_change() {
             let reason = plan.index_unusable.as_deref().unwrap_or("replaced by one without what is lost");

@@ -11,10 +11,10 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::objects::DAMAGED;
 use crate::error::{Result, StorageError, VykarError};
 use crate::format::{MAX_SMALL_OBJECT, MAX_SNAPSHOT_OBJECT, ObjectKind, SnapshotMeta};
 use crate::id::SnapshotId;
+use crate::repository::layout::DAMAGED;
 use crate::repository::{Repository, now_micros, now_rfc3339};
 use crate::storage::{Backend, PutMode};
 

@@ -186,6 +186,15 @@ pub fn plan_repair(
 }
 
 impl SnapshotFate {
+    /// The reason without anything that is sealed in the repository, such as a path.
+    pub(super) fn plain_reason(&self) -> String {
+        match (&self.name, self.replaced_before) {
+            (None, _) => "the object cannot be read".to_owned(),
+            (_, true) => "an earlier repair has written it anew".to_owned(),
+            _ => format!("{} items are damaged, and {} parts of the list lost", self.dropped, self.gaps),
+        }
+    }
+
     fn unreadable(id: SnapshotId, reason: String) -> Self {
         let (name, kept, dropped, gaps) = (None, 0, 0, 0);
         SnapshotFate { id, name, reason, replaced: false, replaced_before: false, kept, dropped, gaps }
