@@ -16,9 +16,15 @@ const SMALL: usize = 16 << 10;
 /// The same for what is read through a window, which has 1 MiB.
 const WINDOWED: usize = (1 << 20) + (64 << 10);
 
+/// What is whole is not whole any more with a byte less, or one more.
+fn is_whole(data: &[u8], decodes: impl Fn(&[u8]) -> bool) {
+    assert!(!decodes(&data[..data.len() - 1]) && !decodes(&[data, &[0xc0]].concat()));
+}
+
 /// `config`.
 pub fn config(data: &[u8]) {
     let Ok(config) = within(data.len(), SMALL, || RepoConfig::decode(data)) else { return };
+    is_whole(data, |data| RepoConfig::decode(data).is_ok());
     assert_eq!(config.version, 2);
     let ChunkerParams { min, avg, max } = config.chunker;
     assert!(0 < min && min <= avg && avg <= max && max <= 16 << 20);
@@ -30,11 +36,13 @@ pub fn config(data: &[u8]) {
 /// `keys/repokey`, and the keys in it: the input is taken for either.
 pub fn key(data: &[u8]) {
     if let Ok(keys) = within(data.len(), SMALL, || MasterKeys::decode(data)) {
+        is_whole(data, |data| MasterKeys::decode(data).is_ok());
         let Ok(encoded) = keys.encode() else { panic!("keys cannot be encoded") };
         let Ok(back) = MasterKeys::decode(&encoded) else { panic!("keys cannot be decoded again") };
         assert!((back.encryption_key, back.chunk_id_key) == (keys.encryption_key, keys.chunk_id_key));
     }
     let Ok(key) = within(data.len(), SMALL, || EncryptedKey::decode(data)) else { return };
+    is_whole(data, |data| EncryptedKey::decode(data).is_ok());
     let kdf = &key.kdf;
     assert_eq!(kdf.algorithm, "argon2id");
     assert!((1..=10).contains(&kdf.time_cost) && (1..=512 << 10).contains(&kdf.memory_cost));
@@ -65,6 +73,7 @@ pub fn index(data: &[u8]) {
     let slowly = IndexBlob::decode_from(&mut Trickle(data));
     assert_eq!(whole.is_ok(), slowly.is_ok());
     let (Ok(index), Ok(slowly)) = (whole, slowly) else { return };
+    is_whole(data, |data| IndexBlob::decode(data).is_ok());
     assert_eq!(IndexBlob::decode_generation(data), Ok(index.generation));
     let entries: Vec<IndexEntry> = index.chunks.iter().collect();
     assert!(entries.iter().copied().eq(slowly.chunks.iter()));
@@ -89,6 +98,7 @@ pub fn pending(data: &[u8]) {
     let ended = journal::decode_each(&mut Trickle(data), each);
     assert_eq!(whole.is_ok(), ended.is_ok());
     let Ok(packs) = whole else { return };
+    is_whole(data, |data| journal::decode(data).is_ok());
     assert_eq!(packs, slowly);
     let parts = |p: &PendingPack| (p.pack, p.chunks.len() as u32, p.chunks.clone().into_iter());
     let parts: Vec<(PackId, u32, _)> = packs.iter().map(parts).collect();
@@ -100,6 +110,7 @@ pub fn pending(data: &[u8]) {
 /// A snapshot's metadata, and the root item in its `ext`.
 pub fn snapshot(data: &[u8]) {
     let Ok(meta) = within(data.len(), SMALL, || SnapshotMeta::decode(data)) else { return };
+    is_whole(data, |data| SnapshotMeta::decode(data).is_ok());
     assert!(meta.format_version <= 1);
     let Ok(encoded) = meta.encode() else { panic!("{meta:?} cannot be encoded") };
     assert_eq!(SnapshotMeta::decode(&encoded).as_ref(), Ok(&meta));

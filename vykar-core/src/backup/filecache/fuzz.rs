@@ -27,10 +27,10 @@ fn try_one(data: Vec<u8>, repository: &RepositoryId, hasher: &ChunkHasher) {
     for path in paths.take(LOOKED_FOR).chain([&[0; 16], &[0xff; 16]]) {
         let Some(known) = cache.find(path) else { continue };
         assert_eq!(known.record.path, *path);
-        // It is what would be written for it, except for bits that mean nothing.
+        // It is what would be written for it, except for flags and an inode that mean nothing.
         let mut again = Vec::new();
         assert!(known.record.encode(hasher, &mut again).is_ok());
-        assert_eq!(again.len(), known.raw.len());
+        assert!(again[12..36] == known.raw[12..36] && again[45..] == known.raw[45..]);
         assert_eq!(Record::decode(*path, &again[12..]).as_ref(), Some(&known.record));
     }
 }
