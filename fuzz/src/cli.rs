@@ -6,6 +6,8 @@ use vykar_core::format::Encryption;
 #[path = "../../vykar-cli/src/parse.rs"]
 mod parse;
 
+use parse::DataSubset;
+
 /// A value, taken for each kind of value.
 pub fn cli(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
@@ -30,6 +32,11 @@ pub fn cli(data: &[u8]) {
     }
     if let Ok(duration) = parse::duration(text) {
         assert_eq!(parse::duration(&format!("{}h", duration.as_secs() / 3600)), Ok(duration));
+    }
+    match parse::data_subset(text) {
+        Ok(DataSubset::Share(share)) => assert!(share > 0.0 && share <= 1.0),
+        Ok(DataSubset::Part { part, of }) => assert!((1..=of).contains(&part)),
+        Err(_) => {}
     }
     let _ = parse::since(text);
     if let Ok(by) = parse::group_by(text) {

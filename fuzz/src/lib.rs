@@ -18,7 +18,7 @@ pub use marker::marker;
 pub use metadata::{config, index, key, pending, snapshot};
 pub use pack::pack;
 pub use payload::payload;
-pub use vykar_core::fuzzing::{file_cache, index_copy, pin};
+pub use vykar_core::fuzzing::{file_cache, index_copy, pack_scan, pin, salvage, seen};
 pub use vykar_mount::fuzzing::{mountinfo, template, versions_copy};
 
 /// A target: what is done with an input.
@@ -38,10 +38,13 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("mount_tree", mount_tree),
     ("mountinfo", mountinfo),
     ("pack", pack),
+    ("pack_scan", pack_scan),
     ("payload", payload),
     ("pending", pending),
     ("pin", pin),
     ("restore", restore),
+    ("salvage", salvage),
+    ("seen", seen),
     ("snapshot", snapshot),
     ("stream", stream),
     ("template", template),
