@@ -5,8 +5,9 @@ PREFIX ?= $(HOME)/.cargo
 
 SBIN ?= /sbin
 SOAK_SECONDS ?= 600
+SECONDS ?= 60
 
-.PHONY: help needs fmt-check lint test soak torture pre-commit build install install-mount-helper demo bench bench-mount scale bench-stages
+.PHONY: help needs fmt-check lint test soak torture fuzz-check fuzz pre-commit build install install-mount-helper demo bench bench-mount scale bench-stages
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -28,6 +29,12 @@ soak: needs ## ten minutes of readers and changing snapshots on a real mount; SO
 
 torture: needs ## crash tests at full size: more places, chances and kills (docs/reliability.md)
 	VYKAR_TORTURE=1 $(CARGO) test --workspace --locked -- --nocapture torture
+
+fuzz-check: ## replay the seeds of all fuzz targets; make test does that as well
+	$(CARGO) test --locked --package vykar-cli --test e2e -- fuzz::
+
+fuzz: ## fuzz a parser: TARGET=name SECONDS=n; docs/fuzzing.md has the names, and what it needs
+	scripts/fuzz "$(TARGET)" "$(SECONDS)"
 
 pre-commit: needs fmt-check lint test ## formatting, lints and all tests, as it must be for every change
 

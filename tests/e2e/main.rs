@@ -10,6 +10,7 @@ mod concurrent;
 mod craft;
 mod damage;
 mod fixtures;
+mod fuzz;
 mod golden;
 mod harness;
 mod life;

@@ -14,6 +14,8 @@ pub mod crypto;
 pub mod error;
 pub mod event;
 pub mod format;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod id;
 pub mod inspect;
 pub mod maintenance;

@@ -21,6 +21,8 @@ use crate::inode::View;
 use crate::names::{fnv1a, folder_name};
 use crate::template::Template;
 
+pub(crate) mod fuzz;
+
 /// Name of the symlink to the newest snapshot.
 pub const LATEST: &str = "latest";
 

@@ -12,6 +12,8 @@ mod data;
 pub mod errno;
 pub mod fs;
 mod fuse;
+#[doc(hidden)]
+pub mod fuzzing;
 mod holes;
 mod inode;
 mod layout;

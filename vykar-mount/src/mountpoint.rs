@@ -121,6 +121,8 @@ pub enum MountError {
     Setup(#[from] SetupError),
 }
 
+pub(crate) mod fuzz;
+
 /// A line of `/proc/self/mountinfo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MountEntry {

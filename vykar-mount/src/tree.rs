@@ -8,6 +8,7 @@
 //! stays good while its tree is dropped from memory and loaded again.
 
 mod build;
+pub(crate) mod fuzz;
 mod slots;
 #[cfg(test)]
 mod tests;

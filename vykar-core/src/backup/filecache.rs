@@ -17,6 +17,8 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
 use super::source::Stat;
 use crate::crypto::ChunkHasher;
 use crate::error::CryptoError;
@@ -24,6 +26,8 @@ use crate::format::ChunkRef;
 use crate::id::{ChunkId, RepositoryId};
 use crate::platform::map::ReadOnlyMap;
 use crate::repository::cache_file::{Fields, temporary};
+
+pub(crate) mod fuzz;
 
 const MAGIC: &[u8; 8] = b"VYKARFC2";
 const HEADER: usize = 8 + 32 + 8 + 8 + 8;
@@ -206,7 +210,7 @@ impl Records {
 
 /// The cache of the last backup, read-only.
 pub struct FileCache {
-    map: Option<ReadOnlyMap>,
+    data: Bytes,
     index: std::ops::Range<usize>,
     hasher: ChunkHasher,
 }
@@ -214,14 +218,18 @@ pub struct FileCache {
 impl FileCache {
     /// A cache that knows nothing.
     pub fn empty(hasher: ChunkHasher) -> Self {
-        FileCache { map: None, index: 0..0, hasher }
+        FileCache { data: Bytes::new(), index: 0..0, hasher }
     }
 
     /// Opens a cache file; `None` when there is none, or it is not one of this repository's.
     pub fn open(path: &Path, repository: &RepositoryId, hasher: &ChunkHasher) -> Option<Self> {
         let map = ReadOnlyMap::open(path).ok()?;
-        let index = Self::read_header(&map, repository, hasher)?;
-        Some(FileCache { map: Some(map), index, hasher: hasher.clone() })
+        Self::parse(Bytes::from_owner(map), repository, hasher)
+    }
+
+    fn parse(data: Bytes, repository: &RepositoryId, hasher: &ChunkHasher) -> Option<Self> {
+        let index = Self::read_header(&data, repository, hasher)?;
+        Some(FileCache { data, index, hasher: hasher.clone() })
     }
 
     fn read_header(
@@ -245,7 +253,7 @@ impl FileCache {
 
     /// What is remembered of a path.
     pub fn find(&self, path: &PathHash) -> Option<Known<'_>> {
-        let data: &[u8] = self.map.as_ref()?;
+        let data: &[u8] = &self.data;
         let entries = data.get(self.index.clone())?;
         let count = entries.len() / INDEX_ENTRY;
         let hash = |at: usize| entries.get(at * INDEX_ENTRY..).and_then(<[u8]>::first_chunk::<16>);

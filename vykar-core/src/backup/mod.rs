@@ -14,7 +14,7 @@ mod commit;
 mod context;
 mod emit;
 mod encoded;
-mod filecache;
+pub(crate) mod filecache;
 mod identity;
 mod job;
 mod large;

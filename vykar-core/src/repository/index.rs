@@ -58,7 +58,7 @@ impl IndexStamp {
         self.0
     }
 
-    #[cfg(test)]
+    /// What [`IndexStamp::to_bytes`] gave.
     pub(super) fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
         IndexStamp(bytes)
     }

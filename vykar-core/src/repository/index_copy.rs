@@ -26,6 +26,8 @@ use crate::format::{IndexBlob, IndexEntry};
 use crate::id::PackId;
 use crate::platform::map::{ReadOnlyMap, ScratchMap};
 
+pub(crate) mod fuzz;
+
 const MAGIC: &[u8; 8] = b"VYKARIX2";
 const FIELDS: usize = 8 + 8 + IndexStamp::LEN + 8 + 4 + 4 + 32;
 const HEADER: usize = FIELDS + 32;

@@ -7,7 +7,7 @@ pub mod claims;
 pub mod guard;
 mod heartbeat;
 pub mod index;
-mod index_copy;
+pub(crate) mod index_copy;
 pub mod items;
 pub mod journal;
 pub mod keys;

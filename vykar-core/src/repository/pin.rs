@@ -35,6 +35,10 @@ impl Identity {
         })
     }
 
+    fn parse(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
     fn difference(&self, other: &Identity) -> Option<String> {
         if self.id != other.id {
             let short = |id: &str| id.chars().take(16).collect::<String>();
@@ -65,7 +69,7 @@ pub fn check(
     let now = Identity::of(url, config, keys)?;
     let path = pin_path(cache_dir, url);
     if let Ok(text) = fs::read_to_string(&path) {
-        if let Ok(before) = serde_json::from_str::<Identity>(&text) {
+        if let Some(before) = Identity::parse(&text) {
             match before.difference(&now) {
                 None => return Ok(()),
                 Some(detail) if !trust => {
@@ -90,6 +94,22 @@ fn remember(path: &Path, identity: &Identity) -> std::io::Result<()> {
     let mut file = fs::File::create(&temporary)?;
     file.write_all(&serde_json::to_vec_pretty(identity)?)?;
     fs::rename(temporary, path)
+}
+
+pub(crate) mod fuzz {
+    use super::Identity;
+
+    /// A remembered identity.
+    pub fn pin(data: &[u8]) {
+        let Some(identity) = std::str::from_utf8(data).ok().and_then(Identity::parse) else { return };
+        let written = serde_json::to_string_pretty(&identity);
+        assert_eq!(written.ok().as_deref().and_then(Identity::parse).as_ref(), Some(&identity));
+        assert_eq!(identity.difference(&identity), None);
+        let other = Identity { id: identity.id.clone() + "0", ..identity.clone() };
+        assert!(identity.difference(&other).is_some());
+        let other = Identity { fingerprint: identity.fingerprint.clone() + "0", ..identity.clone() };
+        assert!(identity.difference(&other).is_some());
+    }
 }
 
 #[cfg(test)]

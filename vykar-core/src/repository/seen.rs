@@ -19,6 +19,8 @@ use super::{Keys, Manifest, Repository, cache_file, now_rfc3339};
 use crate::error::{Result, VykarError};
 use crate::id::{ChunkId, SnapshotId};
 
+pub(crate) mod fuzz;
+
 /// The file in the repository's cache directory.
 const FILE: &str = "seen";
 /// Superseded indexes that are remembered.

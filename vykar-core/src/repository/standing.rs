@@ -140,6 +140,17 @@ fn session_of(name: &str) -> Option<SessionId> {
     name.strip_suffix(".json")?.parse().ok()
 }
 
+/// For [`crate::fuzzing`]: what a lock's marker says of this machine.
+pub fn judge_lock(marker: LockMarker) {
+    let info = LockInfo::new("locks/x".into(), Some(marker), &ProcessIdentity::current());
+    assert!(!info.describe().is_empty());
+}
+
+/// The same for a session's marker.
+pub fn judge_session_marker(marker: SessionMarker) {
+    let _ = judge_session(&marker, &ProcessIdentity::current());
+}
+
 fn judge_session(marker: &SessionMarker, me: &ProcessIdentity) -> Standing {
     // When it was registered: the process was there already.
     let Ok(registered) = marker.registered_at.parse::<Timestamp>() else { return Standing::Unreadable };

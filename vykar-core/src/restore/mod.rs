@@ -11,7 +11,7 @@ mod fetch;
 mod holes;
 mod metadata;
 mod place;
-mod plan;
+pub(crate) mod plan;
 mod queue;
 mod report;
 mod select;

@@ -18,6 +18,8 @@ use crate::id::ChunkId;
 use crate::repository::ChunkReader;
 use crate::repository::items::{Found, for_each_item};
 
+pub(crate) mod fuzz;
+
 /// A piece of a file: a chunk by its slot in the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Piece {

@@ -28,6 +28,8 @@ use vykar_core::{ChunkId, SessionId, SnapshotId, VykarError};
 use super::paths::{Paths, TOP};
 use super::sections::{Index, List, MAX_KEPT, Mention, NONE, Section, Tail, TailId};
 
+pub(crate) mod fuzz;
+
 const MAGIC: &[u8; 8] = b"VYKARVS1";
 const KIND: ObjectKind = ObjectKind::SnapshotCache;
 const CONTEXT: &[u8] = b"versions";

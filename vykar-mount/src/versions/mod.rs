@@ -4,7 +4,7 @@
 //! ([`sections`]), which is remembered in a local file ([`copy`]). A folder is put together ([`history`]) from
 //! those sections alone that have something in it, whose items are read again as small trees.
 
-mod copy;
+pub(crate) mod copy;
 mod history;
 mod listing;
 mod paths;

@@ -7,6 +7,8 @@ use crate::format::SnapshotMeta;
 use crate::format::wire::Reader;
 use crate::id::SnapshotId;
 
+pub(crate) mod fuzz;
+
 /// Key of the note; its value is the id's bytes.
 const KEY: &str = "repaired_from";
 

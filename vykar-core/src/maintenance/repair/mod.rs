@@ -13,11 +13,11 @@
 
 mod apply;
 mod aside;
-mod ext;
+pub(crate) mod ext;
 mod plan;
-mod salvage;
+pub(crate) mod salvage;
 mod store;
-mod survey;
+pub(crate) mod survey;
 #[cfg(test)]
 mod tests;
 

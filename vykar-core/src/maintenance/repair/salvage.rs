@@ -1,11 +1,15 @@
 //! Reading what is left of a snapshot's items.
 
+use std::collections::HashSet;
+
 use super::refused;
 use super::survey::Survey;
 use crate::error::{FormatError, ObjectError, Result, VykarError};
 use crate::format::wire::Reader;
 use crate::format::{Item, ItemProblem, Snapshot};
 use crate::repository::ChunkReader;
+
+pub(crate) mod fuzz;
 
 /// Most and fewest elements of an item that is no newer than this program.
 const FIELDS: std::ops::RangeInclusive<u16> = 12..=16;
@@ -168,7 +172,8 @@ impl<'i> Judged<'i> {
 /// Where in a chunk an item begins from which on there is nothing but items to the end, the last of which may go on
 /// in the next chunk.
 fn find_item(data: &[u8]) -> Option<usize> {
-    (0..data.len()).find(|at| begins_item(&data[*at..]) && is_items(&data[*at..]))
+    let mut failed = HashSet::new();
+    (0..data.len()).find(|at| begins_item(&data[*at..]) && is_items(data, *at, &mut failed))
 }
 
 /// True for the head of an array with as many elements as items have.
@@ -180,18 +185,29 @@ fn begins_item(data: &[u8]) -> bool {
     }
 }
 
-fn is_items(data: &[u8]) -> bool {
-    let (mut at, mut items) = (0, 0);
+/// Remembers where items begin behind which comes something else: who gets there need not go on. Else a chunk of many
+/// items, the last of which is none, would take the square of their number.
+fn is_items(data: &[u8], from: usize, failed: &mut HashSet<usize>) -> bool {
+    let (mut at, mut items) = (from, 0);
+    let mut passed = Vec::new();
     while at < data.len() {
+        if failed.contains(&at) {
+            failed.extend(passed);
+            return false;
+        }
         let mut r = Reader::new(&data[at..]);
         match Item::decode(&mut r) {
             Ok(Ok(item)) if item.check().is_ok() => {
                 at += r.position();
                 items += 1;
+                passed.push(at);
             }
             // The last one may go on.
             Err(FormatError::Truncated { .. }) => return items > 0 && may_begin_item(&data[at..]),
-            _ => return false,
+            _ => {
+                failed.extend(passed);
+                return false;
+            }
         }
     }
     // One alone may be an attribute's value that looks like an item and happens to end here.
@@ -228,6 +244,17 @@ mod tests {
             items.extend([dir, file].iter().map(|item| encode("item", item).unwrap()));
         }
         items
+    }
+
+    #[test]
+    fn many_items_before_one_that_is_none_are_looked_at_once() {
+        let item = encode("item", &Item::new("d", ItemType::Directory)).unwrap();
+        let mut bytes = item.repeat(200_000);
+        bytes.push(0xc1);
+        // As often as there are items, this would never end.
+        assert_eq!(find_item(&bytes), None);
+        bytes.extend(item.repeat(2));
+        assert_eq!(find_item(&bytes), Some(200_000 * item.len() + 1));
     }
 
     proptest! {

@@ -25,6 +25,8 @@ use crate::id::{ChunkId, PackId};
 use crate::repository::{Keys, Repository, pack_key};
 use crate::storage::ObjectInfo;
 
+pub(crate) mod fuzz;
+
 /// A slot whose chunk was not found whole where the index says.
 const LOST: u32 = u32::MAX;
 /// Longest object that a length in a pack may announce: the longest chunk, and what its codec and cipher add.

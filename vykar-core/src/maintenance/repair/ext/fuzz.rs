@@ -1,0 +1,28 @@
+//! The note in any `ext`.
+
+use serde_bytes::ByteBuf;
+
+use super::{other_entries, repaired_from, with_repaired_from};
+use crate::format::SnapshotMeta;
+use crate::id::SnapshotId;
+
+/// A snapshot's note is added to what is there, which stays; what is no map with names stays as it is.
+pub fn note(mut meta: SnapshotMeta) {
+    let before = meta.clone();
+    let _ = repaired_from(&meta);
+    let id = SnapshotId([200; 32]);
+    let Ok(ext) = with_repaired_from(meta.ext.as_ref().map(|ext| &ext[..]), &id) else { return };
+    meta.ext = ext;
+    let others =
+        |meta: &SnapshotMeta| meta.ext.as_ref().map_or(Some(0), |ext| other_entries(ext).map(|o| o.len()));
+    match others(&before) {
+        None => assert_eq!(meta.ext, before.ext),
+        Some(count) => {
+            assert_eq!(others(&meta), Some(count));
+            assert_eq!(repaired_from(&meta), Some(id));
+            assert_eq!(meta.root_item(), before.root_item());
+        }
+    }
+    meta.ext = Some(ByteBuf::new());
+    assert_eq!(repaired_from(&meta), None);
+}
