@@ -251,11 +251,10 @@ impl Surveyor<'_> {
         }
         let keys = self.repository.keys();
         walk(&data, &whole, &mut |offset, object| {
-            let Ok((id, size)) = keys.identify_chunk(object) else { return false };
+            let Ok((id, size)) = keys.identify_chunk(object) else { return };
             let stored_size = object.len() as u32; // within a pack
             let entry = IndexEntry { id, refcount: 0, stored_size, pack: pack.id, offset: offset as u64 };
             found.extras.push(Extra { entry, size });
-            true
         });
         Ok(found)
     }
@@ -282,11 +281,12 @@ fn length_at(data: &[u8], at: usize) -> Option<usize> {
 }
 
 /// Walks from blob to blob and shows those that are not known to be whole, given by where they begin (with their
-/// length) and end, in order. `is_whole` says whether one is a chunk.
+/// length) and end, in order.
 ///
-/// Behind a blob that is none, its length is still followed, but not beyond a place where a whole one begins: that
-/// length may be what is damaged. Where no length makes sense, only the next place that is known helps.
-fn walk(data: &[u8], known: &[(usize, usize)], is_whole: &mut dyn FnMut(usize, &[u8]) -> bool) {
+/// A length is followed, but not beyond a place where a whole blob begins: it may be what is damaged, even where what
+/// it spans looks like a chunk, as any bytes may without encryption. Where no length makes sense, only the next place
+/// that is known helps.
+fn walk(data: &[u8], known: &[(usize, usize)], show: &mut dyn FnMut(usize, &[u8])) {
     let prefix = LENGTH_PREFIX as usize;
     let mut at = HEADER.len();
     while at < data.len() {
@@ -300,9 +300,9 @@ fn walk(data: &[u8], known: &[(usize, usize)], is_whole: &mut dyn FnMut(usize, &
             .filter(|length| (1..=MAX_OBJECT).contains(length))
             .and_then(|length| data.get(at + prefix..at + prefix + length));
         match object {
-            Some(object) if is_whole(at + prefix, object) => at += prefix + object.len(),
             Some(object) => {
                 let end = at + prefix + object.len();
+                show(at + prefix, object);
                 at = known_next.map_or(end, |known| known.min(end));
             }
             None => match known_next {
@@ -320,11 +320,9 @@ mod tests {
     fn walked(data: &[u8], known: &[(usize, usize)]) -> Vec<(usize, Vec<u8>)> {
         let mut found = Vec::new();
         walk(data, known, &mut |offset, object| {
-            let whole = object.first() != Some(&b'?');
-            if whole {
+            if object.first() != Some(&b'?') {
                 found.push((offset, object.to_vec()));
             }
-            whole
         });
         found
     }
@@ -351,6 +349,10 @@ mod tests {
         // One that is wrong and looks right is not followed over what is known.
         let wrong = pack(&[(3, a), (7, b), (5, c), (2, b"dd")]);
         assert_eq!(walked(&wrong, &[(21, 30)]), [(13, a.to_vec()), (34, b"dd".to_vec())]);
+        // Nor when it spans what looks like a chunk, as anything may without encryption.
+        let spans = pack(&[(7, a), (3, b"ccc"), (2, b"dd")]);
+        let last = walked(&spans, &[(16, 23)]).pop();
+        assert_eq!(last, Some((27, b"dd".to_vec())));
         assert_eq!(walked(b"", &[]), []);
         assert_eq!(walked(&pack(&[(0, b""), (3, a)]), &[]), []);
     }
