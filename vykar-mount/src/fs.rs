@@ -2,6 +2,8 @@
 
 mod attr;
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod shown_tests;
 #[cfg(test)]
 mod tests;

@@ -109,7 +109,33 @@ fn expected_items(snapshot: &Snapshot) -> usize {
     /// Chunks of item streams are about this large, in bytes, and an item is hardly shorter than this.
     const CHUNK: usize = 128 << 10;
     const ITEM: usize = 64;
+    /// A stream may name one chunk a million times, so what is said about more items than this must come true
+    /// before there is room for them.
+    const MOST: usize = 4 << 20;
     let most = snapshot.meta.item_ptrs.len().saturating_mul(CHUNK / ITEM);
     let files = usize::try_from(snapshot.meta.stats.nfiles).unwrap_or(usize::MAX);
-    files.saturating_add(files / 8).min(most)
+    files.saturating_add(files / 8).min(most).min(MOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::meta;
+    use vykar_core::SnapshotId;
+
+    #[test]
+    fn room_is_made_for_no_more_than_can_be_paid_for() {
+        let mut meta = meta("one", "h", "l", "2026-01-02T03:04:05Z");
+        let expected = |meta: &vykar_core::format::SnapshotMeta| {
+            expected_items(&Snapshot::new(SnapshotId([1; 32]), meta.clone()).unwrap())
+        };
+        meta.stats.nfiles = 800;
+        assert_eq!(expected(&meta), 0, "no items without a stream");
+        meta.item_ptrs = vec![vykar_core::ChunkId([7; 32])];
+        assert_eq!(expected(&meta), 900);
+        meta.stats.nfiles = u64::MAX;
+        assert_eq!(expected(&meta), 2048);
+        meta.item_ptrs = vec![vykar_core::ChunkId([7; 32]); 1 << 20];
+        assert_eq!(expected(&meta), 4 << 20);
+    }
 }

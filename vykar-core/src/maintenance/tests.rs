@@ -1,3 +1,4 @@
+mod adversary;
 pub(super) mod damage;
 
 use super::*;
