@@ -26,6 +26,9 @@ const MIN_FIELDS: usize = 12;
 const FIELDS: usize = 16;
 /// Longest symlink target in bytes.
 pub const MAX_TARGET: usize = 4096;
+/// Most extended attributes of one item. Linux lists at most 64 KiB of their names (`XATTR_LIST_MAX`), each with a
+/// byte behind it; and each of them takes more memory than its two bytes in a stream.
+pub const MAX_XATTRS: usize = 64 << 10;
 
 /// What an item is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -393,6 +396,10 @@ fn read_chunks(r: &mut Reader<'_>) -> Result<Vec<ChunkRef>, FormatError> {
 
 fn read_xattrs<'a>(r: &mut Reader<'a>) -> Result<Xattrs<'a>, FormatError> {
     let count = r.map("item xattrs")?;
+    if count > MAX_XATTRS {
+        let (found, max) = (count as u64, MAX_XATTRS as u64);
+        return Err(FormatError::OutOfBounds { what: "item xattrs", found, min: 0, max });
+    }
     let mut list = Vec::with_capacity(r.capacity(count, 2));
     for _ in 0..count {
         list.push((Cow::Borrowed(r.str("xattr name")?), r.bytes("xattr value")?));
@@ -439,6 +446,20 @@ mod tests {
         b.extend([1; 32]);
         b.extend(b"\xcd\x01\x2c\x14\xc0\x81\xa6user.k\x92\0\xcc\xff\xc0\x92\x07\xcd\x01\x2c");
         b
+    }
+
+    #[test]
+    fn more_attributes_than_any_file_has_cost_their_item() {
+        let list = |n: usize| vec![("".into(), Vec::new().into()); n];
+        let bytes = |n| encode("item", &Item { xattrs: Some(list(n)), ..sample() }).unwrap();
+        // A map may have one name many times.
+        assert_eq!(decode(&bytes(MAX_XATTRS)).unwrap().xattrs.map(|x| x.len()), Some(MAX_XATTRS));
+        let mut stream = bytes(MAX_XATTRS + 1);
+        stream.extend(bytes(1));
+        let mut r = Reader::new(&stream);
+        let problem = Item::decode(&mut r).unwrap().unwrap_err();
+        assert!(problem.to_string().contains("xattrs"), "{problem}");
+        assert!(Item::decode(&mut r).unwrap().is_ok(), "the next one is found");
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The item stream: the plaintext of the chunks in `item_ptrs`, one after another, is MessagePack
 //! items, which may straddle chunk boundaries.
 
+use super::MAX_METADATA_PLAINTEXT;
 use super::item::{Item, ItemProblem};
 use super::wire::Reader;
 use crate::error::FormatError;
 
 /// Cuts items out of a stream that arrives chunk by chunk.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ItemStream {
     buf: Vec<u8>,
     pos: usize,
@@ -14,6 +15,15 @@ pub struct ItemStream {
     /// of many chunks is not parsed anew for each of them.
     needed: usize,
     broken: bool,
+    /// Most bytes of one item. A stream may name the same few chunks a million times, so that an item without an
+    /// end would take all memory there is.
+    max: u64,
+}
+
+impl Default for ItemStream {
+    fn default() -> Self {
+        ItemStream { buf: Vec::new(), pos: 0, needed: 0, broken: false, max: MAX_METADATA_PLAINTEXT }
+    }
 }
 
 impl ItemStream {
@@ -29,11 +39,13 @@ impl ItemStream {
 
     /// Adds the next chunk's plaintext.
     pub fn push(&mut self, chunk: &[u8]) {
+        if self.broken {
+            (self.buf, self.pos) = (Vec::new(), 0);
+            return;
+        }
         self.buf.drain(..self.pos);
         self.pos = 0;
-        if !self.broken {
-            self.buf.extend_from_slice(chunk);
-        }
+        self.buf.extend_from_slice(chunk);
     }
 
     /// What was pushed and not yet taken: the beginning of an item that goes on in the next chunk.
@@ -43,10 +55,11 @@ impl ItemStream {
 
     /// The next item, checked against the format's rules; `None` until more is pushed.
     ///
-    /// The outer error means that the rest of the stream cannot be read.
+    /// The outer error means that the rest of the stream cannot be read, as when an item goes on for more than
+    /// [`MAX_METADATA_PLAINTEXT`].
     pub fn next_item(&mut self) -> Result<Option<Result<Item<'_>, ItemProblem>>, FormatError> {
         let rest = self.buf.len() - self.pos;
-        if rest == 0 || rest < self.needed {
+        if rest == 0 || rest < self.needed && rest as u64 <= self.max {
             return Ok(None);
         }
         self.parse()
@@ -71,11 +84,18 @@ impl ItemStream {
                 self.needed = 0;
                 Ok(Some(decoded.and_then(|item| item.check().map(|()| item))))
             }
-            Err(FormatError::Truncated { .. }) if !last => {
+            Err(FormatError::Truncated { .. }) if !last && rest.len() as u64 <= self.max => {
                 self.needed = rest.len().saturating_mul(2);
                 Ok(None)
             }
             Err(error) => {
+                let error = match error {
+                    FormatError::Truncated { .. } if !last => {
+                        let (found, max) = (rest.len() as u64, self.max);
+                        FormatError::OutOfBounds { what: "item length", found, min: 0, max }
+                    }
+                    other => other,
+                };
                 self.broken = true;
                 self.pos = self.buf.len();
                 Err(error)
@@ -154,6 +174,35 @@ mod tests {
             paths.push(item.unwrap().path.into_owned());
         }
         assert_eq!(paths, items().into_iter().map(|i| i.path.into_owned()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_item_without_an_end_takes_no_more_than_its_bound() {
+        // A path of 4 GiB, which comes in the same chunk again and again.
+        let mut stream = ItemStream { max: 10_000, ..ItemStream::new() };
+        stream.push(&[0x9c, 0xdb, 0xff, 0xff, 0xff, 0xff]);
+        let mut chunks = 0;
+        let error = loop {
+            match stream.next_item() {
+                Ok(item) => assert!(item.is_none()),
+                Err(error) => break error,
+            }
+            chunks += 1;
+            stream.push(&[b'x'; 1000]);
+        };
+        assert!(matches!(error, FormatError::OutOfBounds { max: 10_000, .. }), "{error}");
+        assert_eq!(chunks, 10);
+        stream.push(&[b'x'; 1000]);
+        assert_eq!(stream.buf.capacity(), 0);
+        assert!(stream.rest().is_empty() && stream.next_item().unwrap().is_none());
+        // What is as long as that, and whole, is read.
+        let bytes = encode("item", &items()[50]).unwrap();
+        let mut stream = ItemStream { max: bytes.len() as u64, ..ItemStream::new() };
+        for chunk in bytes.chunks(1000) {
+            assert!(stream.next_item().unwrap().is_none());
+            stream.push(chunk);
+        }
+        assert!(stream.last_item().unwrap().is_some());
     }
 
     #[test]

@@ -11,9 +11,8 @@ use crate::format::{IndexBlob, IndexEntry};
 use crate::id::ChunkId;
 use crate::storage::Backend;
 
-/// Room that is made for an object at once, in bytes: more than any real chunk takes. A longer one grows as
-/// it is read, when its pack is known to be long enough.
-const MAX_STORED: u32 = 40 << 20;
+/// Longest object that is read as a chunk, in bytes: more than 32 MiB take in any form. An index may claim more.
+pub(crate) const MAX_STORED: u32 = 40 << 20;
 
 /// Reads and decodes chunks. Shared by threads; holds no cache of its own.
 pub struct ChunkReader {
@@ -63,7 +62,11 @@ impl ChunkReader {
     pub fn read(&self, id: &ChunkId) -> Result<Bytes> {
         let entry = self.locate(id)?;
         let damaged = |cause| VykarError::ChunkDamaged { chunk: *id, pack: entry.pack, cause };
-        let mut object = self.buffers.take(entry.stored_size.min(MAX_STORED) as usize);
+        if entry.stored_size > MAX_STORED {
+            let reason = format!("stored as {} bytes, more than any chunk", entry.stored_size);
+            return Err(damaged(ObjectError::Unreadable(reason)));
+        }
+        let mut object = self.buffers.take(entry.stored_size as usize);
         self.backend
             .get_range_into(&pack_key(&entry.pack), entry.offset, entry.stored_size as usize, &mut object)
             .map_err(|e| damaged(unreadable(&e)))?;
@@ -97,5 +100,30 @@ fn unreadable(error: &StorageError) -> ObjectError {
         | StorageError::TooLarge { .. }
         | StorageError::Full { .. }
         | StorageError::Io { .. } => ObjectError::OutOfReach(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestRepository;
+
+    #[test]
+    fn a_length_that_no_chunk_has_is_refused_before_anything_is_read() {
+        let mut t = TestRepository::new();
+        let id = t.chunk(b"small").id;
+        t.close_pack();
+        for (claimed, reason) in [(MAX_STORED, "ends before"), (MAX_STORED + 1, "more than any chunk")] {
+            let entry = IndexEntry { stored_size: claimed, ..t.index[&id] };
+            let index = IndexBlob {
+                generation: 1,
+                chunks: crate::format::index::ChunkTable::build([entry]).unwrap(),
+            };
+            let reader =
+                ChunkReader::new(Arc::new(t.backend.clone()), t.repository.keys().clone(), Arc::new(index));
+            let error = reader.read(&id).unwrap_err();
+            let VykarError::ChunkDamaged { cause, .. } = &error else { panic!("{error}") };
+            assert!(cause.to_string().contains(reason), "{cause}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use crate::format::{Item, ItemType};
 use crate::testing::{TestRepository, directory, symlink};
 
 /// A directory around the destination with things in it that must stay as they are.
-fn guarded() -> tempfile::TempDir {
+pub(super) fn guarded() -> tempfile::TempDir {
     let around = tempfile::tempdir().unwrap();
     fs::create_dir_all(around.path().join("outside/sub")).unwrap();
     fs::write(around.path().join("outside/precious"), b"precious").unwrap();
@@ -13,7 +13,7 @@ fn guarded() -> tempfile::TempDir {
     around
 }
 
-fn untouched(restored: &Restored) {
+pub(super) fn untouched(restored: &Restored) {
     let found = walk(&restored.around.path().join("outside"));
     assert_eq!(found.keys().collect::<Vec<_>>(), [&b"precious"[..], b"sub"]);
     let precious = restored.around.path().join("outside/precious");

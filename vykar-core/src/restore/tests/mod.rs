@@ -1,3 +1,5 @@
+mod adversary;
+mod bombs;
 mod damage;
 mod fixtures;
 mod hostile;
