@@ -1,4 +1,5 @@
 mod adversary;
+mod bounds;
 pub(super) mod damage;
 
 use super::*;

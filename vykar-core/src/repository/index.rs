@@ -154,7 +154,8 @@ impl Repository {
         if let Some(copy) = open(&stamp) {
             return Ok(copy);
         }
-        if stamp.object_len() > LARGE
+        // One that is too long is not copied; reading it says so.
+        if (LARGE + 1..=MAX_METADATA_OBJECT).contains(&stamp.object_len())
             && self.copy_through_file(&dir, &stamp).is_ok()
             && let Some(copy) = open(&stamp)
         {
