@@ -101,7 +101,7 @@ fn every_command_may_be_killed_at_any_time() {
     }
     for (name, (tried, killed)) in kills {
         note(&format!("torture: kills, {name}: {tried} tried, {killed} ended it"));
-        assert!(killed * 4 > tried, "{name}: only {killed} of {tried} were in time");
+        assert!(killed * 10 > tried, "{name}: only {killed} of {tried} were in time");
     }
     world.oracle_verify_but_for_high_counts();
 }
