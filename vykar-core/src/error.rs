@@ -323,6 +323,14 @@ pub enum VykarError {
         /// How that was seen.
         reason: String,
     },
+    /// What a program hands over to be stored is not all there.
+    #[error("{path}: {reason}; nothing was published")]
+    Stream {
+        /// Its path in the snapshot.
+        path: String,
+        /// What happened.
+        reason: String,
+    },
     /// What the commit relies on is gone.
     #[error("cannot commit: {reason}; nothing was published, run the backup again")]
     CommitRefused {

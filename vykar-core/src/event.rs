@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::backup::Exclusion;
 use crate::id::SnapshotId;
 
 /// A thing worth telling while an operation runs. Operations never print; a caller renders these.
@@ -40,6 +41,22 @@ pub enum Event {
         path: PathBuf,
         /// Why.
         reason: String,
+    },
+    /// Something in the source was left out because a rule says so.
+    Excluded {
+        /// The path as walked.
+        path: PathBuf,
+        /// Which rule.
+        why: Exclusion,
+    },
+    /// Something that a backup would store, in a preview of one.
+    Planned {
+        /// The path as walked; of a stream, in the snapshot.
+        path: PathBuf,
+        /// What it is, and what would become of it.
+        what: Planned,
+        /// Bytes of a file's content.
+        size: u64,
     },
     /// How far a running backup, restore or check is.
     Progress {
@@ -87,6 +104,23 @@ pub enum Event {
     },
     /// Anything else worth a line.
     Note(String),
+}
+
+/// What a backup would do with a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Planned {
+    /// Read a file that no earlier backup knew.
+    New,
+    /// Read a file that looks different from what the last backup saw.
+    Changed,
+    /// Refer to what the last backup stored.
+    Unchanged,
+    /// Store a directory.
+    Directory,
+    /// Store a symlink.
+    Symlink,
+    /// Read what a program hands over.
+    Stream,
 }
 
 /// The size of a whole operation.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
+use super::exclude::{Exclusion, Filter};
 use super::filecache::{FileCache, Record, Records};
 use super::progress::Progress;
 use super::references::References;
@@ -26,6 +27,12 @@ pub struct Context<'c> {
     pub cache: FileCache,
     pub names: Names,
     pub progress: Progress,
+    pub filter: Filter,
+    /// Entries that were left out.
+    pub excluded_entries: AtomicU64,
+    report_excluded: bool,
+    /// Read all files, whatever the cache says.
+    pub reread: bool,
     pub stages: &'c Stages,
     /// Paths that could not be stored.
     pub errors: AtomicU64,
@@ -50,6 +57,9 @@ pub struct Parts<'c> {
     pub cache: FileCache,
     pub stages: &'c Stages,
     pub read_xattrs: bool,
+    pub reread: bool,
+    pub filter: Filter,
+    pub report_excluded: bool,
     pub base: PathBuf,
     pub excluded: Vec<(u64, u64, &'static str)>,
     pub events: Sender<Event>,
@@ -59,13 +69,18 @@ pub struct Parts<'c> {
 impl<'c> Context<'c> {
     /// A fresh one.
     pub fn new(parts: Parts<'c>) -> Self {
-        let Parts { keys, references, cache, stages, read_xattrs, base, excluded, events, cancel } = parts;
+        let Parts { keys, references, cache, stages, read_xattrs, reread, .. } = parts;
+        let Parts { filter, report_excluded, base, excluded, events, cancel, .. } = parts;
         Context {
             keys,
             references,
             cache,
             names: Names::default(),
             progress: Progress::default(),
+            filter,
+            excluded_entries: AtomicU64::new(0),
+            report_excluded,
+            reread,
             stages,
             errors: AtomicU64::new(0),
             changed_files: AtomicU64::new(0),
@@ -135,6 +150,20 @@ impl<'c> Context<'c> {
         };
         self.event(Event::Skipped { path: self.shown(path), reason: format!("it is {what}") });
         true
+    }
+
+    /// Counts an entry that is left out, and says so to who wants to know.
+    pub fn left_out(&self, path: &[u8], why: Exclusion) {
+        self.excluded_entries.fetch_add(1, Ordering::Relaxed);
+        if self.report_excluded {
+            self.event(Event::Excluded { path: self.shown(path), why });
+        }
+    }
+
+    /// Reports a `.gitignore` that cannot be read: too much is stored then, rather than too little.
+    pub fn unread_rules(&self, path: &[u8], error: &std::io::Error) {
+        let path = self.shown(path);
+        self.event(Event::Note(format!("{}: its rules are not followed: {error}", path.display())));
     }
 
     /// Encodes an item.

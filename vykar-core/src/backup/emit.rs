@@ -103,6 +103,9 @@ impl<'q> Emitter<'q> {
                 }
                 Some(Piece::Encoded(encoded)) => self.encoded(encoded),
                 Some(Piece::File(draft)) => self.file(draft),
+                Some(Piece::Stream(stream)) => {
+                    self.flush().and_then(|()| self.send(vec![Part::Stream(stream)], None))
+                }
             };
             if sent.is_err() {
                 return;
@@ -128,7 +131,7 @@ impl<'q> Emitter<'q> {
         }
         let same_dir = self.parts.iter().rev().find_map(|part| match part {
             Part::File(last) => Some(Arc::ptr_eq(&last.dir, &draft.dir)),
-            Part::Encoded(_) => None,
+            Part::Encoded(_) | Part::Stream(_) => None,
         });
         self.dirs += usize::from(same_dir != Some(true));
         self.files += 1;

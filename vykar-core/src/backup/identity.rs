@@ -18,10 +18,14 @@ pub struct Identity {
 impl Identity {
     /// As the options say, or as this machine and the sources suggest.
     pub fn new(options: &BackupOptions, sources: &Sources) -> Self {
+        let mut paths: Vec<String> = sources.paths.iter().map(|p| p.to_string_lossy().into_owned()).collect();
+        if paths.is_empty() {
+            paths.extend(options.streams.iter().map(|stream| stream.path.clone()));
+        }
         Identity {
             hostname: options.hostname.clone().unwrap_or_else(process::short_hostname),
             label: options.label.clone().unwrap_or_else(|| sources.default_label()),
-            paths: sources.paths.iter().map(|p| p.to_string_lossy().into_owned()).collect(),
+            paths,
         }
     }
 

@@ -6,6 +6,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::encoded::Encoded;
 use super::source::{OwnedXattrs, Stat};
+use super::stream::Stream;
 use super::walk::Draft;
 use crate::format::ChunkRef;
 
@@ -64,6 +65,8 @@ pub enum Part {
     Encoded(Encoded),
     /// A file to be read.
     File(Draft),
+    /// A stream to be read.
+    Stream(Stream),
 }
 
 /// A name of a file that has several; its job has no other part.

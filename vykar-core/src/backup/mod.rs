@@ -14,10 +14,12 @@ mod commit;
 mod context;
 mod emit;
 mod encoded;
+mod exclude;
 pub(crate) mod filecache;
 mod identity;
 mod job;
 mod large;
+mod preview;
 mod progress;
 mod read;
 mod references;
@@ -26,6 +28,8 @@ mod run;
 mod source;
 mod sources;
 mod store;
+mod stream;
+mod surroundings;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -37,7 +41,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use self::attempt::Task;
+pub use self::exclude::{Excludes, Exclusion};
+pub use self::preview::{Preview, preview};
 pub use self::sources::Sources;
+pub use self::stream::{Content, DUMPS, Open, Stream};
 use crate::codec::Compression;
 use crate::error::Result;
 use crate::event::{Event, Events, emit};
@@ -51,6 +58,8 @@ use crate::stage::Stages;
 pub struct BackupOptions {
     /// Files and directories.
     pub sources: Vec<PathBuf>,
+    /// Files that come from elsewhere; with some, there need be no sources.
+    pub streams: Vec<Stream>,
     /// What people call this set of sources; by default the directory's name.
     pub label: Option<String>,
     /// Host name for the snapshot; by default this machine's.
@@ -63,6 +72,12 @@ pub struct BackupOptions {
     pub threads: usize,
     /// Store extended attributes and ACLs.
     pub xattrs: bool,
+    /// What is left out.
+    pub excludes: Excludes,
+    /// Tell what is left out, and why, with [`Event::Excluded`].
+    pub report_excluded: bool,
+    /// Read all files again, also those that look unchanged.
+    pub reread: bool,
     /// Look up what the previous snapshot of the same host, label and sources held, for
     /// [`Event::Progress`]. That reads all snapshots' metadata, beside the backup.
     pub estimate: bool,
@@ -77,12 +92,16 @@ impl BackupOptions {
     pub fn new(sources: Vec<PathBuf>) -> Self {
         BackupOptions {
             sources,
+            streams: Vec::new(),
             label: None,
             hostname: None,
             comment: String::new(),
             compression: Compression::default(),
             threads: 0,
             xattrs: true,
+            excludes: Excludes::default(),
+            report_excluded: false,
+            reread: false,
             estimate: false,
             lock: LockOptions::default(),
             cancel: Arc::default(),
@@ -113,6 +132,8 @@ pub struct BackupSummary {
     pub added_stored: u64,
     /// Files that changed while they were read.
     pub changed_while_read: u64,
+    /// Entries that were left out; what is in a directory that was is not counted.
+    pub excluded: u64,
     /// Time spent in each stage.
     pub stages: Arc<Stages>,
 }
@@ -141,9 +162,18 @@ pub fn backup(
     options: &BackupOptions,
     mut events: Events<'_>,
 ) -> Result<BackupSummary> {
+    let sources = resolve_sources(options, &mut events)?;
+    Task::new(repository, options, &sources)?.run(&mut events)
+}
+
+/// The paths that are asked for; none where everything comes from streams.
+fn resolve_sources(options: &BackupOptions, events: &mut Events<'_>) -> Result<Sources> {
+    if options.sources.is_empty() && !options.streams.is_empty() {
+        return Ok(Sources::none());
+    }
     let sources = Sources::resolve(&options.sources)?;
     for path in &sources.covered {
-        emit(&mut events, Event::Note(format!("{}: stored with another source", path.display())));
+        emit(events, Event::Note(format!("{}: stored with another source", path.display())));
     }
-    Task::new(repository, options, &sources)?.run(&mut events)
+    Ok(sources)
 }

@@ -1,7 +1,5 @@
 //! One backup from the open repository to the published snapshot.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,10 +10,11 @@ use super::attempt::Task;
 use super::commit::{Commit, Published, Refusal};
 use super::context::{Context, Parts};
 use super::emit::{Emitter, JOB_QUEUE, offer};
-use super::filecache::{self, FileCache, FileCacheWriter, Record, Records};
 use super::progress::{Progress, previous_totals};
 use super::references::References;
 use super::store::{ChunkStore, Sealer};
+use super::stream;
+use super::surroundings::{self, KnownFiles};
 use super::walk::Walk;
 use super::worker::{Queues, Worker};
 use super::writer::{ItemWriter, Written};
@@ -23,12 +22,11 @@ use super::{BackupOptions, BackupSummary, emit};
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Events};
 use crate::format::wire::Reader;
-use crate::format::{Item, Snapshot, SnapshotMeta, SnapshotStats, snapshot};
+use crate::format::{Item, SnapshotMeta, SnapshotStats, snapshot};
 use crate::id::SessionId;
 use crate::platform::process;
-use crate::repository::items::{Found, for_each_item};
 use crate::repository::pack_writer::{PackOutput, PackUploader, PackWriter};
-use crate::repository::{Journal, Leftovers, Manifest, OpenIndex, Repository, Session, now_rfc3339};
+use crate::repository::{Journal, Leftovers, OpenIndex, Repository, Session, now_rfc3339};
 use crate::stage::Stage;
 
 /// Pieces and jobs waiting for the item writer.
@@ -50,7 +48,7 @@ pub struct Run<'r> {
     pub journal: Arc<Journal>,
     began: String,
     threads: usize,
-    cache_path: Option<PathBuf>,
+    files: KnownFiles<'r>,
 }
 
 /// What was stored and is not published yet.
@@ -59,6 +57,7 @@ pub struct Stored {
     root: Option<Vec<u8>>,
     errors: u64,
     changed_files: u64,
+    excluded: u64,
 }
 
 impl<'r> Run<'r> {
@@ -93,66 +92,9 @@ impl<'r> Run<'r> {
             n => n,
         }
         .min(MAX_THREADS);
-        // One file cache for each host, label and set of sources.
-        let cache_path = match repository.cache_dir() {
-            Some(dir) => {
-                let name = task.identity.name(repository.keys().hasher(), u8::from(options.xattrs))?;
-                Some(dir.join(format!("files-{name}")))
-            }
-            None => None,
-        };
+        let files = KnownFiles::new(repository, &task.identity, options)?;
         let began = now_rfc3339();
-        Ok(Run { task, repository, options, session, base, references, journal, began, threads, cache_path })
-    }
-
-    /// The cache of the last run, or one made from the previous snapshot of these sources.
-    fn open_cache(&self) -> FileCache {
-        let hasher = self.repository.keys().hasher();
-        let Some(path) = &self.cache_path else { return FileCache::empty(hasher.clone()) };
-        let id = self.repository.config().id;
-        let open = || FileCache::open(path, &id, hasher);
-        open()
-            .or_else(|| {
-                self.rebuild_cache(path).ok()?;
-                open()
-            })
-            .unwrap_or_else(|| FileCache::empty(hasher.clone()))
-    }
-
-    fn rebuild_cache(&self, path: &Path) -> Result<()> {
-        let manifest = Manifest::load(self.repository)?;
-        let is_ours = |s: &&Snapshot| self.task.identity.is_of(s);
-        let Some(previous) = manifest.snapshots.iter().rev().find(is_ours) else { return Ok(()) };
-        let began = i64::try_from(previous.time.as_nanosecond()).unwrap_or(0);
-        let hasher = self.repository.keys().hasher();
-        let failed = |e| VykarError::path(path, e);
-        let mut cache = FileCacheWriter::create(path, self.repository.config().id, hasher).map_err(failed)?;
-        let reader = self.repository.chunk_reader()?;
-        for_each_item(&reader, previous, &mut |found| {
-            if let Found::Item(item) = found
-                && let Some(record) = record_of(&item, hasher, began)?
-            {
-                let mut records = Records::default();
-                records.add(&record, hasher)?;
-                cache.add(&records).map_err(failed)?;
-            }
-            Ok(true)
-        })?;
-        cache.finish().map_err(failed)
-    }
-
-    /// Directories that are never stored: the repository, and its local cache, which this very
-    /// backup writes.
-    fn excluded(&self) -> Vec<(u64, u64, &'static str)> {
-        let place = |path: &Path, what| std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino(), what));
-        let repository = self.repository.backend().local_path();
-        let repository = repository.and_then(|path| place(path, "the repository itself"));
-        let cache = self.repository.cache_dir().and_then(|dir| {
-            // Before it is looked for: this backup may be the first to make it.
-            let _ = std::fs::create_dir_all(&dir);
-            place(&dir, "the local cache of the repository")
-        });
-        repository.into_iter().chain(cache).collect()
+        Ok(Run { task, repository, options, session, base, references, journal, began, threads, files })
     }
 
     /// Walks, reads and stores everything; all packs are durable when this returns.
@@ -161,11 +103,14 @@ impl<'r> Run<'r> {
         let context = Context::new(Parts {
             keys: self.repository.keys(),
             references: &self.references,
-            cache: self.open_cache(),
+            cache: self.files.open(),
             stages: &self.task.stages,
             read_xattrs: self.options.xattrs,
+            reread: self.options.reread,
+            filter: surroundings::filter(self.options)?,
+            report_excluded: self.options.report_excluded,
             base: self.task.sources.base(),
-            excluded: self.excluded(),
+            excluded: surroundings::own_places(self.repository),
             events: sender,
             cancel: self.options.cancel.clone(),
         });
@@ -193,6 +138,7 @@ impl<'r> Run<'r> {
             root: context.take_root(),
             errors: context.errors.load(Ordering::Relaxed),
             changed_files: context.changed_files.load(Ordering::Relaxed),
+            excluded: context.excluded_entries.load(Ordering::Relaxed),
         })
     }
 
@@ -203,7 +149,10 @@ impl<'r> Run<'r> {
         received: &Receiver<Event>,
         events: &mut Events<'_>,
     ) -> Result<Written> {
-        let pieces = self.task.sources.pieces(context)?;
+        let mut pieces = self.task.sources.pieces(context)?;
+        if !self.options.streams.is_empty() {
+            pieces.push(stream::pieces(context, &self.options.streams));
+        }
         let (job_sender, jobs) = bounded(JOB_QUEUE);
         let (next_sender, next) = bounded(ITEM_QUEUE);
         let (queues, ask) = Queues::new(jobs, self.threads);
@@ -212,9 +161,7 @@ impl<'r> Run<'r> {
         let compression = self.options.compression;
         let walk = Walk::new(context);
         offer(&walk, &pieces);
-        let new_cache = self.cache_path.as_deref().and_then(|path| {
-            FileCacheWriter::create(path, self.repository.config().id, context.hasher()).ok()
-        });
+        let new_cache = self.files.writer();
         let item_writer = ItemWriter::new(context, store, Sealer::new(compression)?, new_cache);
         std::thread::scope(|scope| {
             let (walk, queues) = (&walk, &queues);
@@ -280,7 +227,7 @@ impl<'r> Run<'r> {
 
     /// Makes a snapshot of what was stored.
     pub fn publish(&self, stored: Stored, events: &mut Events<'_>) -> Result<BackupSummary, Refusal> {
-        let Stored { written, root, errors, changed_files } = stored;
+        let Stored { written, root, errors, changed_files, excluded } = stored;
         let counts = written.counts;
         let identity = &self.task.identity;
         let added_stored = self.task.added_stored.load(Ordering::Relaxed);
@@ -336,6 +283,7 @@ impl<'r> Run<'r> {
             added: self.task.added.load(Ordering::Relaxed),
             added_stored,
             changed_while_read: changed_files,
+            excluded,
             stages: self.task.stages.clone(),
         })
     }
@@ -351,24 +299,6 @@ fn finish_packs(complete: bool, store: ChunkStore<'_>, uploader: PackUploader) -
     };
     let finished = uploader.finish();
     closed.and(finished)
-}
-
-/// What a snapshot's item says about a file, as a record of the file cache.
-fn record_of(item: &Item<'_>, hasher: &crate::crypto::ChunkHasher, began: i64) -> Result<Option<Record>> {
-    let (crate::format::ItemType::RegularFile, Some(ctime)) = (item.kind, item.ctime) else {
-        return Ok(None);
-    };
-    Ok(Some(Record {
-        path: filecache::path_hash(hasher, item.path_bytes())?,
-        size: item.size,
-        mtime: item.mtime,
-        ctime,
-        inode: None,
-        // The snapshot may lack what could not be read then.
-        has_xattrs: true,
-        chunks: item.chunks.clone(),
-        settled: filecache::is_settled(ctime, began),
-    }))
 }
 
 /// Passes events on to the caller, and progress now and then, until `end` disconnects.

@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::context::Context;
+use super::exclude::Place;
 use super::source::Stat;
 use super::walk::{DirTask, Piece, Ticket, single_entry};
 use crate::error::{Result, VykarError};
@@ -48,6 +49,11 @@ impl Sources {
             }
         }
         Ok(Sources { paths: kept, covered })
+    }
+
+    /// No paths: everything comes from streams.
+    pub fn none() -> Self {
+        Sources { paths: Vec::new(), covered: Vec::new() }
     }
 
     /// The directory that item paths are relative to: the source itself when there is one, else `/`.
@@ -100,7 +106,8 @@ fn source_pieces(context: &Context<'_>, path: &Path, single: bool) -> Result<Vec
     if target.is_dir() {
         let stat = Stat::from(&rustix::fs::stat(&target).map_err(|e| failed(e.into()))?);
         let path = if single { Vec::new() } else { stored };
-        let task = DirTask { parent: None, name: name_of(&target)?, path, stat };
+        let place = Place::top(&path, stat.dev);
+        let task = DirTask { parent: None, name: name_of(&target)?, path, stat, place };
         return Ok(vec![Piece::Dir(Ticket::new(task))]);
     }
     let parent = target.parent().unwrap_or(Path::new("/"));

@@ -24,7 +24,9 @@ use crate::repository::now_rfc3339;
 use crate::repository::{InitOptions, OpenOptions, Passphrase};
 use crate::storage::{Backend, Buffered, MemoryBackend, ObjectInfo, PutMode, Upload};
 
+mod excludes;
 mod meddling;
+mod streams;
 mod takeup;
 
 struct Fixture {

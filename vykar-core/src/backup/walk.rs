@@ -16,8 +16,10 @@ use rustix::fs::{FileType, RawDir};
 
 use super::context::{Context, stored_bytes};
 use super::encoded::{Counts, Encoded};
+use super::exclude::{Exclusion, Place};
 use super::filecache::{self, Known, PathHash};
 use super::source::{self, OwnedXattrs, Stat};
+use super::stream::Stream;
 use crate::event::Event;
 use crate::format::ChunkRef;
 use crate::stage::Stage;
@@ -65,6 +67,8 @@ pub enum Piece {
     File(Draft),
     /// Visit this.
     Dir(Arc<Ticket>),
+    /// Read this, which is no file of the source.
+    Stream(Stream),
 }
 
 /// A directory to be listed.
@@ -76,6 +80,7 @@ pub struct DirTask {
     pub path: Vec<u8>,
     /// As it was when its parent was listed.
     pub stat: Stat,
+    pub place: Place,
 }
 
 enum State {
@@ -129,7 +134,7 @@ impl Weight {
         let lists = pieces.iter().map(|piece| match piece {
             Piece::Encoded(encoded) => encoded.items.len() / BYTES_OF_ENTRY,
             Piece::File(draft) => draft.before.as_ref().map_or(0, |chunks| chunks.len() / 8),
-            Piece::Dir(_) => 0,
+            Piece::Dir(_) | Piece::Stream(_) => 0,
         });
         let handles = pieces.iter().any(|piece| matches!(piece, Piece::File(_)));
         Weight { entries: entries + lists.sum::<usize>(), handles: usize::from(handles) }
@@ -249,7 +254,7 @@ impl<'c> Walk<'c> {
 
     fn list(&self, task: DirTask) -> (Vec<Piece>, usize) {
         self.context.progress.listing(&task.path);
-        let mut listing = Listing { context: self.context, path: task.path, pieces: Vec::new(), entries: 0 };
+        let mut listing = Listing::new(self.context, task.path, task.place);
         let opened = match &task.parent {
             Some(parent) => source::open_dir(parent, &task.name),
             None => {
@@ -270,9 +275,26 @@ impl<'c> Walk<'c> {
         if self.context.is_excluded(&listing.path, &stat) {
             return (Vec::new(), 0);
         }
+        let left = self.context.filter.leaves(&listing.place, &stat);
+        let names = match left {
+            true => {
+                self.context.left_out(&listing.path, Exclusion::FileSystem);
+                Ok(Vec::new())
+            }
+            false => read_names(&dir),
+        };
+        if let Ok(names) = &names
+            && let Some(why) = self.context.filter.directory(&listing.place, &listing.path, &dir, names)
+        {
+            self.context.left_out(&listing.path, why);
+            return (Vec::new(), 0);
+        }
         let (xattrs, _) = self.context.xattrs(&listing.path, || source::xattrs_of(&dir));
         listing.directory_item(&stat, xattrs);
-        listing.read(&dir, &self.stop);
+        match names {
+            Ok(names) => listing.read(&dir, names, &self.stop),
+            Err(e) => self.context.failed(&listing.path, &e),
+        }
         self.offer_subdirectories(&listing.pieces);
         (listing.pieces, listing.entries)
     }
@@ -294,11 +316,16 @@ impl<'c> Walk<'c> {
 struct Listing<'c> {
     context: &'c Context<'c>,
     path: Vec<u8>,
+    place: Place,
     pieces: Vec<Piece>,
     entries: usize,
 }
 
-impl Listing<'_> {
+impl<'c> Listing<'c> {
+    fn new(context: &'c Context<'c>, path: Vec<u8>, place: Place) -> Self {
+        Listing { context, path, place, pieces: Vec::new(), entries: 0 }
+    }
+
     fn encoded(&mut self) -> &mut Encoded {
         if !matches!(self.pieces.last(), Some(Piece::Encoded(_))) {
             self.pieces.push(Piece::Encoded(Encoded::default()));
@@ -323,11 +350,14 @@ impl Listing<'_> {
         self.path = path;
     }
 
-    fn read(&mut self, dir: &Arc<OwnedFd>, stop: &AtomicBool) {
-        let mut names = match read_names(dir) {
-            Ok(names) => names,
-            Err(e) => return self.context.failed(&self.path, &e),
-        };
+    fn read(&mut self, dir: &Arc<OwnedFd>, mut names: Vec<CString>, stop: &AtomicBool) {
+        let (place, failed) = self.context.filter.inside(&self.place, &self.path, dir, &names);
+        if let Some(e) = failed {
+            let mut path = self.path.clone();
+            path.extend_from_slice(if path.is_empty() { b".gitignore" } else { b"/.gitignore" });
+            self.context.unread_rules(&path, &e);
+        }
+        self.place = place;
         names.sort_unstable();
         for name in names {
             if stop.load(Ordering::Relaxed) || self.context.is_aborted() {
@@ -340,7 +370,10 @@ impl Listing<'_> {
             }
             path.extend_from_slice(name.to_bytes());
             match Stat::at(dir, &name) {
-                Ok(stat) => self.entry(dir, name, path, stat),
+                Ok(stat) => match self.context.filter.entry(&self.place, &path, &stat) {
+                    None => self.entry(dir, name, path, stat),
+                    Some(why) => self.context.left_out(&path, why),
+                },
                 Err(e) => self.context.failed(&path, &e),
             }
         }
@@ -351,7 +384,8 @@ impl Listing<'_> {
         match stat.kind {
             FileType::Directory => {
                 if !self.context.is_excluded(&path, &stat) {
-                    let task = DirTask { parent: Some(dir.clone()), name, path, stat };
+                    let (parent, place) = (Some(dir.clone()), self.place.clone());
+                    let task = DirTask { parent, name, path, stat, place };
                     self.pieces.push(Piece::Dir(Ticket::new(task)));
                 }
             }
@@ -384,8 +418,9 @@ impl Listing<'_> {
             return;
         };
         let found = context.cache.find(&hash);
-        let unchanged =
-            |k: &Known<'_>| k.record.matches(&stat) && context.references.add_existing(&k.record.chunks);
+        let unchanged = |k: &Known<'_>| {
+            !context.reread && k.record.matches(&stat) && context.references.add_existing(&k.record.chunks)
+        };
         let before = match found {
             Some(known) if unchanged(&known) => {
                 let xattrs = match known.record.has_xattrs {
@@ -440,7 +475,8 @@ pub fn single_entry(
     path: Vec<u8>,
     stat: Stat,
 ) -> Vec<Piece> {
-    let mut listing = Listing { context, path: Vec::new(), pieces: Vec::new(), entries: 0 };
+    let place = Place::top(&path, stat.dev);
+    let mut listing = Listing::new(context, Vec::new(), place);
     listing.entry(dir, name, path, stat);
     listing.pieces
 }

@@ -57,7 +57,7 @@ struct Small {
 
 /// One thread that reads files.
 pub struct Worker<'w> {
-    context: &'w Context<'w>,
+    pub(super) context: &'w Context<'w>,
     store: &'w ChunkStore<'w>,
     queues: &'w Queues,
     chunker: Chunker,
@@ -130,6 +130,7 @@ impl<'w> Worker<'w> {
                     match part {
                         Part::Encoded(encoded) => self.pass_on(encoded, &mut out),
                         Part::File(draft) => self.linked(&draft, link, ask, &mut out),
+                        Part::Stream(stream) => self.stream(&stream, &mut out),
                     }
                 }
             }
@@ -158,6 +159,7 @@ impl<'w> Worker<'w> {
         for ((part, small), cut) in parts.into_iter().zip(small).zip(cut) {
             match (part, small) {
                 (Part::Encoded(encoded), _) => self.pass_on(encoded, out),
+                (Part::Stream(stream), _) => self.stream(&stream, out),
                 (Part::File(draft), None) => {
                     self.file(&draft, ask, out);
                 }
@@ -359,13 +361,9 @@ impl<'w> Worker<'w> {
             chunks.clone_from(zeros);
             return Ok(());
         }
-        let mut window = std::mem::take(&mut self.window);
-        if window.is_empty() {
-            // Zeroed by the system as it is used, and only then in memory.
-            window = vec![0; self.window_len];
-        }
+        let mut window = self.take_window();
         let result = self.read_segment(fd, stat, range, &mut window, chunks);
-        self.window = window;
+        self.give_window(window);
         if whole_hole && result.is_ok() {
             self.zero_segment = self.is_zero_segment(chunks)?.then(|| chunks.clone());
         }
@@ -383,6 +381,32 @@ impl<'w> Worker<'w> {
         let Some(first) = chunks.first().filter(|_| sum == SEGMENT) else { return Ok(false) };
         let zeros = self.context.hasher().chunk_id(&vec![0; first.size as usize])?;
         Ok(chunks.iter().all(|c| c.id == zeros && c.size == first.size))
+    }
+
+    /// Room for what is read.
+    pub fn take_window(&mut self) -> Vec<u8> {
+        match std::mem::take(&mut self.window) {
+            // Zeroed by the system as it is used, and only then in memory.
+            window if window.is_empty() => vec![0; self.window_len],
+            window => window,
+        }
+    }
+
+    /// Gives it back.
+    pub fn give_window(&mut self, window: Vec<u8>) {
+        self.window = window;
+    }
+
+    /// Cuts and stores what was read, but for what may go on behind it; returns how much that was.
+    pub fn cut(&mut self, data: &[u8], at_end: bool, chunks: &mut Vec<ChunkRef>) -> Result<usize> {
+        let (cut, used) = self.context.stages.time(Stage::Cut, || match at_end {
+            true => (self.chunker.cut(data).collect(), data.len()),
+            false => self.chunker.cut_open(data),
+        });
+        for (id, data) in self.store.names(&cut).into_iter().zip(cut) {
+            chunks.push(self.store.put(&mut self.sealer, PackKind::Data, id, data)?);
+        }
+        Ok(used)
     }
 
     fn read_segment(
@@ -409,14 +433,7 @@ impl<'w> Worker<'w> {
             at += got as u64;
             self.context.done(0, got as u64);
             let at_end = got < wanted || at >= end;
-            let data = &window[..filled];
-            let (cut, used) = stages.time(Stage::Cut, || match at_end {
-                true => (self.chunker.cut(data).collect(), filled),
-                false => self.chunker.cut_open(data),
-            });
-            for (id, data) in self.store.names(&cut).into_iter().zip(cut) {
-                chunks.push(self.store.put(&mut self.sealer, PackKind::Data, id, data)?);
-            }
+            let used = self.cut(&window[..filled], at_end, chunks)?;
             if at_end {
                 return Ok(());
             }
