@@ -20,6 +20,11 @@ pub fn cli(data: &[u8]) {
     } else {
         assert!(parse::cache_size(text).is_err() && parse::pack_size(text).is_err());
     }
+    if parse::relative_path(text).is_ok() {
+        let plain = |part| matches!(part, std::path::Component::Normal(_));
+        assert!(std::path::Path::new(text).components().all(plain), "{text:?}");
+    }
+    let _ = parse::exclude(text);
     assert!(parse::threads(text).is_ok_and(|n| n <= 512) || parse::threads(text).is_err());
     if let Ok(rate) = parse::rate(text) {
         assert!(rate == 0 || (1048..=1_000_000 << 20).contains(&rate));

@@ -228,6 +228,7 @@ impl World {
         command
             .env("VYKAR_PASSPHRASE", &self.passphrase)
             .env("VYKAR_CACHE_DIR", &self.cache)
+            .env("XDG_CONFIG_HOME", self.dir.path().join("no-configuration"))
             .env("TZ", "UTC")
             .current_dir(self.dir.path())
             .stdin(Stdio::null());

@@ -4,9 +4,11 @@
 //! silently: what a test cannot do on this machine it says, and a missing /dev/fuse is a failure.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod backup_options;
 mod cli;
 mod compare;
 mod concurrent;
+mod config;
 mod craft;
 mod damage;
 mod fixtures;

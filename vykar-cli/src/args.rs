@@ -6,10 +6,10 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use vykar_core::codec::Compression;
 use vykar_core::maintenance::GroupBy;
-use vykar_core::maintenance::compact::DEFAULT_THRESHOLD;
 use vykar_mount::mount::DEFAULT_READ_AHEAD_KIB;
 
 use crate::parse;
+pub use crate::settings::Settings as Global;
 use crate::view::ViewArgs;
 
 /// Encrypted, deduplicating backups that you can mount.
@@ -20,15 +20,20 @@ use crate::view::ViewArgs;
 #[command(name = "vykar", version, max_term_width = 100)]
 pub struct Args {
     #[command(flatten)]
-    pub global: Global,
+    pub global: GlobalArgs,
     #[command(subcommand)]
-    pub command: Command,
+    /// Without one, the cycle that the configuration describes is run: backup, prune, compact, check.
+    pub command: Option<Command>,
 }
 
 /// Options that every command takes, before or after its name.
 #[derive(Debug, clap::Args)]
-pub struct Global {
-    /// The repository: a folder
+pub struct GlobalArgs {
+    /// The configuration file [default: the first of ./vykar.yaml, ~/.config/vykar/config.yaml,
+    /// /etc/vykar/config.yaml]
+    #[arg(long, value_name = "FILE", env = "VYKAR_CONFIG", hide_env_values = true, global = true)]
+    pub config: Option<PathBuf>,
+    /// The repository: a folder, or the label of one in the configuration
     #[arg(
         short = 'R',
         long = "repo",
@@ -50,25 +55,24 @@ pub struct Global {
     /// Where local caches are kept [default: ~/.cache/vykar]
     #[arg(long, value_name = "DIR", env = "VYKAR_CACHE_DIR", hide_env_values = true, global = true)]
     pub cache_dir: Option<PathBuf>,
-    /// Threads to use; 0 chooses by the number of processors
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse::threads, global = true)]
-    pub threads: usize,
-    /// Run with this nice value, from -20 (first; root only) to 19 (last); 0 leaves it as it is
+    /// Threads to use; 0 chooses by the number of processors [default: 0]
+    #[arg(long, value_name = "N", value_parser = parse::threads, global = true)]
+    pub threads: Option<usize>,
+    /// Run with this nice value, from -20 (first; root only) to 19 (last); 0 leaves it as it is [default: 0]
     #[arg(
         long,
         value_name = "N",
-        default_value_t = 0,
         value_parser = clap::value_parser!(i32).range(-20..=19),
         allow_negative_numbers = true,
         global = true
     )]
-    pub nice: i32,
-    /// Write at most this much to the repository, in MiB a second (1.5, say); 0 for no limit
-    #[arg(long, value_name = "MIB_PER_SEC", default_value = "0", value_parser = parse::rate, allow_negative_numbers = true, global = true)]
-    pub upload_limit: u64,
-    /// Read at most this much from the repository, in MiB a second; 0 for no limit
-    #[arg(long, value_name = "MIB_PER_SEC", default_value = "0", value_parser = parse::rate, allow_negative_numbers = true, global = true)]
-    pub download_limit: u64,
+    pub nice: Option<i32>,
+    /// Write at most this much to the repository, in MiB a second (1.5, say); 0 for no limit [default: 0]
+    #[arg(long, value_name = "MIB_PER_SEC", value_parser = parse::rate, allow_negative_numbers = true, global = true)]
+    pub upload_limit: Option<u64>,
+    /// Read at most this much from the repository, in MiB a second; 0 for no limit [default: 0]
+    #[arg(long, value_name = "MIB_PER_SEC", value_parser = parse::rate, allow_negative_numbers = true, global = true)]
+    pub download_limit: Option<u64>,
     /// Seconds to wait for a lock that another program holds
     #[arg(long, value_name = "SECONDS", default_value_t = 600, global = true)]
     pub lock_wait: u64,
@@ -81,9 +85,9 @@ pub struct Global {
 pub enum Command {
     /// Make a new repository
     Init {
-        /// The cipher; auto takes the one that is faster on this machine
-        #[arg(long, value_enum, default_value_t = EncryptionArg::Auto)]
-        encryption: EncryptionArg,
+        /// The cipher; auto takes the one that is faster on this machine [default: auto]
+        #[arg(long, value_enum)]
+        encryption: Option<EncryptionArg>,
         /// Size of data packs while there are few: a number of MiB, or as 512K [default: 32M]
         #[arg(long, value_name = "SIZE", value_parser = parse::pack_size)]
         min_pack_size: Option<u32>,
@@ -92,26 +96,9 @@ pub enum Command {
         max_pack_size: Option<u32>,
     },
     /// Store files and directories as a new snapshot
-    Backup {
-        /// What to store
-        #[arg(required = true, value_name = "PATH")]
-        paths: Vec<PathBuf>,
-        /// What to call this set of paths [default: the directory's name]
-        #[arg(long)]
-        label: Option<String>,
-        /// Free text to keep with the snapshot
-        #[arg(long, default_value = "")]
-        comment: String,
-        /// zstd[:LEVEL] (1 to 22), lz4 or none
-        #[arg(long, default_value = "zstd:3")]
-        compression: Compression,
-        /// Say where the time went, stage by stage
-        #[arg(long)]
-        stats: bool,
-        /// Print the summary as JSON
-        #[arg(long)]
-        json: bool,
-    },
+    ///
+    /// Without paths, each source of the configuration becomes a snapshot, in each repository it belongs to.
+    Backup(Box<BackupArgs>),
     /// List the snapshots
     List {
         /// What repairs set aside, in place of the snapshots
@@ -149,9 +136,9 @@ pub enum Command {
     /// Packs that are dead in part are written anew without that. Nothing is touched where a chunk that any snapshot
     /// needs is missing or counted too low. It may be interrupted at any time, and mounts and restores go on.
     Compact {
-        /// Write a pack anew when so many percent of it are dead
-        #[arg(long, value_name = "PERCENT", default_value_t = DEFAULT_THRESHOLD, value_parser = clap::value_parser!(u8).range(0..=100))]
-        threshold: u8,
+        /// Write a pack anew when so many percent of it are dead [default: 20]
+        #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+        threshold: Option<u8>,
         /// Write anew at most this much of the old packs, those with most dead bytes first: MiB, or as 512M or 2G
         #[arg(long, value_name = "SIZE", value_parser = parse::bytes)]
         max_repack_size: Option<u64>,
@@ -207,6 +194,15 @@ pub enum Command {
     ///
     /// Stays until unmounted, interrupted (Ctrl-C) or told to go to the background.
     Mount(MountArgs),
+    /// Print a configuration to begin with, or explain one
+    ///
+    /// `vykar config > vykar.yaml` makes a file with every key and what it means.
+    Config(ConfigArgs),
+    /// Run the cycle of backup, prune, compact and check as the configuration schedules it
+    ///
+    /// Stays in the foreground. SIGHUP reads the configuration again, SIGUSR1 runs the cycle now, SIGTERM ends it: a
+    /// backup that is running publishes nothing then, and what it stored is taken up by the next one.
+    Daemon,
     /// Unmount a vykar mount
     Umount {
         /// The folder it is mounted on
@@ -215,6 +211,92 @@ pub enum Command {
         #[arg(long)]
         lazy: bool,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    pub command: Option<ConfigCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Read the configuration, and say what follows from it
+    ///
+    /// Which sources go where, what is left out, what is kept, and which hooks run. Nothing is opened.
+    Check {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct BackupArgs {
+    /// What to store
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Store this source of the configuration only; may be repeated
+    #[arg(long, value_name = "LABEL", conflicts_with_all = ["paths", "files_from", "stdin"])]
+    pub source: Vec<String>,
+    /// Read paths from this file, one a line; - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "stdin")]
+    pub files_from: Vec<PathBuf>,
+    /// Store what comes from standard input as a file
+    #[arg(long, conflicts_with = "paths")]
+    pub stdin: bool,
+    /// The name of that file
+    #[arg(long, value_name = "NAME", default_value = "stdin", requires = "stdin", value_parser = parse::relative_path)]
+    pub stdin_name: String,
+    /// What to call this set of paths [default: the directory's name]
+    #[arg(long)]
+    pub label: Option<String>,
+    /// Free text to keep with the snapshot
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub comment: String,
+    #[command(flatten)]
+    pub excludes: ExcludeArgs,
+    /// Read all files again, also those that look unchanged
+    #[arg(short, long)]
+    pub force: bool,
+    /// zstd[:LEVEL] (1 to 22), lz4 or none [default: zstd:3]
+    #[arg(long)]
+    pub compression: Option<Compression>,
+    /// List what would be stored, and what not and why; store nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Say where the time went, stage by stage
+    #[arg(long, conflicts_with = "dry_run")]
+    pub stats: bool,
+    /// Print the summary as JSON, one document for each snapshot
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "What is left out")]
+pub struct ExcludeArgs {
+    /// A rule as in a .gitignore at the top of each path: *.o, cache/, /top/only, !not/this; may be repeated
+    #[arg(short, long, value_name = "RULE", value_parser = parse::exclude)]
+    pub exclude: Vec<String>,
+    /// Read such rules from this file, one a line
+    #[arg(long, value_name = "FILE")]
+    pub exclude_file: Vec<PathBuf>,
+    /// Directories that hold something of this name
+    #[arg(long, value_name = "NAME")]
+    pub exclude_if_present: Vec<String>,
+    /// Directories that are marked as caches (CACHEDIR.TAG)
+    #[arg(long)]
+    pub exclude_caches: bool,
+    /// Files larger than this: MiB, or as 512M or 2G
+    #[arg(long, value_name = "SIZE", value_parser = parse::bytes)]
+    pub exclude_larger_than: Option<u64>,
+    /// What the .gitignore files in the paths say
+    #[arg(long)]
+    pub git_ignore: bool,
+    /// What is mounted below the paths
+    #[arg(short = 'x', long)]
+    pub one_file_system: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -292,8 +374,8 @@ pub struct CheckArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct MountArgs {
-    /// An empty folder
-    pub mountpoint: PathBuf,
+    /// An empty folder [default: the one that is configured]
+    pub mountpoint: Option<PathBuf>,
     /// Return when the mount can be used
     #[arg(long)]
     pub background: bool,

@@ -5,8 +5,8 @@ use std::io::{IsTerminal, Read};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use vykar_core::repository::{LockOptions, OpenOptions, Passphrase, Repository};
@@ -20,19 +20,9 @@ use crate::render;
 /// Longest file that is taken for a passphrase, in bytes.
 const PASSPHRASE_MAX: u64 = 64 << 10;
 
-/// The repository's folder, absolute, so that it is remembered under one name.
-pub fn repository_path(global: &Global) -> CliResult<PathBuf> {
-    let Some(path) = &global.repo else {
-        return Err(CliError::new(Exit::Usage, "no repository given")
-            .hint("give its folder with -R REPO, or set VYKAR_REPO"));
-    };
-    let absolute = std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
-    absolute.map_err(|e| CliError::new(Exit::Usage, format!("{}: {e}", path.display())))
-}
-
-/// Its storage, within the limits that were asked for. Nothing waits for them once `cancel` is set.
+/// A repository's storage, within the limits that were asked for. Nothing waits for them once `cancel` is set.
 pub fn backend(global: &Global, cancel: &Arc<AtomicBool>) -> CliResult<Arc<dyn Backend>> {
-    let path = repository_path(global)?;
+    let path = global.repo.clone();
     if path.exists() && !path.is_dir() {
         return Err(CliError::new(Exit::NoRepository, format!("{}: not a folder", path.display()))
             .hint("a repository is a folder; check the path given with -R"));
@@ -92,9 +82,19 @@ fn cache_dir(global: &Global) -> Option<PathBuf> {
         .or_else(|| from("HOME").map(|home| home.join(".cache/vykar")))
 }
 
-/// The passphrase: VYKAR_PASSPHRASE, then the file, then the pass command, then a prompt (twice for a new
-/// one).
+/// The passphrase: VYKAR_PASSPHRASE, then the file and the pass command of the command line, then those of the
+/// configuration, then a prompt (twice for a new one).
+///
+/// What was found once is used again: a cycle of commands asks once.
 pub fn passphrase(global: &Global, new: bool) -> Result<Passphrase, String> {
+    if let Some(known) = global.passphrase.get() {
+        return Ok(known.clone());
+    }
+    let found = find_passphrase(global, new)?;
+    Ok(global.passphrase.get_or_init(|| found).clone())
+}
+
+fn find_passphrase(global: &Global, new: bool) -> Result<Passphrase, String> {
     if let Some(value) = std::env::var_os("VYKAR_PASSPHRASE") {
         return value.into_string().map(Zeroizing::new).map_err(|_| "VYKAR_PASSPHRASE is not UTF-8".into());
     }
@@ -102,6 +102,12 @@ pub fn passphrase(global: &Global, new: bool) -> Result<Passphrase, String> {
         return read_passphrase(path);
     }
     if let Some(command) = &global.passcommand {
+        return run_passcommand(command);
+    }
+    if let Some(passphrase) = &global.configured_passphrase {
+        return Ok(passphrase.0.clone());
+    }
+    if let Some(command) = &global.configured_passcommand {
         return run_passcommand(command);
     }
     if !std::io::stdin().is_terminal() {
@@ -165,12 +171,22 @@ pub fn set_nice(nice: i32) -> CliResult<()> {
     setpriority_process(None, nice).map_err(failed)
 }
 
-/// Lets Ctrl-C and SIGTERM set a flag; a second one ends the process at once.
-pub fn cancel_on_signals(flag: &Arc<AtomicBool>) -> CliResult<()> {
+/// The flag that Ctrl-C and SIGTERM set, once [`cancel_on_signals`] was called.
+pub fn interrupts() -> Arc<AtomicBool> {
+    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    FLAG.get_or_init(Arc::default).clone()
+}
+
+/// Lets Ctrl-C and SIGTERM set the flag of [`interrupts`]; a second one ends the process at once.
+pub fn cancel_on_signals() -> CliResult<()> {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if DONE.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         let code = Exit::Interrupted as i32;
-        signal_hook::flag::register_conditional_shutdown(signal, code, flag.clone())
-            .and_then(|_| signal_hook::flag::register(signal, flag.clone()))
+        signal_hook::flag::register_conditional_shutdown(signal, code, interrupts())
+            .and_then(|_| signal_hook::flag::register(signal, interrupts()))
             .map_err(|e| CliError::new(Exit::Failure, format!("cannot handle signals: {e}")))?;
     }
     Ok(())

@@ -44,6 +44,15 @@ impl Exit {
         Exit::Interrupted,
     ];
 
+    /// Of two that were reached one after the other: the first that is not success, but that a failure comes before
+    /// what is done in part.
+    pub fn and(self, next: Exit) -> Exit {
+        match (self, next) {
+            (Exit::Success, next) | (Exit::Partial, next @ (Exit::Failure | Exit::Damaged)) => next,
+            (first, _) => first,
+        }
+    }
+
     /// The one with this code; [`Exit::Failure`] for a code that this program does not use.
     pub fn from_code(code: i32) -> Self {
         Exit::ALL.into_iter().find(|exit| *exit as i32 == code).unwrap_or(Exit::Failure)
@@ -73,6 +82,12 @@ impl CliError {
     /// Adds what to do next.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Says which of several repositories it is about.
+    pub fn about(mut self, repository: &str) -> Self {
+        self.message = format!("{repository}: {}", self.message);
         self
     }
 

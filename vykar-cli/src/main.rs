@@ -3,14 +3,19 @@
 mod args;
 mod background;
 mod commands;
+mod config;
 mod confirm;
 mod context;
 mod exit;
+mod hooks;
+mod mount_defaults;
 mod mount_helper;
 mod parse;
 mod platform;
 mod progress;
 mod render;
+mod settings;
+mod streams;
 mod view;
 mod watchdog;
 
@@ -31,7 +36,7 @@ fn main() -> ExitCode {
 fn command() -> ExitCode {
     let args = args::Args::parse();
     context::raise_file_limit();
-    match commands::run(args) {
+    match mount_defaults::add(args, std::env::args_os().collect()).and_then(commands::run) {
         Ok(code) => code.into(),
         Err(error) => {
             render::error(&error);

@@ -282,12 +282,12 @@ mod tests {
         let options = "rw,lock_wait=5,allow_other,threads=3,x-systemd.automount,lock_wait=7,cache-dir=/c";
         let args = translated(&["vykar:/repo", "/mnt", "-n", "-o", options, "-o", "threads=2"]);
         assert_eq!(args.global.repo, Some("/repo".into()));
-        assert_eq!((args.global.threads, args.global.lock_wait), (2, 7));
+        assert_eq!((args.global.threads, args.global.lock_wait), (Some(2), 7));
         assert_eq!(args.global.cache_dir, Some("/c".into()));
         assert!(args.global.quiet);
         match args.command {
-            Command::Mount(args) => {
-                assert_eq!(args.mountpoint, PathBuf::from("/mnt"));
+            Some(Command::Mount(args)) => {
+                assert_eq!(args.mountpoint, Some(PathBuf::from("/mnt")));
                 assert!(args.background && args.allow_other);
             }
             other => panic!("{other:?}"),
@@ -314,7 +314,7 @@ mod tests {
     fn quoted_values_hold_commas() {
         let args = translated(&["/repo", "/mnt", "-o", r#"ro,passcommand="cut -d, -f1 /x=y",threads=1"#]);
         assert_eq!(args.global.passcommand.as_deref(), Some("cut -d, -f1 /x=y"));
-        assert_eq!(args.global.threads, 1);
+        assert_eq!(args.global.threads, Some(1));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::civil::{Date, DateTime};
 use jiff::{Timestamp, ToSpan, Zoned};
+use vykar_core::backup::Excludes;
 use vykar_core::format::RepoConfig;
 use vykar_core::maintenance::GroupBy;
 
@@ -49,6 +50,20 @@ fn size(text: &str) -> Option<u64> {
     };
     let digits = !number.is_empty() && number.bytes().all(|c| c.is_ascii_digit());
     number.parse::<u64>().ok().filter(|_| digits)?.checked_mul(1 << shift)
+}
+
+/// A rule for what is left out.
+pub fn exclude(text: &str) -> Result<String, String> {
+    Excludes::check_pattern(text).map(|()| text.to_owned())
+}
+
+/// A path inside a snapshot, of a file that comes from a program.
+pub fn relative_path(text: &str) -> Result<String, String> {
+    let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
+    match text.split('/').all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err("a relative path without empty parts, `.` and `..`".to_owned()),
+    }
 }
 
 /// Which packs are read.

@@ -1,53 +1,97 @@
-use std::path::PathBuf;
-use std::sync::Arc;
+//! Storing paths, or the sources of the configuration.
+
+mod choose;
+
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use vykar_core::Event;
-use vykar_core::backup::{BackupOptions, BackupSummary, backup};
-use vykar_core::codec::Compression;
+use vykar_core::backup::{BackupOptions, BackupSummary, Preview, backup, preview};
 use vykar_core::stage::{STAGES, Stage};
+use vykar_core::{Event, Planned};
 
-use super::{print, print_json};
-use crate::args::Global;
+use self::choose::Job;
+use super::{both, print, print_json, stdout_failed};
+use crate::args::{BackupArgs, Global};
+use crate::config::Around;
 use crate::exit::{CliResult, Exit};
+use crate::hooks::{self, Told};
 use crate::progress::StatusLine;
 use crate::{context, render};
 
-pub struct Request {
-    pub paths: Vec<PathBuf>,
-    pub label: Option<String>,
-    pub comment: String,
-    pub compression: Compression,
-    pub stats: bool,
-    pub json: bool,
+/// Stores what is asked for, each source as a snapshot, between the hooks of the configuration.
+pub fn run(global: &Global, args: &BackupArgs) -> CliResult {
+    let jobs = choose::jobs(global, args)?;
+    let all = || {
+        let mut all = Ok(Exit::Success);
+        for job in &jobs {
+            let one = match args.dry_run {
+                true => one(global, args, job),
+                false => hooks::around(&job.hooks, &told(global, job), || one(global, args, job)),
+            };
+            // What is wrong with one source keeps no other from being stored.
+            let ends = one.as_ref().is_err_and(|e| e.exit() != Exit::Failure);
+            all = both(all, one);
+            if ends {
+                break;
+            }
+        }
+        all
+    };
+    match args.dry_run {
+        true => all(),
+        false => hooks::configured(Around::Backup, global, all),
+    }
 }
 
-pub fn run(global: &Global, request: Request) -> CliResult {
+/// What the hooks of a source are told.
+fn told(global: &Global, job: &Job) -> Told {
+    let path = job.paths.first().map(|path| path.to_string_lossy().into_owned());
+    Told {
+        source_label: job.label.clone().unwrap_or_default(),
+        source_path: path.unwrap_or_default(),
+        ..Told::of(Around::Backup, global)
+    }
+}
+
+/// One snapshot.
+fn one(global: &Global, args: &BackupArgs, job: &Job) -> CliResult {
     let began = Instant::now();
-    let cancel = Arc::default();
+    let cancel = context::interrupts();
     let repository = context::open_until(global, &cancel)?;
-    context::cancel_on_signals(&cancel)?;
-    let status = StatusLine::new(!global.quiet && !request.json);
+    context::cancel_on_signals()?;
+    let status = StatusLine::new(!global.quiet && !args.json && !args.dry_run);
     let options = BackupOptions {
-        label: request.label,
-        comment: request.comment,
-        compression: request.compression,
+        streams: job.streams(),
+        label: job.label.clone(),
+        hostname: global.plan.as_ref().and_then(|plan| plan.hostname.clone()),
+        comment: args.comment.clone(),
+        compression: choose::compression(global, args),
+        xattrs: job.options.xattrs,
+        excludes: job.options.excludes.clone(),
+        report_excluded: args.dry_run,
+        reread: args.force,
         threads: global.threads,
         estimate: status.is_shown(),
         lock: context::lock_options(global),
         cancel,
-        ..BackupOptions::new(request.paths)
+        ..BackupOptions::new(job.paths.clone())
     };
+    if args.dry_run {
+        let found = preview(&repository, &options, Some(&mut |event| show_planned(&event, args.json)))?;
+        return finish_preview(&found, args.json);
+    }
     let opened = began.elapsed();
     let began = Instant::now();
     let mut listen = |event: Event| status.event(&event);
     let summary = backup(&repository, &options, Some(&mut listen))?;
     drop(status);
     let seconds = began.elapsed().as_secs_f64();
-    let times = request.stats.then(|| times(&summary, opened));
-    if request.json {
+    let times = args.stats.then(|| times(&summary, opened));
+    if args.json {
         let mut json = summary_json(&summary, seconds);
+        json["repository"] = json!(global.name());
+        json["missing_paths"] = json!(job.missing);
         if let Some(times) = times {
             json["stages"] =
                 times.into_iter().map(|(name, time)| (name, json!(time.as_secs_f64()))).collect();
@@ -64,16 +108,66 @@ pub fn run(global: &Global, request: Request) -> CliResult {
     if changed > 0 {
         eprintln!("vykar: {changed} file(s) changed while they were read");
     }
-    Ok(if summary.is_complete() { Exit::Success } else { Exit::Partial })
+    Ok(if summary.is_complete() && job.missing == 0 { Exit::Success } else { Exit::Partial })
+}
+
+/// A line for each path of a preview: + new, M changed, = unchanged, d and l for directories and symlinks, | for
+/// what programs hand over, x for what is left out.
+fn show_planned(event: &Event, json: bool) {
+    let (sign, name, path, size, why) = match event {
+        Event::Planned { path, what, size } => {
+            let (sign, name) = match what {
+                Planned::New => ('+', "new"),
+                Planned::Changed => ('M', "changed"),
+                Planned::Unchanged => ('=', "unchanged"),
+                Planned::Directory => ('d', "directory"),
+                Planned::Symlink => ('l', "symlink"),
+                Planned::Stream => ('|', "stream"),
+            };
+            (sign, name, path, Some(*size), None)
+        }
+        Event::Excluded { path, why } => ('x', "excluded", path, None, Some(why.to_string())),
+        Event::Skipped { path, reason } => ('x', "excluded", path, None, Some(reason.clone())),
+        other => return render::event(other),
+    };
+    let line = match (json, why) {
+        (true, why) => {
+            json!({ "path": path.to_string_lossy(), "action": name, "size": size, "reason": why }).to_string()
+        }
+        (false, Some(why)) => format!("{sign} {}  ({why})", render::path(path)),
+        (false, None) => format!("{sign} {}", render::path(path)),
+    };
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").unwrap_or_else(stdout_failed);
+}
+
+fn finish_preview(found: &Preview, json: bool) -> CliResult {
+    let Preview { new, changed, unchanged, directories, symlinks, .. } = *found;
+    if !json {
+        print(&format!(
+            "Would store {} files ({}; {new} new, {changed} changed, {unchanged} unchanged), {directories} \
+             directories, {symlinks} symlinks; {} left out\n\
+             Would read {}; nothing was stored\n",
+            new + changed + unchanged,
+            render::size(found.bytes),
+            found.excluded,
+            render::size(found.bytes_to_read),
+        ));
+    }
+    Ok(if found.errors == 0 { Exit::Success } else { Exit::Partial })
 }
 
 fn summary_text(s: &BackupSummary, seconds: f64) -> String {
     let stats = &s.meta.stats;
+    let left_out = match s.excluded {
+        0 => String::new(),
+        n => format!("Left out: {n} (`vykar backup --dry-run` says what and why)\n"),
+    };
     format!(
         "Snapshot {} ({}), label {}\n\
          Files: {} ({} new, {} changed, {} unchanged), {} directories, {} symlinks\n\
          Size:  {}, {}{} deduplicated\n\
-         Added: {}, stored as {}{}\n\
+         Added: {}, stored as {}{}\n{left_out}\
          Time:  {seconds:.2} s\n",
         s.meta.name,
         s.id.short(),
@@ -131,6 +225,7 @@ fn summary_json(s: &BackupSummary, seconds: f64) -> serde_json::Value {
             "changed": s.changed,
             "unchanged": s.unchanged,
         },
+        "excluded": s.excluded,
         "directories": s.directories,
         "symlinks": s.symlinks,
         "size": s.meta.stats.original_size,

@@ -4,12 +4,18 @@ use vykar_core::repository::Repository;
 
 use super::{print, repair};
 use crate::args::{CheckArgs, Global};
+use crate::config::Around;
 use crate::exit::{CliError, CliResult, Exit};
 use crate::parse::DataSubset;
 use crate::progress::StatusLine;
-use crate::{context, render};
+use crate::{context, hooks, render};
 
+/// Between the hooks of the configuration.
 pub fn run(global: &Global, args: &CheckArgs) -> CliResult {
+    hooks::configured(Around::Check, global, || inside(global, args))
+}
+
+fn inside(global: &Global, args: &CheckArgs) -> CliResult {
     let repository = context::open(global)?;
     let subset = args.read_data_subset.map(subset).transpose()?;
     let options = CheckOptions { verify_data: args.verify_data, subset, threads: global.threads };
@@ -21,7 +27,7 @@ pub fn run(global: &Global, args: &CheckArgs) -> CliResult {
 }
 
 /// A share is drawn anew each time, so that in time every pack is read.
-fn subset(asked: DataSubset) -> CliResult<Subset> {
+pub fn subset(asked: DataSubset) -> CliResult<Subset> {
     Ok(match asked {
         DataSubset::Part { part, of } => Subset::Part { part, of },
         DataSubset::Share(share) => {

@@ -1,31 +1,41 @@
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 use vykar_core::Event;
-use vykar_core::maintenance::compact::Repack;
+use vykar_core::maintenance::compact::{DEFAULT_THRESHOLD, Repack};
 use vykar_core::maintenance::{CompactOptions, CompactPlan, CompactReport, compact, plan_compact};
 
 use super::{print, print_json};
 use crate::args::Global;
+use crate::config::Around;
 use crate::exit::{CliResult, Exit};
 use crate::progress::StatusLine;
-use crate::{context, render};
+use crate::{context, hooks, render};
 
 pub struct Request {
-    pub threshold: u8,
+    pub threshold: Option<u8>,
     pub max_repack_size: Option<u64>,
     pub dry_run: bool,
     pub json: bool,
 }
 
+/// Between the hooks of the configuration.
 pub fn run(global: &Global, request: &Request) -> CliResult {
-    let cancel = Arc::default();
+    match request.dry_run {
+        true => inside(global, request),
+        false => hooks::configured(Around::Compact, global, || inside(global, request)),
+    }
+}
+
+fn inside(global: &Global, request: &Request) -> CliResult {
+    let cancel = context::interrupts();
     let repository = context::open_until(global, &cancel)?;
-    context::cancel_on_signals(&cancel)?;
+    context::cancel_on_signals()?;
     let mut lock = context::lock_options(global);
     lock.cancel = cancel.clone();
-    let (threshold, max_repack_size) = (request.threshold, request.max_repack_size);
+    let configured = global.plan.as_ref().map_or(DEFAULT_THRESHOLD, |plan| plan.compact_threshold);
+    let threshold = request.threshold.unwrap_or(configured);
+    let max_repack_size = request.max_repack_size;
     let options = CompactOptions { threshold, max_repack_size, lock, cancel };
     let status = StatusLine::new(!global.quiet && !request.json);
     let mut listen = |event: Event| status.event(&event);

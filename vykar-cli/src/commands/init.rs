@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use vykar_core::crypto::aead::fastest_cipher;
-use vykar_core::format::{Encryption, RepoConfig};
+use vykar_core::format::{ChunkerParams, Encryption, RepoConfig};
 use vykar_core::repository::{InitOptions, Repository};
 
 use super::print;
@@ -9,8 +9,14 @@ use crate::args::{EncryptionArg, Global};
 use crate::context;
 use crate::exit::{CliResult, Exit};
 
-pub fn run(global: &Global, encryption: EncryptionArg, pack_sizes: (Option<u32>, Option<u32>)) -> CliResult {
-    let encryption = match encryption {
+pub fn run(
+    global: &Global,
+    encryption: Option<EncryptionArg>,
+    pack_sizes: (Option<u32>, Option<u32>),
+) -> CliResult {
+    let plan = global.plan.as_deref();
+    let configured = plan.map(|plan| plan.encryption);
+    let encryption = match encryption.or(configured).unwrap_or(EncryptionArg::Auto) {
         EncryptionArg::Auto => fastest_cipher().map_err(vykar_core::VykarError::from)?,
         EncryptionArg::Aes256gcm => Encryption::Aes256Gcm,
         EncryptionArg::Chacha20poly1305 => Encryption::Chacha20Poly1305,
@@ -18,13 +24,15 @@ pub fn run(global: &Global, encryption: EncryptionArg, pack_sizes: (Option<u32>,
     };
     // Where only one is given, the other gives way.
     let (min, max) = (RepoConfig::DEFAULT_MIN_PACK, RepoConfig::DEFAULT_MAX_PACK);
-    let pack_sizes = match pack_sizes {
+    let (planned_min, planned_max) = plan.map_or((None, None), |plan| plan.pack_sizes);
+    let pack_sizes = match (pack_sizes.0.or(planned_min), pack_sizes.1.or(planned_max)) {
         (None, None) => (min, max),
         (Some(min), None) => (min, max.max(min)),
         (None, Some(max)) => (min.min(max), max),
         (Some(min), Some(max)) => (min, max),
     };
-    let options = InitOptions { pack_sizes, ..InitOptions::new(encryption) };
+    let chunker = plan.map_or(ChunkerParams::FILES, |plan| plan.chunker);
+    let options = InitOptions { pack_sizes, chunker, ..InitOptions::new(encryption) };
     let backend = context::backend(global, &Arc::default())?;
     let place = backend.url().to_owned();
     let mut empty = false;

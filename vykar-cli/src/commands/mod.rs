@@ -4,6 +4,9 @@ mod backup;
 mod break_lock;
 mod check;
 mod compact;
+mod config;
+mod cycle;
+mod daemon;
 mod delete;
 mod info;
 mod init;
@@ -14,41 +17,114 @@ mod repair;
 mod restore;
 mod snapshot;
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, Global};
 use crate::exit::{CliError, CliResult, Exit};
+use crate::settings::{self, Chosen};
+use crate::{context, render};
 
 /// Runs the command that was asked for.
 pub fn run(args: Args) -> CliResult {
     let Args { global, command } = args;
-    // Before any thread starts: a thread takes it from the one that starts it.
-    crate::context::set_nice(global.nice)?;
     match command {
-        Command::Init { encryption, min_pack_size, max_pack_size } => {
-            init::run(&global, encryption, (min_pack_size, max_pack_size))
+        // These are about no repository.
+        Some(Command::Umount { mountpoint, lazy }) => mount::unmount(&mountpoint, lazy),
+        Some(Command::Config(args)) => config::run(&global, &args),
+        Some(Command::Daemon) => daemon::run(&global),
+        command => {
+            let config = settings::configuration(&global)?;
+            let chosen = settings::choose(&global, config.as_ref())?;
+            with_repository(command, chosen)
         }
-        Command::Backup { paths, label, comment, compression, stats, json } => {
-            backup::run(&global, backup::Request { paths, label, comment, compression, stats, json })
+    }
+}
+
+fn with_repository(command: Option<Command>, chosen: Chosen) -> CliResult {
+    match command {
+        None => every(chosen, cycle::run),
+        Some(Command::Init { encryption, min_pack_size, max_pack_size }) => {
+            every(chosen, |global| init::run(global, encryption, (min_pack_size, max_pack_size)))
         }
-        Command::List { damaged: true, json } => list::damaged(&global, json),
-        Command::List { damaged: false, json } => list::run(&global, json),
-        Command::Snapshot(command) => snapshot::run(&global, command),
+        Some(Command::Backup(args)) => every(chosen, |global| backup::run(global, &args)),
+        Some(Command::Prune(args)) => every(chosen, |global| prune::run(global, &args)),
+        Some(Command::Compact { threshold, max_repack_size, dry_run, json }) => {
+            let request = compact::Request { threshold, max_repack_size, dry_run, json };
+            every(chosen, |global| compact::run(global, &request))
+        }
+        Some(Command::Check(args)) if !args.repair => every(chosen, |global| check::run(global, &args)),
+        Some(command) => {
+            let global = settings::one(chosen)?;
+            context::set_nice(global.nice)?;
+            with_one(command, &global)
+        }
+    }
+}
+
+/// Commands that are about one repository.
+fn with_one(command: Command, global: &Global) -> CliResult {
+    match command {
+        Command::List { damaged: true, json } => list::damaged(global, json),
+        Command::List { damaged: false, json } => list::run(global, json),
+        Command::Snapshot(command) => snapshot::run(global, command),
         Command::Restore { snapshot, dest, paths, numeric_ids } => {
-            restore::run(&global, &restore::Request { snapshot, dest, paths, numeric_ids })
+            restore::run(global, &restore::Request { snapshot, dest, paths, numeric_ids })
         }
-        Command::Prune(args) => prune::run(&global, &args),
-        Command::Compact { threshold, max_repack_size, dry_run, json } => {
-            compact::run(&global, &compact::Request { threshold, max_repack_size, dry_run, json })
-        }
-        Command::Info { json } => info::run(&global, json),
+        Command::Info { json } => info::run(global, json),
         Command::Delete { confirm, dry_run, json } => {
-            delete::run(&global, &delete::Request { confirm, dry_run, json })
+            delete::run(global, &delete::Request { confirm, dry_run, json })
         }
-        Command::Check(args) => check::run(&global, &args),
+        Command::Check(args) => check::run(global, &args),
         Command::BreakLock { sessions, yes, dry_run, json } => {
-            break_lock::run(&global, &break_lock::Request { sessions, yes, dry_run, json })
+            break_lock::run(global, &break_lock::Request { sessions, yes, dry_run, json })
         }
-        Command::Mount(args) => mount::run(&global, &args),
-        Command::Umount { mountpoint, lazy } => mount::unmount(&mountpoint, lazy),
+        Command::Mount(args) => mount::run(global, &args),
+        // Those that were done already.
+        Command::Init { .. }
+        | Command::Backup(_)
+        | Command::Prune(_)
+        | Command::Compact { .. }
+        | Command::Config(_)
+        | Command::Daemon
+        | Command::Umount { .. } => Ok(Exit::Success),
+    }
+}
+
+/// Runs something for each repository that is meant. What is wrong with one keeps no other from its turn.
+fn every(chosen: Chosen, run: impl Fn(&Global) -> CliResult) -> CliResult {
+    let all = match chosen {
+        Chosen::One(one) => {
+            context::set_nice(one.nice)?;
+            return run(&one);
+        }
+        Chosen::All(all) => all,
+    };
+    let mut result = Ok(Exit::Success);
+    for one in all {
+        let one = one.and_then(|global| {
+            // Before any thread starts: a thread takes it from the one that starts it.
+            context::set_nice(global.nice)?;
+            if !global.quiet {
+                eprintln!("vykar: repository {}", render::plain(global.name().as_bytes()));
+            }
+            run(&global).map_err(|e| e.about(&global.name()))
+        });
+        let interrupted = one.as_ref().is_err_and(|e| e.exit() == Exit::Interrupted);
+        result = both(result, one);
+        if interrupted {
+            break;
+        }
+    }
+    result
+}
+
+/// What two things that ran one after the other come to. Of two errors the first is kept, and the other said.
+pub fn both(first: CliResult, second: CliResult) -> CliResult {
+    match (first, second) {
+        (Ok(first), Ok(second)) => Ok(first.and(second)),
+        (Ok(_), Err(error)) | (Err(error), Ok(_)) => Err(error),
+        (Err(first), Err(second)) => {
+            render::error(&second);
+            Err(first)
+        }
     }
 }
 
@@ -64,7 +140,7 @@ pub fn print(text: &str) {
 /// What happens when stdout cannot be written.
 pub fn stdout_failed(e: std::io::Error) {
     if e.kind() != std::io::ErrorKind::BrokenPipe {
-        crate::render::error(&CliError::new(Exit::Failure, format!("cannot write to stdout: {e}")));
+        render::error(&CliError::new(Exit::Failure, format!("cannot write to stdout: {e}")));
         std::process::exit(Exit::Failure as i32);
     }
 }

@@ -32,23 +32,27 @@ impl From<MountError> for CliError {
 }
 
 pub fn run(global: &Global, args: &MountArgs) -> CliResult {
+    let Some(mountpoint) = &args.mountpoint else {
+        return Err(CliError::new(Exit::Usage, "no folder to mount on")
+            .hint("give an empty folder, or configure `mount: {mountpoint: ...}`"));
+    };
     if !args.background {
-        return serve(global, args, None);
+        return serve(global, args, mountpoint, None);
     }
     let log = context::open_options(global).cache_dir.map(|dir| dir.join("mount.log"));
     match background::split(log)? {
         Side::Caller(exit) => Ok(exit),
-        Side::Child(ready) => serve(global, args, Some(ready)),
+        Side::Child(ready) => serve(global, args, mountpoint, Some(ready)),
     }
 }
 
-fn serve(global: &Global, args: &MountArgs, ready: Option<Ready>) -> CliResult {
+fn serve(global: &Global, args: &MountArgs, mountpoint: &Path, ready: Option<Ready>) -> CliResult {
     platform::return_freed_memory();
     // Before the mount, so that hardly a moment of it is without.
     let watchdog = Watchdog::start();
     let repository = Arc::new(context::open(global)?);
-    let mut options = MountOptions::new(&args.mountpoint);
-    options.repository_path = Some(context::repository_path(global)?);
+    let mut options = MountOptions::new(mountpoint);
+    options.repository_path = Some(global.repo.clone());
     options.cache_size = args.cache_size;
     options.read_ahead_kib = args.readahead;
     options.shown = args.view.shown(&repository)?;
@@ -67,7 +71,7 @@ fn serve(global: &Global, args: &MountArgs, ready: Option<Ready>) -> CliResult {
     if let Err(e) = &watchdog {
         eprintln!("vykar: nothing will unmount this if the process is killed: {e}");
     }
-    let place = render::path(&args.mountpoint);
+    let place = render::path(mountpoint);
     match ready {
         Some(ready) => {
             if !global.quiet {

@@ -5,37 +5,92 @@ use serde_json::{Value, json};
 use vykar_core::Event;
 use vykar_core::format::Snapshot;
 use vykar_core::maintenance::{DeleteReport, KeepRules, PruneOptions, PruneReport, Rule, prune};
+use vykar_core::platform::process::short_hostname;
 
 use super::list::snapshot_json;
 use super::{print, print_json};
 use crate::args::{Global, KeepArgs, PruneArgs};
+use crate::config::{Around, SourcePlan};
 use crate::exit::{CliError, CliResult, Exit};
+use crate::hooks;
 use crate::progress::StatusLine;
 use crate::{context, render};
 
+/// Deletes what no rule keeps, between the hooks of the configuration.
 pub fn run(global: &Global, args: &PruneArgs) -> CliResult {
-    let rules = rules(&args.keep);
-    if rules.is_empty() {
-        return Err(CliError::new(Exit::Usage, "no rule says what to keep, so nothing is pruned")
-            .hint("give at least one, as in --keep-daily 7 --keep-monthly 12"));
+    let jobs = jobs(global, args)?;
+    let prune = || {
+        for job in &jobs {
+            one(global, args, job)?;
+        }
+        Ok(Exit::Success)
+    };
+    match args.dry_run {
+        true => prune(),
+        false => hooks::configured(Around::Prune, global, prune),
     }
+}
+
+/// Rules, and the snapshots that they are for.
+struct Job {
+    rules: KeepRules,
+    host: Option<String>,
+    label: Option<String>,
+}
+
+/// The rules of the command line; without any, those of the configuration, each for its own sources on this host:
+/// what other machines keep in the same repository is theirs to decide.
+fn jobs(global: &Global, args: &PruneArgs) -> CliResult<Vec<Job>> {
+    let given = rules(&args.keep);
+    if !given.is_empty() {
+        return Ok(vec![Job { rules: given, host: args.host.clone(), label: args.label.clone() }]);
+    }
+    let nothing = || {
+        CliError::new(Exit::Usage, "no rule says what to keep, so nothing is pruned")
+            .hint("give at least one, as in --keep-daily 7 --keep-monthly 12, or configure `retention`")
+    };
+    let plan = global.plan.as_ref().ok_or_else(nothing)?;
+    let asked = |label: &str| args.label.as_deref().is_none_or(|asked| asked == label);
+    let host = args.host.clone().or_else(|| plan.hostname.clone()).unwrap_or_else(short_hostname);
+    let job = |source: &SourcePlan| Job {
+        rules: source.retention.unwrap_or(plan.retention),
+        host: Some(host.clone()),
+        label: Some(source.label.clone()),
+    };
+    let mut jobs: Vec<Job> = plan.sources.iter().filter(|s| asked(&s.label)).map(job).collect();
+    if plan.sources.is_empty() {
+        jobs.push(Job { rules: plan.retention, host: args.host.clone(), label: args.label.clone() });
+    }
+    jobs.retain(|job| !job.rules.is_empty());
+    if jobs.is_empty() { Err(nothing()) } else { Ok(jobs) }
+}
+
+/// True when the configuration says what is kept of anything.
+pub fn is_configured(global: &Global) -> bool {
+    let plan = global.plan.as_ref();
+    plan.is_some_and(|plan| {
+        !plan.retention.is_empty()
+            || plan.sources.iter().any(|s| s.retention.is_some_and(|rules| !rules.is_empty()))
+    })
+}
+
+fn one(global: &Global, args: &PruneArgs, job: &Job) -> CliResult<()> {
     let repository = context::open(global)?;
     let options = PruneOptions {
         group_by: args.group_by,
-        host: args.host.clone(),
-        label: args.label.clone(),
+        host: job.host.clone(),
+        label: job.label.clone(),
         zone: TimeZone::system(),
         dry_run: args.dry_run,
         lock: context::lock_options(global),
-        ..PruneOptions::new(rules)
+        ..PruneOptions::new(job.rules)
     };
     let status = StatusLine::new(!global.quiet && !args.json);
     let mut listen = |event: Event| status.event(&event);
     let report = prune(&repository, &options, Some(&mut listen))?;
     drop(status);
     if args.json {
-        print_json(&report_json(&report, args.dry_run))?;
-        return Ok(Exit::Success);
+        return print_json(&report_json(&report, args.dry_run));
     }
     if args.list {
         print(&list(&report));
@@ -43,7 +98,7 @@ pub fn run(global: &Global, args: &PruneArgs) -> CliResult {
     if !global.quiet {
         print(&summary(&report, args.dry_run));
     }
-    Ok(Exit::Success)
+    Ok(())
 }
 
 fn rules(keep: &KeepArgs) -> KeepRules {

@@ -24,7 +24,8 @@ pub const DUMPS: &str = "vykar-dumps";
 const FILE_MODE: u32 = 0o100_600;
 const FOLDER_MODE: u32 = 0o040_700;
 
-/// The bytes of a stream, and whether they are all.
+/// The bytes of a stream, and whether they are all. One that has to wait for them long returns
+/// [`io::ErrorKind::WouldBlock`] now and then, and is asked again, or not any more.
 pub trait Content: Read + Send {
     /// Called at the end of the bytes. A reason why they are not what they should be ends the backup.
     ///
@@ -127,7 +128,9 @@ impl Worker<'_> {
             let room = left.min((window.len() - filled) as u64) as usize;
             let stages = self.context.stages;
             let wanted = &mut window[filled..filled + room];
-            let got = stages.time(Stage::Read, || fill(content, wanted))?;
+            let Some(got) = stages.time(Stage::Read, || self.fill(content, wanted))? else {
+                return Err(VykarError::Interrupted.into());
+            };
             filled += got;
             left -= got as u64;
             self.context.done(0, got as u64);
@@ -144,6 +147,24 @@ impl Worker<'_> {
         }
     }
 
+    /// Reads until the buffer is full or the stream ends; `None` when the backup ends before.
+    fn fill(&self, content: &mut dyn Content, buf: &mut [u8]) -> io::Result<Option<usize>> {
+        let mut done = 0;
+        while done < buf.len() {
+            match content.read(&mut buf[done..]) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
+                    if self.context.is_aborted() {
+                        return Ok(None);
+                    }
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(Some(done))
+    }
+
     fn finish_stream(&mut self, stream: &Stream, chunks: Vec<ChunkRef>, out: &mut Encoded) {
         let size = chunks.iter().map(|c| u64::from(c.size)).sum();
         let stat = Stat { size, ..stat(self.context, false) };
@@ -154,18 +175,4 @@ impl Worker<'_> {
         out.counts.add(&Counts { files: 1, new: 1, bytes: size, stored_bytes, ..Counts::default() });
         self.context.done(1, 0);
     }
-}
-
-/// Reads until the buffer is full or the stream ends.
-fn fill(content: &mut dyn Content, buf: &mut [u8]) -> io::Result<usize> {
-    let mut done = 0;
-    while done < buf.len() {
-        match content.read(&mut buf[done..]) {
-            Ok(0) => break,
-            Ok(n) => done += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(done)
 }

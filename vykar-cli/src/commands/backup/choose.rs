@@ -1,0 +1,164 @@
+//! What a backup stores: the paths of the command line, or the sources of the configuration.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use vykar_core::backup::{Excludes, Stream};
+use vykar_core::codec::Compression;
+
+use crate::args::{BackupArgs, ExcludeArgs, Global};
+use crate::config::{Dump, Hooks, SourceOptions};
+use crate::exit::{CliError, CliResult, Exit};
+use crate::{render, streams};
+
+/// What becomes one snapshot.
+pub struct Job {
+    pub label: Option<String>,
+    pub paths: Vec<PathBuf>,
+    pub options: SourceOptions,
+    pub hooks: Hooks,
+    dumps: Vec<Dump>,
+    /// The name that standard input is stored under.
+    stdin: Option<String>,
+    /// Paths of a list that do not exist.
+    pub missing: u64,
+}
+
+impl Job {
+    /// What programs hand over.
+    pub fn streams(&self) -> Vec<Stream> {
+        let dumps = self.dumps.iter().map(streams::dump);
+        dumps.chain(self.stdin.iter().map(|name| streams::stdin(name))).collect()
+    }
+}
+
+/// What is to be stored, one job for each snapshot.
+///
+/// # Errors
+/// Nothing is, or it is not configured.
+pub fn jobs(global: &Global, args: &BackupArgs) -> CliResult<Vec<Job>> {
+    let excludes = excludes(&args.excludes)?;
+    if args.paths.is_empty() && args.files_from.is_empty() && !args.stdin {
+        return configured(global, args, &excludes);
+    }
+    let mut options = global.plan.as_ref().map(|plan| plan.defaults.clone()).unwrap_or_default();
+    add(&mut options.excludes, &excludes);
+    let (listed, missing) = listed(&args.files_from)?;
+    let label = args.label.clone().or_else(|| args.stdin.then(|| args.stdin_name.clone()));
+    let paths: Vec<PathBuf> = args.paths.iter().cloned().chain(listed).collect();
+    if paths.is_empty() && !args.stdin {
+        return Err(CliError::new(Exit::Usage, "no path to back up: the lists name none that exists"));
+    }
+    let stdin = args.stdin.then(|| args.stdin_name.clone());
+    let (hooks, dumps) = (Hooks::default(), Vec::new());
+    Ok(vec![Job { label, paths, options, hooks, dumps, stdin, missing }])
+}
+
+fn configured(global: &Global, args: &BackupArgs, excludes: &Excludes) -> CliResult<Vec<Job>> {
+    let nothing = || {
+        CliError::new(Exit::Usage, "nothing to back up")
+            .hint("give paths, or write `sources` into the configuration (`vykar config` shows how)")
+    };
+    let plan = global.plan.as_ref().ok_or_else(nothing)?;
+    if plan.sources.is_empty() {
+        return Err(nothing());
+    }
+    let known = || plan.sources.iter().map(|s| s.label.as_str()).collect::<Vec<_>>().join(", ");
+    for label in &args.source {
+        if !plan.sources.iter().any(|s| s.label == *label) {
+            let what = format!("no source of {} is called {label:?}", plan.name());
+            return Err(CliError::new(Exit::Usage, what).hint(format!("there are: {}", known())));
+        }
+    }
+    if args.label.is_some() {
+        return Err(CliError::new(Exit::Usage, "--label is for paths on the command line")
+            .hint(format!("to store one source of the configuration use --source; there are: {}", known())));
+    }
+    let wanted = plan.sources.iter().filter(|s| args.source.is_empty() || args.source.contains(&s.label));
+    let job = |source: &crate::config::SourcePlan| {
+        let mut options = source.options.clone();
+        add(&mut options.excludes, excludes);
+        Job {
+            label: Some(source.label.clone()),
+            paths: source.paths.clone(),
+            options,
+            hooks: source.hooks.clone(),
+            dumps: source.dumps.clone(),
+            stdin: None,
+            missing: 0,
+        }
+    };
+    Ok(wanted.map(job).collect())
+}
+
+/// How new chunks are compressed.
+pub fn compression(global: &Global, args: &BackupArgs) -> Compression {
+    let configured = global.plan.as_ref().map(|plan| plan.compression);
+    args.compression.or(configured).unwrap_or_default()
+}
+
+/// What the command line leaves out.
+fn excludes(args: &ExcludeArgs) -> CliResult<Excludes> {
+    let mut patterns = args.exclude.clone();
+    for path in &args.exclude_file {
+        let failed = |e: &dyn std::fmt::Display| {
+            CliError::new(Exit::Usage, format!("--exclude-file {}: {e}", render::path(path)))
+        };
+        let text = std::fs::read_to_string(path).map_err(|e| failed(&e))?;
+        for (number, line) in text.lines().enumerate() {
+            Excludes::check_pattern(line).map_err(|e| failed(&format!("line {}: {e}", number + 1)))?;
+            patterns.push(line.to_owned());
+        }
+    }
+    Ok(Excludes {
+        patterns,
+        if_present: args.exclude_if_present.clone(),
+        caches: args.exclude_caches,
+        git_ignore: args.git_ignore,
+        one_file_system: args.one_file_system,
+        larger_than: args.exclude_larger_than,
+    })
+}
+
+/// Adds what the command line says to what is configured.
+fn add(excludes: &mut Excludes, more: &Excludes) {
+    excludes.patterns.extend(more.patterns.iter().cloned());
+    excludes.if_present.extend(more.if_present.iter().cloned());
+    excludes.caches |= more.caches;
+    excludes.git_ignore |= more.git_ignore;
+    excludes.one_file_system |= more.one_file_system;
+    excludes.larger_than = more.larger_than.or(excludes.larger_than);
+}
+
+/// Paths from lists, and how many of them do not exist: who made a list made it a while ago.
+fn listed(lists: &[PathBuf]) -> CliResult<(Vec<PathBuf>, u64)> {
+    let (mut paths, mut missing) = (Vec::new(), 0);
+    for list in lists {
+        let failed = |e: std::io::Error| {
+            CliError::new(Exit::Usage, format!("--files-from {}: {e}", render::path(list)))
+        };
+        let reader: Box<dyn Read> = match list.as_path() == Path::new("-") {
+            true => Box::new(std::io::stdin()),
+            false => Box::new(std::fs::File::open(list).map_err(failed)?),
+        };
+        for line in BufReader::new(reader).split(b'\n') {
+            let mut line = line.map_err(failed)?;
+            if line.last() == Some(&b'\r') {
+                line.pop();
+            }
+            let path = PathBuf::from(std::ffi::OsString::from_vec(line));
+            if path.as_os_str().is_empty() {
+                continue;
+            }
+            match path.symlink_metadata() {
+                Ok(_) => paths.push(path),
+                Err(e) => {
+                    eprintln!("vykar: {}: not stored: {e}", render::path(&path));
+                    missing += 1;
+                }
+            }
+        }
+    }
+    Ok((paths, missing))
+}

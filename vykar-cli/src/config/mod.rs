@@ -1,0 +1,111 @@
+//! The configuration file: where it is, what it says, and what follows for each repository.
+
+pub mod error;
+mod expand;
+mod hooks;
+mod resolve;
+mod schema;
+mod values;
+
+use std::path::{Path, PathBuf};
+
+pub use self::hooks::{Around, Hooks, When};
+pub use self::resolve::{CheckPolicy, Dump, RepositoryPlan, Schedule, SourceOptions, SourcePlan};
+pub use self::values::{MountValue, Secret};
+use crate::exit::{CliError, CliResult, Exit};
+use crate::render;
+
+/// Largest file that is read, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
+/// A configuration that was read and holds together.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where it was found.
+    pub path: PathBuf,
+    /// In the order of the file.
+    pub repositories: Vec<RepositoryPlan>,
+    /// Options of `vykar mount`, with their lines.
+    pub mount: Vec<(String, MountValue, u64)>,
+    /// What is allowed and likely not meant.
+    pub warnings: Vec<String>,
+}
+
+/// Where a configuration is looked for, in this order, after `--config` and `VYKAR_CONFIG`.
+pub fn places() -> Vec<PathBuf> {
+    let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let home = from("XDG_CONFIG_HOME").or_else(|| from("HOME").map(|home| home.join(".config")));
+    let user = home.map(|dir| dir.join("vykar/config.yaml"));
+    std::iter::once(PathBuf::from("vykar.yaml"))
+        .chain(user)
+        .chain([PathBuf::from("/etc/vykar/config.yaml")])
+        .collect()
+}
+
+/// The configuration that was asked for, or the first that is found.
+pub fn load(asked: Option<&Path>) -> CliResult<Option<Config>> {
+    if let Some(path) = asked {
+        return read(path)?.map(Some).ok_or_else(|| {
+            CliError::new(Exit::Usage, format!("{}: there is no such configuration", render::path(path)))
+                .hint("check --config and VYKAR_CONFIG; `vykar config` prints one to begin with")
+        });
+    }
+    for path in places() {
+        if let Some(config) = read(&path)? {
+            return Ok(Some(config));
+        }
+    }
+    Ok(None)
+}
+
+/// Reads a file; `None` when there is none.
+fn read(path: &Path) -> CliResult<Option<Config>> {
+    use std::io::Read;
+    let failed = |e: std::io::Error| {
+        CliError::new(Exit::Usage, format!("{}: cannot be read: {e}", render::path(path)))
+            .hint("another configuration can be given with --config")
+    };
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(e) => return Err(failed(e)),
+    };
+    // May hold a passphrase.
+    let mut text = zeroize::Zeroizing::new(String::new());
+    let length = file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(failed)?;
+    if length as u64 > MAX_FILE {
+        return Err(failed(std::io::Error::other("longer than 1 MiB")));
+    }
+    parse(path, &text).map(Some)
+}
+
+/// What a text says. Relative paths in it are taken from the folder of `path`.
+fn parse(path: &Path, text: &str) -> CliResult<Config> {
+    let get = |name: &str| std::env::var(name).ok();
+    let expanded = expand::expand(text, get).map_err(|unset| {
+        error::at(path, unset.line as u64, &unset.what)
+            .hint("set it, or give a default: ${NAME:-default}; a $ alone is not special")
+    })?;
+    let expanded = zeroize::Zeroizing::new(expanded);
+    let file: schema::File = match expanded.trim().is_empty() {
+        true => schema::File::default(),
+        false => serde_saphyr::from_str(&expanded).map_err(|e| error::explain(path, &e))?,
+    };
+    resolve::resolve(path, file)
+}
+
+/// A path in the configuration at `file`, from its folder and with `~` put in.
+pub fn absolute_path(file: &Path, path: &str) -> PathBuf {
+    resolve::absolute(file.parent().unwrap_or(Path::new("")), path)
+}
+
+/// A schedule's cron, for tests.
+#[cfg(test)]
+pub fn test_cron(text: &str) -> Option<values::Cron> {
+    serde_saphyr::from_str::<schema::Schedule>(text).ok()?.cron
+}
+
+#[cfg(test)]
+mod tests;
