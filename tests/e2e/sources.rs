@@ -122,20 +122,36 @@ fn an_absent_source_is_an_error_and_stores_nothing() {
 }
 
 #[test]
-fn sockets_fifos_and_devices_are_reported_and_the_rest_is_stored() {
+fn sockets_fifos_and_devices_are_kept_restored_and_mounted() {
     let world = World::with_repository("aes256gcm");
     let source = world.folder("source");
-    let special = generate_special(&source);
+    let below = world.folder("source/below");
+    let special: Vec<_> = [generate_special(&source), generate_special(&below)].concat();
     fs::write(source.join("file"), b"stored").unwrap();
-    let run = world.backup(["source"]);
-    for path in &special {
-        let name = path.file_name().unwrap().to_str().unwrap();
-        assert!(run.stderr.contains(name), "{run} should report {name}");
-    }
-    assert!([0, exit::PARTIAL].contains(&run.code), "{run}");
+    set_mode(&special[0], 0o4640);
+    let run = world.backup(["source"]).ok();
+    assert!(run.out().contains(&format!("{} special", special.len())), "{run}");
     world.run(["restore", "latest", "restored"]).ok();
-    assert_eq!(fs::read_dir(world.path("restored")).unwrap().count(), 1);
+    let mount = world.mount();
+    for path in &special {
+        let name = path.strip_prefix(&source).unwrap();
+        let facts = |path: &Path| {
+            let m = fs::symlink_metadata(path).unwrap();
+            (m.mode(), m.uid(), m.gid(), m.mtime(), m.mtime_nsec(), m.rdev(), m.size())
+        };
+        assert_eq!(facts(&world.path("restored").join(name)), facts(path), "restored {name:?}");
+        assert_eq!(facts(&mount.latest().join(name)), facts(path), "mounted {name:?}");
+    }
+    let list = world.run(["snapshot", "list", "latest", "--json"]).ok().out();
+    assert_eq!(list.matches("\"type\":\"fifo\"").count(), 2, "{list}");
+    let filtered = world.run(["restore", "latest", "one", "below/fifo"]).ok();
+    assert_eq!(fs::read_dir(world.path("one/below")).unwrap().count(), 1, "{filtered}");
+    // Other programs see everything else.
     world.oracle_verify();
+    world.run(["check", "--verify-data"]).ok();
+    // And repeating it changes nothing.
+    let again = world.backup(["source", "--json"]).ok().json();
+    assert_eq!((again["special"].as_u64(), again["added"].as_u64()), (Some(special.len() as u64), Some(0)));
 }
 
 #[test]

@@ -46,7 +46,7 @@ pub fn generate(root: &Path, parts: Parts) {
     t.times();
 }
 
-/// What a backup reports as not stored: a FIFO, a socket and, as root, two devices.
+/// A FIFO, a socket and, as root, two devices.
 pub fn generate_special(dir: &Path) -> Vec<PathBuf> {
     let node = |name: &str, kind, device| {
         let path = dir.join(name);

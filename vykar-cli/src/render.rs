@@ -107,7 +107,6 @@ fn event_line(event: &Event) -> Option<String> {
         Event::SourceChanged { path: p } => {
             format!("{}: changed while it was read; stored as it was read", path(p))
         }
-        Event::NotStored { path: p, kind } => format!("{}: not stored: a {kind}", path(p)),
         Event::Skipped { path: p, reason } => format!("{}: left out: {reason}", path(p)),
         Event::ItemSkipped { snapshot, path, reason } => {
             format!("snapshot {}: {}: left out: {reason}", snapshot.short(), plain(path.as_bytes()))

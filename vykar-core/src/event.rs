@@ -28,13 +28,6 @@ pub enum Event {
         /// The path as walked.
         path: PathBuf,
     },
-    /// Something in the source is of a kind this snapshot does not hold (socket, FIFO, device).
-    NotStored {
-        /// The path as walked.
-        path: PathBuf,
-        /// Which kind it is.
-        kind: &'static str,
-    },
     /// A folder was left out on purpose (the repository itself, its local cache).
     Skipped {
         /// The path as walked.
@@ -119,6 +112,8 @@ pub enum Planned {
     Directory,
     /// Store a symlink.
     Symlink,
+    /// Store a FIFO, a socket or a device node.
+    Special,
     /// Read what a program hands over.
     Stream,
 }

@@ -56,6 +56,7 @@ fn line(reader: &ChunkReader, snapshot: &str, item: &Item<'_>) -> Value {
         ItemType::RegularFile => "RegularFile",
         ItemType::Directory => "Directory",
         ItemType::Symlink => "Symlink",
+        other => panic!("{other:?} in a stream"),
     };
     let xattrs = item.xattrs.as_ref().map(|list| -> BTreeMap<_, _> {
         list.iter().map(|(name, value)| (name.to_string(), hex(value))).collect()

@@ -84,7 +84,7 @@ fn file_attr(attr: &Attr) -> FileAttr {
     let meta = &attr.meta;
     FileAttr {
         ino: INodeNo(attr.ino),
-        size: meta.size,
+        size: if meta.rdev() == 0 { meta.size } else { 0 },
         blocks: attr.blocks,
         atime: time(meta.atime),
         mtime: time(meta.mtime),
@@ -95,10 +95,16 @@ fn file_attr(attr: &Attr) -> FileAttr {
         nlink: attr.nlink,
         uid: meta.uid,
         gid: meta.gid,
-        rdev: 0,
+        rdev: kernel_device(meta.rdev()),
         blksize: BLOCK,
         flags: 0,
     }
+}
+
+/// A device's number as the kernel packs it into 32 bits (`new_encode_dev` in its `kdev_t.h`).
+fn kernel_device(rdev: u64) -> u32 {
+    let (major, minor) = (rustix::fs::major(rdev), rustix::fs::minor(rdev));
+    (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
 }
 
 /// An entry with inode 0: the kernel remembers that there is nothing.

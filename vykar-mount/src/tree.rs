@@ -41,7 +41,7 @@ pub struct Meta {
     pub atime: i64,
     /// Likewise.
     pub ctime: i64,
-    /// Bytes; of a symlink's target, for a symlink.
+    /// Bytes; of a symlink's target, for a symlink; the number of a device node, as `st_rdev` has it.
     pub size: u64,
     /// Owner.
     pub uid: u32,
@@ -55,6 +55,11 @@ impl Meta {
     /// The type bits of `st_mode`.
     pub fn kind(&self) -> u32 {
         u32::from(self.mode) & libc::S_IFMT
+    }
+
+    /// The number of a device node, else 0.
+    pub fn rdev(&self) -> u64 {
+        if matches!(self.kind(), libc::S_IFCHR | libc::S_IFBLK) { self.size } else { 0 }
     }
 
     /// True for a directory.

@@ -111,8 +111,8 @@ fn one(global: &Global, args: &BackupArgs, job: &Job) -> CliResult {
     Ok(if summary.is_complete() && job.missing == 0 { Exit::Success } else { Exit::Partial })
 }
 
-/// A line for each path of a preview: + new, M changed, = unchanged, d and l for directories and symlinks, | for
-/// what programs hand over, x for what is left out.
+/// A line for each path of a preview: + new, M changed, = unchanged, d, l and s for directories, symlinks and special
+/// files, | for what programs hand over, x for what is left out.
 fn show_planned(event: &Event, json: bool) {
     let (sign, name, path, size, why) = match event {
         Event::Planned { path, what, size } => {
@@ -122,6 +122,7 @@ fn show_planned(event: &Event, json: bool) {
                 Planned::Unchanged => ('=', "unchanged"),
                 Planned::Directory => ('d', "directory"),
                 Planned::Symlink => ('l', "symlink"),
+                Planned::Special => ('s', "special"),
                 Planned::Stream => ('|', "stream"),
             };
             (sign, name, path, Some(*size), None)
@@ -159,13 +160,17 @@ fn finish_preview(found: &Preview, json: bool) -> CliResult {
 
 fn summary_text(s: &BackupSummary, seconds: f64) -> String {
     let stats = &s.meta.stats;
+    let special = match s.special {
+        0 => String::new(),
+        n => format!(", {n} special"),
+    };
     let left_out = match s.excluded {
         0 => String::new(),
         n => format!("Left out: {n} (`vykar backup --dry-run` says what and why)\n"),
     };
     format!(
         "Snapshot {} ({}), label {}\n\
-         Files: {} ({} new, {} changed, {} unchanged), {} directories, {} symlinks\n\
+         Files: {} ({} new, {} changed, {} unchanged), {} directories, {} symlinks{special}\n\
          Size:  {}, {}{} deduplicated\n\
          Added: {}, stored as {}{}\n{left_out}\
          Time:  {seconds:.2} s\n",
@@ -228,6 +233,7 @@ fn summary_json(s: &BackupSummary, seconds: f64) -> serde_json::Value {
         "excluded": s.excluded,
         "directories": s.directories,
         "symlinks": s.symlinks,
+        "special": s.special,
         "size": s.meta.stats.original_size,
         "added": s.added,
         "added_stored": s.added_stored,

@@ -118,6 +118,10 @@ fn item_json(item: &Item<'_>) -> Value {
         ItemType::RegularFile => "file",
         ItemType::Directory => "directory",
         ItemType::Symlink => "symlink",
+        ItemType::Fifo => "fifo",
+        ItemType::Socket => "socket",
+        ItemType::CharDevice => "char-device",
+        ItemType::BlockDevice => "block-device",
     };
     let mut map = Map::new();
     let mut put = |name: &str, value: Value| drop(map.insert(name.to_owned(), value));
@@ -129,6 +133,9 @@ fn item_json(item: &Item<'_>) -> Value {
     put("user", json!(item.user));
     put("group", json!(item.group));
     put("size", json!(item.size));
+    if matches!(item.kind, ItemType::CharDevice | ItemType::BlockDevice) {
+        put("rdev", json!(item.rdev));
+    }
     put("mtime", json!(item.mtime));
     put("atime", json!(item.atime));
     put("ctime", json!(item.ctime));

@@ -16,7 +16,7 @@ use super::walk::shown_path;
 use crate::crypto::ChunkHasher;
 use crate::error::{Result, VykarError};
 use crate::event::Event;
-use crate::format::{ChunkRef, Item, wire};
+use crate::format::{ChunkRef, Item, special, wire};
 use crate::repository::Keys;
 use crate::stage::Stages;
 
@@ -48,6 +48,14 @@ pub struct Context<'c> {
     aborted: AtomicBool,
     failure: Mutex<Option<VykarError>>,
     root: Mutex<Option<Vec<u8>>>,
+    specials: Mutex<Specials>,
+}
+
+/// FIFOs, sockets and device nodes, encoded, with their paths.
+#[derive(Default)]
+struct Specials {
+    items: Vec<(Vec<u8>, Vec<u8>)>,
+    bytes: usize,
 }
 
 /// What a [`Context`] is made from.
@@ -92,6 +100,7 @@ impl<'c> Context<'c> {
             aborted: AtomicBool::new(false),
             failure: Mutex::new(None),
             root: Mutex::new(None),
+            specials: Mutex::default(),
         }
     }
 
@@ -185,6 +194,26 @@ impl<'c> Context<'c> {
     /// The source directory's own item, encoded.
     pub fn take_root(&self) -> Option<Vec<u8>> {
         self.root.lock().take()
+    }
+
+    /// Keeps a FIFO, a socket or a device node. Only so many have room beside a snapshot's metadata.
+    pub fn special(&self, item: &Item<'_>) {
+        let Some(encoded) = self.ok(special::encode(item)) else { return };
+        let mut specials = self.specials.lock();
+        if specials.bytes.saturating_add(encoded.len()) > special::MAX_BYTES {
+            drop(specials);
+            let error = std::io::Error::other("more FIFOs, sockets and devices than a snapshot can hold");
+            return self.failed(item.path_bytes(), &error);
+        }
+        specials.bytes += encoded.len();
+        specials.items.push((item.path_bytes().to_vec(), encoded));
+    }
+
+    /// All of them, in the order of their paths.
+    pub fn take_specials(&self) -> Vec<Vec<u8>> {
+        let mut items = std::mem::take(&mut self.specials.lock().items);
+        items.sort();
+        items.into_iter().map(|(_, encoded)| encoded).collect()
     }
 
     /// Nanoseconds since the epoch.

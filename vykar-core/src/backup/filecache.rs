@@ -387,6 +387,7 @@ mod tests {
             dev: 1,
             ino: 77,
             nlink: 1,
+            rdev: 0,
             blocks: 8,
         }
     }

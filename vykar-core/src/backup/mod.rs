@@ -126,6 +126,8 @@ pub struct BackupSummary {
     pub directories: u64,
     /// Symlinks.
     pub symlinks: u64,
+    /// FIFOs, sockets and device nodes.
+    pub special: u64,
     /// Plaintext bytes of new chunks of file contents.
     pub added: u64,
     /// The same, as stored.

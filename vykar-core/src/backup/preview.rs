@@ -16,7 +16,7 @@ use super::{BackupOptions, emit, resolve_sources};
 use crate::error::Result;
 use crate::event::{Event, Events, Planned};
 use crate::format::wire::Reader;
-use crate::format::{Item, ItemType};
+use crate::format::{Item, ItemType, special};
 use crate::repository::Repository;
 use crate::stage::Stages;
 
@@ -33,6 +33,8 @@ pub struct Preview {
     pub directories: u64,
     /// Symlinks.
     pub symlinks: u64,
+    /// FIFOs, sockets and device nodes.
+    pub special: u64,
     /// Bytes of all files.
     pub bytes: u64,
     /// Bytes that would be read. How much of them is new only reading tells.
@@ -118,6 +120,11 @@ impl Visitor<'_, '_> {
             }
             self.pass_on();
         }
+        for encoded in self.context.take_specials() {
+            if let Some(item) = special::decode(&encoded) {
+                self.planned(self.context.shown(item.path_bytes()), Planned::Special, 0);
+            }
+        }
     }
 
     /// What the walk found out: entries that are left out, and trouble.
@@ -144,6 +151,8 @@ impl Visitor<'_, '_> {
                 ItemType::RegularFile => Planned::Unchanged,
                 ItemType::Directory => Planned::Directory,
                 ItemType::Symlink => Planned::Symlink,
+                // These are in no stream.
+                ItemType::Fifo | ItemType::Socket | ItemType::CharDevice | ItemType::BlockDevice => continue,
             };
             let size = if item.kind == ItemType::RegularFile { item.size } else { 0 };
             self.found.bytes = self.found.bytes.saturating_add(size);
@@ -158,6 +167,7 @@ impl Visitor<'_, '_> {
             Planned::Unchanged => &mut self.found.unchanged,
             Planned::Directory => &mut self.found.directories,
             Planned::Symlink => &mut self.found.symlinks,
+            Planned::Special => &mut self.found.special,
         };
         *count += 1;
         emit(self.events, Event::Planned { path, what, size });

@@ -55,6 +55,7 @@ pub struct Run<'r> {
 pub struct Stored {
     written: Written,
     root: Option<Vec<u8>>,
+    specials: Vec<Vec<u8>>,
     errors: u64,
     changed_files: u64,
     excluded: u64,
@@ -136,6 +137,7 @@ impl<'r> Run<'r> {
         Ok(Stored {
             written,
             root: context.take_root(),
+            specials: context.take_specials(),
             errors: context.errors.load(Ordering::Relaxed),
             changed_files: context.changed_files.load(Ordering::Relaxed),
             excluded: context.excluded_entries.load(Ordering::Relaxed),
@@ -227,7 +229,7 @@ impl<'r> Run<'r> {
 
     /// Makes a snapshot of what was stored.
     pub fn publish(&self, stored: Stored, events: &mut Events<'_>) -> Result<BackupSummary, Refusal> {
-        let Stored { written, root, errors, changed_files, excluded } = stored;
+        let Stored { written, root, specials, errors, changed_files, excluded } = stored;
         let counts = written.counts;
         let identity = &self.task.identity;
         let added_stored = self.task.added_stored.load(Ordering::Relaxed);
@@ -251,7 +253,7 @@ impl<'r> Run<'r> {
             source_label: identity.label.clone(),
             source_paths: identity.paths.clone(),
             label: String::new(),
-            ext: snapshot::encode_ext(root.as_ref())?,
+            ext: snapshot::encode_ext(root.as_ref(), &specials)?,
             format_version: snapshot::FORMAT_VERSION,
         };
         let commit = Commit {
@@ -280,6 +282,7 @@ impl<'r> Run<'r> {
             unchanged: counts.unchanged,
             directories: counts.directories,
             symlinks: counts.symlinks,
+            special: specials.len() as u64,
             added: self.task.added.load(Ordering::Relaxed),
             added_stored,
             changed_while_read: changed_files,

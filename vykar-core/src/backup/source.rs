@@ -30,6 +30,8 @@ pub struct Stat {
     pub nlink: u64,
     /// Units of 512 bytes.
     pub blocks: u64,
+    /// The number of a device node.
+    pub rdev: u64,
 }
 
 impl Stat {
@@ -72,19 +74,8 @@ impl From<&rustix::fs::Stat> for Stat {
             ino: s.st_ino as u64,
             nlink: s.st_nlink as u64,
             blocks: u64::try_from(s.st_blocks).unwrap_or(0),
+            rdev: s.st_rdev as u64,
         }
-    }
-}
-
-/// What this snapshot does not hold, in words.
-pub fn special_kind(kind: FileType) -> Option<&'static str> {
-    match kind {
-        FileType::RegularFile | FileType::Directory | FileType::Symlink => None,
-        FileType::Fifo => Some("FIFO"),
-        FileType::Socket => Some("socket"),
-        FileType::CharacterDevice => Some("character device"),
-        FileType::BlockDevice => Some("block device"),
-        _ => Some("entry of an unknown kind"),
     }
 }
 
@@ -229,6 +220,10 @@ pub fn item<'a>(path: &'a [u8], stat: &Stat, names: &Names, xattrs: OwnedXattrs)
     let kind = match stat.kind {
         FileType::Directory => ItemType::Directory,
         FileType::Symlink => ItemType::Symlink,
+        FileType::Fifo => ItemType::Fifo,
+        FileType::Socket => ItemType::Socket,
+        FileType::CharacterDevice => ItemType::CharDevice,
+        FileType::BlockDevice => ItemType::BlockDevice,
         _ => ItemType::RegularFile,
     };
     let owned = |name: Arc<str>| Cow::Owned(name.to_string());
@@ -243,6 +238,10 @@ pub fn item<'a>(path: &'a [u8], stat: &Stat, names: &Names, xattrs: OwnedXattrs)
         ctime: Some(stat.ctime),
         size: stat.size,
         xattrs,
+        rdev: match kind {
+            ItemType::CharDevice | ItemType::BlockDevice => stat.rdev,
+            _ => 0,
+        },
         hardlink: (kind == ItemType::RegularFile && stat.nlink > 1).then_some((stat.dev, stat.ino)),
         ..Item::new("", kind)
     };

@@ -87,6 +87,7 @@ fn stat(context: &Context<'_>, folder: bool) -> Stat {
         ino: 0,
         nlink: 1,
         blocks: 0,
+        rdev: 0,
     }
 }
 

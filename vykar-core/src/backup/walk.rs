@@ -20,7 +20,6 @@ use super::exclude::{Exclusion, Place};
 use super::filecache::{self, Known, PathHash};
 use super::source::{self, OwnedXattrs, Stat};
 use super::stream::Stream;
-use crate::event::Event;
 use crate::format::ChunkRef;
 use crate::stage::Stage;
 
@@ -391,10 +390,12 @@ impl<'c> Listing<'c> {
             }
             FileType::RegularFile => self.file(dir, name, path, stat),
             FileType::Symlink => self.symlink(dir, &name, &path, &stat),
-            kind => {
-                let kind = source::special_kind(kind).unwrap_or("special file");
-                self.context.event(Event::NotStored { path: self.context.shown(&path), kind });
+            FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice => {
+                let (xattrs, _) = self.context.xattrs(&path, || source::xattrs_at(dir, &name));
+                let item = source::item(&path, &stat, &self.context.names, xattrs);
+                self.context.special(&item);
             }
+            _ => self.context.failed(&path, &std::io::Error::other("an entry of an unknown kind")),
         }
     }
 

@@ -39,6 +39,14 @@ pub enum ItemType {
     Directory,
     /// A symbolic link.
     Symlink,
+    /// A named pipe; like those that follow only among the special items.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
 }
 
 impl ItemType {
@@ -48,6 +56,10 @@ impl ItemType {
             ItemType::RegularFile => libc::S_IFREG,
             ItemType::Directory => libc::S_IFDIR,
             ItemType::Symlink => libc::S_IFLNK,
+            ItemType::Fifo => libc::S_IFIFO,
+            ItemType::Socket => libc::S_IFSOCK,
+            ItemType::CharDevice => libc::S_IFCHR,
+            ItemType::BlockDevice => libc::S_IFBLK,
         }
     }
 }
@@ -118,6 +130,9 @@ pub struct Item<'a> {
     pub raw_names: Option<RawNames<'a>>,
     /// Device and inode that all names of one file share.
     pub hardlink: Option<(u64, u64)>,
+    /// Of a device node, its number as `st_rdev` has it; not in the stream.
+    #[serde(skip)]
+    pub rdev: u64,
 }
 
 fn xattrs_as_map<S: Serializer>(xattrs: &Option<Xattrs<'_>>, s: S) -> Result<S::Ok, S::Error> {
@@ -177,6 +192,7 @@ impl<'a> Item<'a> {
             xattrs: None,
             raw_names: None,
             hardlink: None,
+            rdev: 0,
         }
     }
 
@@ -222,8 +238,17 @@ impl<'a> Item<'a> {
     /// Reads one item. The outer error means that the bytes end early or are no value at all, so
     /// that nothing behind them can be found; the inner one costs this item only.
     pub fn decode(r: &mut Reader<'a>) -> Result<Result<Self, ItemProblem>, FormatError> {
+        Self::decode_as(r, false)
+    }
+
+    /// Likewise, of the special items, which are not in the stream.
+    pub(super) fn decode_special(r: &mut Reader<'a>) -> Result<Result<Self, ItemProblem>, FormatError> {
+        Self::decode_as(r, true)
+    }
+
+    fn decode_as(r: &mut Reader<'a>, special: bool) -> Result<Result<Self, ItemProblem>, FormatError> {
         let start = r.clone();
-        match Self::decode_fields(r) {
+        match Self::decode_fields(r, special) {
             Ok(Ok(item)) => Ok(Ok(item)),
             Err(e @ FormatError::Truncated { .. }) => Err(e),
             Ok(Err(problem)) => {
@@ -240,15 +265,16 @@ impl<'a> Item<'a> {
         }
     }
 
-    fn decode_fields(r: &mut Reader<'a>) -> Result<Result<Self, ItemProblem>, FormatError> {
+    fn decode_fields(r: &mut Reader<'a>, special: bool) -> Result<Result<Self, ItemProblem>, FormatError> {
         let start = r.clone();
         let newer = |detail| Ok(Err(ItemProblem::Newer { path: path_of(start), detail }));
         let fields = r.array("item")?;
-        if fields > FIELDS {
+        let most = FIELDS + usize::from(special);
+        if fields > most {
             return newer(format!("{fields} fields"));
         }
         if fields < MIN_FIELDS {
-            let (found, min, max) = (fields as u64, MIN_FIELDS as u64, FIELDS as u64);
+            let (found, min, max) = (fields as u64, MIN_FIELDS as u64, most as u64);
             return Err(FormatError::OutOfBounds { what: "item fields", found, min, max });
         }
         let path = Cow::Borrowed(r.str("item path")?);
@@ -256,6 +282,10 @@ impl<'a> Item<'a> {
             "RegularFile" => ItemType::RegularFile,
             "Directory" => ItemType::Directory,
             "Symlink" => ItemType::Symlink,
+            "Fifo" if special => ItemType::Fifo,
+            "Socket" if special => ItemType::Socket,
+            "CharDevice" if special => ItemType::CharDevice,
+            "BlockDevice" if special => ItemType::BlockDevice,
             other => return newer(format!("type {other:?}")),
         };
         let name = |r: &mut Reader<'a>, what| r.option(what, |r| r.str(what).map(Cow::Borrowed));
@@ -276,6 +306,7 @@ impl<'a> Item<'a> {
             xattrs: None,
             raw_names: None,
             hardlink: None,
+            rdev: 0,
         };
         if fields > 12 {
             item.link_target = name(r, "item link_target")?;
@@ -292,6 +323,9 @@ impl<'a> Item<'a> {
                 Ok((r.uint("hardlink dev")?, r.uint("hardlink ino")?))
             })?;
         }
+        if fields > FIELDS {
+            item.rdev = r.uint("item rdev")?;
+        }
         Ok(Ok(item))
     }
 
@@ -303,6 +337,18 @@ impl<'a> Item<'a> {
     /// Checks the item of a source directory itself, whose path is empty.
     pub fn check_root(&self) -> Result<(), ItemProblem> {
         self.check_rules(true).map_err(|reason| self.invalid(reason))
+    }
+
+    /// Checks one of the special items.
+    pub(super) fn check_special(&self) -> Result<(), ItemProblem> {
+        if !super::special::is_special(self.kind) {
+            return Err(self.invalid("not a FIFO, socket or device".into()));
+        }
+        let is_device = matches!(self.kind, ItemType::CharDevice | ItemType::BlockDevice);
+        if self.rdev != 0 && !is_device {
+            return Err(self.invalid("a device number on what is no device".into()));
+        }
+        self.check()
     }
 
     fn invalid(&self, reason: String) -> ItemProblem {

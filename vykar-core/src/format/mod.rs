@@ -9,6 +9,7 @@ pub mod marker;
 pub mod pack;
 pub mod pending;
 pub mod snapshot;
+pub mod special;
 pub mod stream;
 pub mod table;
 mod window;

@@ -14,9 +14,10 @@ use serde::Serialize;
 use serde_bytes::ByteBuf;
 
 use super::config::ChunkerParams;
-use super::item::Item;
+use super::item::{Item, ItemProblem};
+use super::special;
 use super::wire::{self, Reader};
-use crate::error::FormatError;
+use crate::error::{FormatError, VykarError};
 use crate::id::{ChunkId, SnapshotId};
 
 const FIELDS: usize = 14;
@@ -139,13 +140,28 @@ impl SnapshotMeta {
 
     /// The source directory's own item, when the snapshot keeps it.
     pub fn root_item(&self) -> Option<Item<'_>> {
+        let item = Item::decode(&mut self.ext_value("root")?).ok()?.ok()?;
+        item.check_root().is_ok().then_some(item)
+    }
+
+    /// The FIFOs, sockets and device nodes that the snapshot keeps, and what is wrong with others.
+    pub fn special_items(&self) -> Vec<Result<Item<'_>, ItemProblem>> {
+        let mut found = Vec::new();
+        if let Some(mut r) = self.ext_value(SPECIAL)
+            && let Err(e) = special::decode_each(&mut r, &mut |item| found.push(item))
+        {
+            let (path, reason) = (String::new(), format!("the list of special items: {e}"));
+            found.push(Err(ItemProblem::Invalid { path, reason }));
+        }
+        found
+    }
+
+    /// Where a value in `ext` begins.
+    fn ext_value(&self, wanted: &str) -> Option<Reader<'_>> {
         let mut r = Reader::new(self.ext.as_deref()?);
-        let entries = r.map("ext").ok()?;
-        for _ in 0..entries {
-            let key = r.str("ext key").ok()?;
-            if key == "root" {
-                let item = Item::decode(&mut r).ok()?.ok()?;
-                return item.check_root().is_ok().then_some(item);
+        for _ in 0..r.map("ext").ok()? {
+            if r.str("ext key").ok()? == wanted {
+                return Some(r);
             }
             r.skip("ext value").ok()?;
         }
@@ -153,11 +169,30 @@ impl SnapshotMeta {
     }
 }
 
-/// The `ext` field that keeps the source directory's own item.
-pub fn encode_ext(root: Option<&Item<'_>>) -> crate::Result<Option<ByteBuf>> {
-    let Some(root) = root else { return Ok(None) };
-    let map = std::collections::BTreeMap::from([("root", root)]);
-    Ok(Some(ByteBuf::from(wire::encode("snapshot ext", &map)?)))
+/// Key of the special items in `ext`.
+const SPECIAL: &str = "special";
+
+/// The `ext` field that keeps the source directory's own item, and special items as [`special::encode`] makes them.
+pub fn encode_ext(root: Option<&Item<'_>>, specials: &[Vec<u8>]) -> crate::Result<Option<ByteBuf>> {
+    use rmp::encode::{write_array_len, write_map_len, write_str};
+    let failed = |e: &dyn std::fmt::Display| VykarError::Encode { what: "ext", reason: e.to_string() };
+    let entries = u32::from(root.is_some()) + u32::from(!specials.is_empty());
+    if entries == 0 {
+        return Ok(None);
+    }
+    let mut out = Vec::new();
+    write_map_len(&mut out, entries).map_err(|e| failed(&e))?;
+    if let Some(root) = root {
+        write_str(&mut out, "root").map_err(|e| failed(&e))?;
+        out.extend(wire::encode("root item", root)?);
+    }
+    if !specials.is_empty() {
+        let count = u32::try_from(specials.len()).map_err(|e| failed(&e))?;
+        write_str(&mut out, SPECIAL).map_err(|e| failed(&e))?;
+        write_array_len(&mut out, count).map_err(|e| failed(&e))?;
+        specials.iter().for_each(|item| out.extend_from_slice(item));
+    }
+    Ok(Some(ByteBuf::from(out)))
 }
 
 fn read_pointers(r: &mut Reader<'_>) -> Result<Vec<ChunkId>, FormatError> {
@@ -282,9 +317,25 @@ mod tests {
     }
 
     #[test]
+    fn a_snapshot_keeps_them_beside_its_root() {
+        let root = Item::new("", crate::format::ItemType::Directory);
+        let device = Item { rdev: 0x103, ..Item::new("dev/null", crate::format::ItemType::CharDevice) };
+        let ext = encode_ext(Some(&root), &[special::encode(&device).unwrap()]).unwrap();
+        let mut meta = SnapshotMeta { ext, ..sample() };
+        assert_eq!(meta.special_items(), [Ok(device)]);
+        assert_eq!(meta.root_item(), Some(root));
+        // A list that ends early is said, with what is before it.
+        let ext = meta.ext.take().unwrap().into_vec();
+        meta.ext = Some(ByteBuf::from(ext[..ext.len() - 1].to_vec()));
+        assert!(meta.special_items().iter().all(Result::is_err));
+        meta.ext = None;
+        assert!(meta.special_items().is_empty());
+    }
+
+    #[test]
     fn the_root_item_survives_ext_and_unknown_keys() {
         let root = Item { mode: 0o40700, mtime: -5, ..Item::new("", super::super::ItemType::Directory) };
-        let meta = SnapshotMeta { ext: encode_ext(Some(&root)).unwrap(), ..sample() };
+        let meta = SnapshotMeta { ext: encode_ext(Some(&root), &[]).unwrap(), ..sample() };
         assert_eq!(meta.root_item(), Some(root.clone()));
         #[derive(Serialize)]
         struct Ext<'a> {

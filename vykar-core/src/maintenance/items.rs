@@ -128,6 +128,12 @@ fn file_damage(
     })
 }
 
+/// What is wrong with items that are not in the stream.
+pub(super) fn special_problems(snapshot: &Snapshot, found: &mut dyn FnMut(Finding)) {
+    let problems = snapshot.meta.special_items().into_iter().filter_map(Result::err);
+    problems.for_each(|problem| found(item_problem(snapshot, &problem)));
+}
+
 fn item_problem(snapshot: &Snapshot, problem: &ItemProblem) -> Finding {
     let (snapshot, name) = (snapshot.id, snapshot.meta.name.clone());
     let (path, reason) = (problem.path().to_owned(), problem.to_string());

@@ -24,10 +24,31 @@ pub enum Found<'a> {
 /// Chunks that are decoded ahead of the parsing, each of at most 512 KiB as they are written.
 const AHEAD: usize = 4;
 
-/// Reads a snapshot's item stream in order, decoding ahead in a thread. `found` returns false to stop early.
+/// Reads a snapshot's item stream in order, decoding ahead in a thread, and behind it the special items, which are
+/// not in the stream. `found` returns false to stop early.
 ///
 /// Damage is reported through [`Found`], so this fails only when the caller's `found` does.
 pub fn for_each_item(
+    reader: &ChunkReader,
+    snapshot: &Snapshot,
+    found: &mut dyn FnMut(Found<'_>) -> Result<bool>,
+) -> Result<()> {
+    let mut more = true;
+    let mut watched = |item: Found<'_>| {
+        more = found(item)?;
+        Ok(more)
+    };
+    in_stream(reader, snapshot, &mut watched)?;
+    for special in snapshot.meta.special_items() {
+        let item = special.map_or_else(Found::Problem, Found::Item);
+        if !more || !found(item)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn in_stream(
     reader: &ChunkReader,
     snapshot: &Snapshot,
     found: &mut dyn FnMut(Found<'_>) -> Result<bool>,

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::place::{Dir, Places, readable};
@@ -93,12 +93,15 @@ fn make_one(places: &mut Places<'_>, node: u32, name: &[u8]) -> Result<u8, Errno
     }
 }
 
-/// Makes all symlinks.
-pub(super) fn make_symlinks(site: &Site<'_>, reporter: &mut Reporter<'_>) {
+/// Makes all symlinks, FIFOs, sockets and device nodes.
+pub(super) fn make_others(site: &Site<'_>, reporter: &mut Reporter<'_>) {
     let tree = &site.plan.tree;
     let mut places = Places::new(tree, site.root.clone());
     for node in tree.numbers().filter(|n| tree.node(*n).wanted) {
-        let Kind::Symlink(target) = &tree.node(node).kind else { continue };
+        let kind = &tree.node(node).kind;
+        if !matches!(kind, Kind::Symlink(_) | Kind::Special(..)) {
+            continue;
+        }
         if site.stop.load(Ordering::Acquire) {
             return;
         }
@@ -107,18 +110,39 @@ pub(super) fn make_symlinks(site: &Site<'_>, reporter: &mut Reporter<'_>) {
             continue;
         }
         let name = tree.name(node);
-        let made =
-            places.parent(node).and_then(|dir| rustix::fs::symlinkat(&target[..], &dir, name).map(|()| dir));
-        match made {
+        match places.parent(node).and_then(|dir| make_other(&dir, name, kind).map(|()| dir)) {
             Ok(dir) => {
-                reporter.summary.symlinks += 1;
-                let missing = site.applier.apply_to_symlink(&dir, name, &tree.node(node).metadata);
+                let metadata = &tree.node(node).metadata;
+                let missing = match kind {
+                    Kind::Special(..) => {
+                        reporter.summary.special += 1;
+                        site.applier.apply_to_special(&dir, name, metadata)
+                    }
+                    _ => {
+                        reporter.summary.symlinks += 1;
+                        site.applier.apply_to_symlink(&dir, name, metadata)
+                    }
+                };
                 incomplete(reporter, tree, node, missing);
             }
             Err(Errno::EXIST) => reporter.failed(tree.path(node), EXISTS.into()),
             Err(error) if site.is_fatal(error) => return,
-            Err(error) => reporter.failed(tree.path(node), format!("cannot make the symlink: {error}")),
+            Err(Errno::PERM) if matches!(kind, Kind::Special(..)) => {
+                reporter.failed(tree.path(node), "only root may make devices".into());
+            }
+            Err(error) => reporter.failed(tree.path(node), format!("cannot be made: {error}")),
         }
+    }
+}
+
+fn make_other(dir: impl AsFd, name: &[u8], kind: &Kind) -> Result<(), Errno> {
+    match kind {
+        Kind::Symlink(target) => rustix::fs::symlinkat(&target[..], dir, name),
+        // For its owner alone, until everything else is set.
+        Kind::Special(bits, rdev) => {
+            rustix::fs::mknodat(dir, name, FileType::from_raw_mode(*bits), Mode::from_raw_mode(0o600), *rdev)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use crate::format::Item;
@@ -147,6 +147,35 @@ impl Applier {
         path.extend_from_slice(name);
         let set = |n: &str, v: &[u8]| rustix::fs::lsetxattr(&path[..], n, v, XattrFlags::empty());
         self.xattrs(metadata, set, &mut missing);
+        note(&mut missing, "times", rustix::fs::utimensat(dir, name, &metadata.timestamps(), SELF));
+        (!missing.is_empty()).then(|| missing.join("; "))
+    }
+
+    /// Sets everything that a FIFO, a socket or a device node has, by its name: opening one may do things.
+    pub fn apply_to_special(&self, dir: impl AsFd, name: &[u8], metadata: &Metadata) -> Option<String> {
+        const SELF: AtFlags = AtFlags::SYMLINK_NOFOLLOW;
+        let dir = dir.as_fd();
+        let mut missing = Vec::new();
+        let set = |uid, gid| rustix::fs::chownat(dir, name, uid, gid, SELF);
+        let owned = self.own(metadata, set, &mut missing);
+        let mode = if owned { metadata.mode } else { metadata.mode & !SET_ID };
+        // Through a handle that opens nothing, so that a symlink which somebody puts there is not followed.
+        let path = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let handle = rustix::fs::openat(dir, name, path, Mode::empty());
+        let changed = handle.and_then(|handle| {
+            let found = rustix::fs::fstat(&handle)?;
+            if FileType::from_raw_mode(found.st_mode) == FileType::Symlink {
+                return Err(Errno::LOOP);
+            }
+            let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+            self.xattrs(
+                metadata,
+                |n, v| rustix::fs::setxattr(&path, n, v, XattrFlags::empty()),
+                &mut missing,
+            );
+            rustix::fs::chmod(&path, Mode::from_raw_mode(mode))
+        });
+        note(&mut missing, "mode", changed);
         note(&mut missing, "times", rustix::fs::utimensat(dir, name, &metadata.timestamps(), SELF));
         (!missing.is_empty()).then(|| missing.join("; "))
     }

@@ -71,6 +71,8 @@ pub struct RestoreSummary {
     pub directories: u64,
     /// Symlinks made.
     pub symlinks: u64,
+    /// FIFOs, sockets and device nodes made.
+    pub special: u64,
     /// Further names of files, made as hard links.
     pub hardlinks: u64,
     /// Bytes of file content, holes included.
@@ -122,7 +124,7 @@ pub fn restore(
     site.current.store(ROOT, Ordering::Relaxed);
     reporter.progress(&site);
     in_threads(&site, 1, &mut reporter, Worker::links);
-    directories::make_symlinks(&site, &mut reporter);
+    directories::make_others(&site, &mut reporter);
     directories::finish(&site, &destination, &mut reporter);
 
     if let Some(error) = *site.fatal.lock() {

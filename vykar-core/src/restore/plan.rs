@@ -134,6 +134,9 @@ impl Planner {
         let kind = match item.kind {
             ItemType::Directory => Kind::Directory,
             ItemType::Symlink => Kind::Symlink(item.target_bytes().unwrap_or_default().into()),
+            ItemType::Fifo | ItemType::Socket | ItemType::CharDevice | ItemType::BlockDevice => {
+                Kind::Special(item.kind.mode_bits(), item.rdev)
+            }
             ItemType::RegularFile if !wanted => Kind::Failed,
             ItemType::RegularFile => match self.content(item) {
                 Ok(content) => self.file_or_link(item, content, number),

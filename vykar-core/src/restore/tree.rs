@@ -39,6 +39,8 @@ pub(super) enum Kind {
     },
     /// A symlink and its target.
     Symlink(Box<[u8]>),
+    /// A FIFO, a socket or a device node: type bits of `st_mode`, and the device's number.
+    Special(u32, u64),
     /// Something that cannot be restored and has been reported.
     Failed,
 }

@@ -214,6 +214,10 @@ impl<'r> Builder<'r> {
                 count = bounded(item.chunks.len(), "chunks")?;
                 meta.size = end.min(MAX_SIZE);
             }
+            ItemType::Fifo | ItemType::Socket | ItemType::CharDevice | ItemType::BlockDevice => {
+                (start, count) = (0, 0);
+                meta.size = item.rdev;
+            }
             ItemType::Symlink => {
                 let target = item.target_bytes().unwrap_or_default();
                 start = bounded(self.names.len(), "bytes of names")?;

@@ -185,6 +185,7 @@ fn a_preview_says_what_a_backup_would_do_and_stores_nothing() {
         unchanged: 1,
         directories: 1,
         symlinks: 1,
+        special: 0,
         bytes: 8,
         bytes_to_read: 5,
         excluded: 1,
