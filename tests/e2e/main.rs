@@ -26,6 +26,7 @@ mod processes;
 mod progress;
 mod real;
 mod repair;
+mod restore_options;
 mod resume;
 mod rollback;
 mod roundtrip;

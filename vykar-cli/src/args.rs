@@ -113,19 +113,9 @@ pub enum Command {
     Snapshot(SnapshotCommand),
     /// Put a snapshot, or some paths of it, under a folder
     ///
-    /// What exists there already is never overwritten.
-    Restore {
-        /// A name, a unique prefix of a name or id, or `latest`
-        snapshot: String,
-        /// The folder, made if it does not exist
-        dest: PathBuf,
-        /// Paths inside the snapshot; everything when none is given
-        #[arg(value_name = "PATH")]
-        paths: Vec<PathBuf>,
-        /// Set owners by number, even where this machine knows the name by another number
-        #[arg(long)]
-        numeric_ids: bool,
-    },
+    /// What is there already as the snapshot has it is left alone, so that a restore that was interrupted can be run
+    /// again; what is not stays, unless --overwrite says otherwise.
+    Restore(RestoreArgs),
     /// Delete the snapshots that no rule keeps
     ///
     /// The rules are applied to the snapshots of each host and label apart. What a rule keeps stays; the newest is
@@ -297,6 +287,50 @@ pub struct ExcludeArgs {
     /// What is mounted below the paths
     #[arg(short = 'x', long)]
     pub one_file_system: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RestoreArgs {
+    /// A name, a unique prefix of a name or id, or `latest`
+    pub snapshot: String,
+    /// The folder, made if it does not exist
+    pub dest: PathBuf,
+    /// Paths inside the snapshot; everything when none is given
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Only what this rule matches, with what is below it: *.txt, docs/, /top/only; may be repeated
+    #[arg(short, long, value_name = "RULE", value_parser = parse::exclude)]
+    pub include: Vec<String>,
+    /// Nothing that this rule matches; may be repeated
+    #[arg(short, long, value_name = "RULE", value_parser = parse::exclude)]
+    pub exclude: Vec<String>,
+    /// What becomes of files that exist
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = OverwriteArg::Never)]
+    pub overwrite: OverwriteArg,
+    /// Read everything again that was written, and compare it with the snapshot
+    #[arg(long)]
+    pub verify: bool,
+    /// List what would be done, and do nothing
+    #[arg(short = 'n', long, conflicts_with = "verify")]
+    pub dry_run: bool,
+    /// Set owners by number, even where this machine knows the name by another number
+    #[arg(long)]
+    pub numeric_ids: bool,
+    /// Print the summary as JSON, and with --dry-run one object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OverwriteArg {
+    /// Replace them
+    Always,
+    /// Replace those of another type, size or modification time
+    IfChanged,
+    /// Replace those that are older than in the snapshot
+    IfNewer,
+    /// Leave them; those that are not as in the snapshot are errors
+    Never,
 }
 
 #[derive(Debug, clap::Args)]

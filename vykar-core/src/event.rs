@@ -74,6 +74,13 @@ pub enum Event {
         /// Which rule.
         reason: String,
     },
+    /// Something that a restore would make, in a dry run.
+    PlannedRestore {
+        /// The path inside the snapshot.
+        path: PathBuf,
+        /// What would become of it.
+        what: Restoring,
+    },
     /// A path could not be restored completely.
     RestoreFailed {
         /// The path inside the snapshot.
@@ -116,6 +123,17 @@ pub enum Planned {
     Special,
     /// Read what a program hands over.
     Stream,
+}
+
+/// What a restore would do with a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restoring {
+    /// Make it.
+    Make,
+    /// Put it in the place of what is there.
+    Replace,
+    /// Leave what is there.
+    Keep,
 }
 
 /// The size of a whole operation.

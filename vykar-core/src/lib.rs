@@ -30,5 +30,5 @@ pub(crate) mod testing;
 mod torture;
 
 pub use error::{CodecError, CryptoError, FormatError, Result, StorageError, VykarError};
-pub use event::{Event, Planned, Totals};
+pub use event::{Event, Planned, Restoring, Totals};
 pub use id::{ChunkId, PackId, RepositoryId, SessionId, SnapshotId};

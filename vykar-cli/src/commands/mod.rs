@@ -65,9 +65,7 @@ fn with_one(command: Command, global: &Global) -> CliResult {
         Command::List { damaged: true, json } => list::damaged(global, json),
         Command::List { damaged: false, json } => list::run(global, json),
         Command::Snapshot(command) => snapshot::run(global, command),
-        Command::Restore { snapshot, dest, paths, numeric_ids } => {
-            restore::run(global, &restore::Request { snapshot, dest, paths, numeric_ids })
-        }
+        Command::Restore(args) => restore::run(global, &args),
         Command::Info { json } => info::run(global, json),
         Command::Delete { confirm, dry_run, json } => {
             delete::run(global, &delete::Request { confirm, dry_run, json })

@@ -1,49 +1,113 @@
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 
-use vykar_core::Event;
-use vykar_core::restore::{RestoreOptions, restore};
+use serde_json::json;
+use vykar_core::format::Snapshot;
+use vykar_core::restore::{Overwrite, RestoreOptions, RestoreSummary, restore};
+use vykar_core::{Event, Restoring};
 
-use super::print;
-use crate::args::Global;
+use super::{print, print_json, stdout_failed};
+use crate::args::{Global, OverwriteArg, RestoreArgs};
 use crate::exit::{CliResult, Exit};
 use crate::progress::StatusLine;
 use crate::{context, render};
 
-pub struct Request {
-    pub snapshot: String,
-    pub dest: PathBuf,
-    pub paths: Vec<PathBuf>,
-    pub numeric_ids: bool,
-}
-
-pub fn run(global: &Global, request: &Request) -> CliResult {
-    let repository = context::open(global)?;
+pub fn run(global: &Global, args: &RestoreArgs) -> CliResult {
+    let cancel = context::interrupts();
+    let repository = context::open_until(global, &cancel)?;
+    context::cancel_on_signals()?;
     let manifest = repository.manifest()?;
-    let snapshot = manifest.resolve(&request.snapshot)?;
+    let snapshot = manifest.resolve(&args.snapshot)?;
     let options = RestoreOptions {
-        paths: request.paths.iter().map(|p| p.as_os_str().as_bytes().to_vec()).collect(),
+        paths: args.paths.iter().map(|p| p.as_os_str().as_bytes().to_vec()).collect(),
+        include: args.include.clone(),
+        exclude: args.exclude.clone(),
+        overwrite: match args.overwrite {
+            OverwriteArg::Always => Overwrite::Always,
+            OverwriteArg::IfChanged => Overwrite::IfChanged,
+            OverwriteArg::IfNewer => Overwrite::IfNewer,
+            OverwriteArg::Never => Overwrite::Never,
+        },
+        verify: args.verify,
+        dry_run: args.dry_run,
+        cancel,
         threads: global.threads,
-        numeric_ids: request.numeric_ids,
+        numeric_ids: args.numeric_ids,
     };
-    let status = StatusLine::new(!global.quiet);
-    let mut listen = |event: Event| status.event(&event);
-    let summary = restore(&repository, snapshot, &request.dest, &options, Some(&mut listen))?;
+    let status = StatusLine::new(!global.quiet && !args.json && !args.dry_run);
+    let mut listen = |event: Event| match event {
+        Event::PlannedRestore { path, what } => show_planned(&path, what, args.json),
+        other => status.event(&other),
+    };
+    let summary = restore(&repository, snapshot, &args.dest, &options, Some(&mut listen))?;
     drop(status);
-    if !global.quiet {
-        print(&format!(
-            "Restored {} files ({}), {} directories, {} symlinks from snapshot {} to {}\n",
-            summary.files,
-            render::size(summary.bytes),
-            summary.directories,
-            summary.symlinks,
-            render::plain(snapshot.meta.name.as_bytes()),
-            render::path(&request.dest),
-        ));
+    match (args.json, args.dry_run) {
+        // One object a line, and nothing else.
+        (true, true) => {}
+        (true, false) => print_json(&summary_json(&summary, snapshot))?,
+        (false, _) if global.quiet => {}
+        (false, dry_run) => print(&summary_text(&summary, snapshot, args, dry_run)),
     }
     if summary.errors > 0 {
-        eprintln!("vykar: {} path(s) were not restored; everything else was", summary.errors);
+        let verb = if args.dry_run { "would not be" } else { "were not" };
+        eprintln!(
+            "vykar: {} path(s) {verb} restored; everything else {}",
+            summary.errors,
+            if args.dry_run { "would be" } else { "was" }
+        );
         return Ok(Exit::Partial);
     }
     Ok(Exit::Success)
+}
+
+/// A line for each path of a dry run: + made, M replaced, = left as it is.
+fn show_planned(path: &std::path::Path, what: Restoring, json: bool) {
+    let (sign, name) = match what {
+        Restoring::Make => ('+', "make"),
+        Restoring::Replace => ('M', "replace"),
+        Restoring::Keep => ('=', "keep"),
+    };
+    let line = match json {
+        true => json!({ "path": path.to_string_lossy(), "action": name }).to_string(),
+        false => format!("{sign} {}", render::path(path)),
+    };
+    writeln!(std::io::stdout().lock(), "{line}").unwrap_or_else(stdout_failed);
+}
+
+fn summary_text(summary: &RestoreSummary, snapshot: &Snapshot, args: &RestoreArgs, dry_run: bool) -> String {
+    let special = match summary.special {
+        0 => String::new(),
+        n => format!(", {n} special"),
+    };
+    let unchanged = match summary.unchanged {
+        0 => String::new(),
+        n => format!("; {n} were there already"),
+    };
+    let verified = if args.verify { "; all of it was read again" } else { "" };
+    format!(
+        "{} {} files ({}), {} directories, {} symlinks{special} from snapshot {} to {}{unchanged}{verified}\n",
+        if dry_run { "Would restore" } else { "Restored" },
+        summary.files,
+        render::size(summary.bytes),
+        summary.directories,
+        summary.symlinks,
+        render::plain(snapshot.meta.name.as_bytes()),
+        render::path(&args.dest),
+    )
+}
+
+fn summary_json(summary: &RestoreSummary, snapshot: &Snapshot) -> serde_json::Value {
+    json!({
+        "snapshot": snapshot.meta.name,
+        "id": snapshot.id.to_string(),
+        "files": summary.files,
+        "directories": summary.directories,
+        "symlinks": summary.symlinks,
+        "hardlinks": summary.hardlinks,
+        "special": summary.special,
+        "unchanged": summary.unchanged,
+        "bytes": summary.bytes,
+        "errors": summary.errors,
+        "incomplete": summary.incomplete,
+    })
 }

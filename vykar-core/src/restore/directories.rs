@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::place::{Dir, Places, readable};
@@ -29,11 +29,13 @@ pub(super) struct Destination {
     pub root: Dir,
     /// The snapshot's own metadata for it is to be set.
     adopt: bool,
+    /// Directories below it that existed get the snapshot's metadata, too.
+    adopt_below: bool,
 }
 
 impl Destination {
     /// Makes the destination where it is missing, and opens it.
-    pub fn open(dest: &Path, plan: &Plan) -> io::Result<Self> {
+    pub fn open(dest: &Path, plan: &Plan, adopt_below: bool) -> io::Result<Self> {
         // Only a snapshot restored as a whole has an item for its root.
         let keeps_root = plan.tree.node(ROOT).kind == Kind::Directory;
         let mode = if keeps_root { PRIVATE } else { 0o777 };
@@ -52,8 +54,9 @@ impl Destination {
             Err(Errno::ACCESS) => rustix::fs::open(dest, flags | OFlags::PATH, Mode::empty())?,
             other => other?,
         };
-        let adopt = keeps_root && (created || fs::read_dir(dest).is_ok_and(|mut dir| dir.next().is_none()));
-        Ok(Destination { root: Arc::new(root), adopt })
+        let adopt = keeps_root
+            && (created || adopt_below || fs::read_dir(dest).is_ok_and(|mut dir| dir.next().is_none()));
+        Ok(Destination { root: Arc::new(root), adopt, adopt_below })
     }
 }
 
@@ -99,7 +102,8 @@ pub(super) fn make_others(site: &Site<'_>, reporter: &mut Reporter<'_>) {
     let mut places = Places::new(tree, site.root.clone());
     for node in tree.numbers().filter(|n| tree.node(*n).wanted) {
         let kind = &tree.node(node).kind;
-        if !matches!(kind, Kind::Symlink(_) | Kind::Special(..)) {
+        let is_done = matches!(site.state(node), state::RIGHT | state::REFUSED);
+        if is_done || !matches!(kind, Kind::Symlink(_) | Kind::Special(..)) {
             continue;
         }
         if site.stop.load(Ordering::Acquire) {
@@ -109,7 +113,7 @@ pub(super) fn make_others(site: &Site<'_>, reporter: &mut Reporter<'_>) {
             reporter.failed(tree.path(node), NO_DIRECTORY.into());
             continue;
         }
-        let name = tree.name(node);
+        let name = &site.first_name(node)[..];
         match places.parent(node).and_then(|dir| make_other(&dir, name, kind).map(|()| dir)) {
             Ok(dir) => {
                 let metadata = &tree.node(node).metadata;
@@ -124,6 +128,10 @@ pub(super) fn make_others(site: &Site<'_>, reporter: &mut Reporter<'_>) {
                     }
                 };
                 incomplete(reporter, tree, node, missing);
+                if let Err(e) = site.settle(node, &dir) {
+                    let _ = rustix::fs::unlinkat(&dir, name, AtFlags::empty());
+                    reporter.failed(tree.path(node), format!("cannot take the place of what is there: {e}"));
+                }
             }
             Err(Errno::EXIST) => reporter.failed(tree.path(node), EXISTS.into()),
             Err(error) if site.is_fatal(error) => return,
@@ -151,7 +159,12 @@ fn make_other(dir: impl AsFd, name: &[u8], kind: &Kind) -> Result<(), Errno> {
 pub(super) fn finish(site: &Site<'_>, destination: &Destination, reporter: &mut Reporter<'_>) {
     let tree = &site.plan.tree;
     let mut places = Places::new(tree, site.root.clone());
-    for node in tree.numbers().rev().filter(|n| site.state(*n) == state::MADE) {
+    let ours = |n: &u32| match site.state(*n) {
+        state::MADE => true,
+        state::EXISTED => destination.adopt_below && tree.node(*n).kind == Kind::Directory,
+        _ => false,
+    };
+    for node in tree.numbers().rev().filter(ours) {
         let own = match tree.node(node).kind {
             Kind::Directory => true,
             Kind::Implied => false,

@@ -7,6 +7,7 @@
 //! (`place`), so that no snapshot can name a way out of it.
 
 mod directories;
+mod existing;
 mod fetch;
 mod holes;
 mod metadata;
@@ -22,6 +23,7 @@ mod tree;
 mod write;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -31,7 +33,7 @@ use parking_lot::Mutex;
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Events};
 use crate::format::Snapshot;
-use crate::repository::Repository;
+use crate::repository::{ChunkReader, Repository};
 
 use directories::Destination;
 use fetch::Source;
@@ -39,7 +41,9 @@ use plan::Plan;
 use queue::Queue;
 use report::Reporter;
 use tree::{Kind, ROOT};
-use write::{Site, Worker};
+use write::{Site, Worker, state};
+
+pub use existing::Overwrite;
 
 /// Bytes read at once, by all threads together; decoded chunks come on top, one for each thread.
 const READ_IN_FLIGHT: u64 = 32 << 20;
@@ -58,6 +62,19 @@ pub struct RestoreOptions {
     pub paths: Vec<Vec<u8>>,
     /// Threads that read and write; 0 for one a processor.
     pub threads: usize,
+    /// Only what one of these rules matches, and what is below it: rules as in a `.gitignore` at the top of the
+    /// snapshot; all when empty.
+    pub include: Vec<String>,
+    /// Nothing that these rules match.
+    pub exclude: Vec<String>,
+    /// What becomes of files that exist.
+    pub overwrite: Overwrite,
+    /// Read what was written, and what looks right already, and compare it with the snapshot.
+    pub verify: bool,
+    /// Tell what would be done, with [`Event::PlannedRestore`], and do nothing.
+    pub dry_run: bool,
+    /// Set by the caller to end the restore early: files that are not whole are removed.
+    pub cancel: Arc<AtomicBool>,
     /// Owners by number. Otherwise a user or group whose name exists here gets this system's number.
     pub numeric_ids: bool,
 }
@@ -75,6 +92,8 @@ pub struct RestoreSummary {
     pub special: u64,
     /// Further names of files, made as hard links.
     pub hardlinks: u64,
+    /// What existed and was left as it was, as the snapshot has it, or newer where that was asked for.
+    pub unchanged: u64,
     /// Bytes of file content, holes included.
     pub bytes: u64,
     /// Paths not restored, each of them told by [`Event::RestoreFailed`] or [`Event::ItemSkipped`].
@@ -85,10 +104,11 @@ pub struct RestoreSummary {
 
 /// Puts a snapshot's items directly under `dest`, which is made if it is not there.
 ///
-/// Files and symlinks that exist already are left alone and counted as errors; existing directories
-/// are entered and keep their own metadata. The source directory's own metadata is given to `dest`
-/// when the snapshot keeps it, nothing was left out, and `dest` was made here or was empty. What
-/// cannot be restored (a damaged chunk, an item that breaks a rule) costs only the paths it concerns.
+/// Files and symlinks that exist already are dealt with as [`Overwrite`] says; existing directories are entered,
+/// and keep their own metadata, unless what differs is overwritten. What replaces something is made beside it first.
+/// The source directory's own metadata is given to `dest` when the snapshot keeps it, nothing was left out, and `dest`
+/// was made here, was empty, or what differs is overwritten. What cannot be restored (a damaged chunk, an item that
+/// breaks a rule) costs only the paths it concerns.
 ///
 /// # Errors
 /// When the index cannot be read, `dest` cannot be made or opened, or its file system is full or
@@ -103,7 +123,11 @@ pub fn restore(
     let mut reporter = Reporter::new(events);
     let reader = repository.chunk_reader()?;
     let plan = Plan::read(&reader, snapshot, options, &mut reporter)?;
-    let destination = Destination::open(dest, &plan).map_err(|e| VykarError::path(dest, e))?;
+    if options.dry_run {
+        return dry_run(repository, &reader, &plan, dest, options, reporter);
+    }
+    let adopt = options.overwrite.adopts_directories();
+    let destination = Destination::open(dest, &plan, adopt).map_err(|e| VykarError::path(dest, e))?;
     let threads = match options.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
@@ -113,22 +137,29 @@ pub fn restore(
     let table = &plan.index.chunks;
     let (refreshed, spare) = (AtomicBool::new(false), Mutex::default());
     let source = Source { repository, reader: &reader, table, refreshed, spare };
-    let site = Site::new(&plan, &source, destination.root.clone(), max_read);
+    let mut site = Site::new(&plan, &source, destination.root.clone(), max_read);
+    site.verify = options.verify;
+    let site = site;
 
     directories::make(&site, &mut reporter);
+    existing::decide(&site, options.overwrite, options.verify, &mut reporter);
     let tree = &plan.tree;
-    let is_file = |n| tree.node(n).wanted && matches!(tree.node(n).kind, Kind::File(_));
+    let is_open = |n| matches!(site.state(n), state::NONE | state::REPLACE);
+    let is_file = |n| tree.node(n).wanted && matches!(tree.node(n).kind, Kind::File(_)) && is_open(n);
     let queue = Mutex::new(Queue::new(&plan, max_read, is_file));
     reporter.expected = Some(plan.totals());
-    in_threads(&site, threads, &mut reporter, |worker| worker.run(&queue));
+    in_threads(&site, threads, &options.cancel, &mut reporter, |worker| worker.run(&queue));
     site.current.store(ROOT, Ordering::Relaxed);
     reporter.progress(&site);
-    in_threads(&site, 1, &mut reporter, Worker::links);
+    in_threads(&site, 1, &options.cancel, &mut reporter, Worker::links);
     directories::make_others(&site, &mut reporter);
     directories::finish(&site, &destination, &mut reporter);
 
     if let Some(error) = *site.fatal.lock() {
         return Err(VykarError::path(dest, error));
+    }
+    if options.cancel.load(Ordering::Relaxed) {
+        return Err(VykarError::Interrupted);
     }
     Ok(summarise(&site, reporter))
 }
@@ -137,6 +168,7 @@ pub fn restore(
 fn in_threads<'a>(
     site: &'a Site<'a>,
     threads: usize,
+    cancel: &AtomicBool,
     reporter: &mut Reporter<'_>,
     work: impl Fn(&mut Worker<'a>) + Sync,
 ) {
@@ -153,9 +185,38 @@ fn in_threads<'a>(
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            if cancel.load(Ordering::Relaxed) {
+                site.stop.store(true, Ordering::Release);
+            }
             reporter.progress(site);
         }
     });
+}
+
+/// Says what would be done.
+fn dry_run(
+    repository: &Repository,
+    reader: &ChunkReader,
+    plan: &Plan,
+    dest: &Path,
+    options: &RestoreOptions,
+    mut reporter: Reporter<'_>,
+) -> Result<RestoreSummary> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir: Option<place::Dir> = match rustix::fs::open(dest, flags, Mode::empty()) {
+        Ok(dir) => Some(Arc::new(dir)),
+        Err(rustix::io::Errno::NOENT) => None,
+        Err(e) => return Err(VykarError::path(dest, e)),
+    };
+    let (refreshed, spare) = (AtomicBool::new(false), Mutex::default());
+    let source = Source { repository, reader, table: &plan.index.chunks, refreshed, spare };
+    // Nothing is reached through it.
+    let root = rustix::fs::open("/", flags | OFlags::PATH, Mode::empty());
+    let root = Arc::new(root.map_err(|e| VykarError::path("/", e))?);
+    let site = Site::new(plan, &source, root, MIN_READ);
+    existing::preview(&site, dir.as_ref(), options.overwrite, &mut reporter);
+    Ok(reporter.summary)
 }
 
 fn summarise(site: &Site<'_>, mut reporter: Reporter<'_>) -> RestoreSummary {

@@ -49,7 +49,7 @@ impl Plan {
         options: &RestoreOptions,
         reporter: &mut Reporter<'_>,
     ) -> Result<Plan> {
-        let selection = Selection::new(&options.paths);
+        let selection = Selection::new(&options.paths).with_rules(&options.include, &options.exclude)?;
         let plan = Plan { tree: Tree::new(), pieces: Vec::new(), index: reader.index() };
         let owners = Owners::new(options.numeric_ids);
         let mut planner = Planner { plan, selection, owners, links: HashMap::new() };
@@ -104,7 +104,7 @@ struct Planner {
 impl Planner {
     fn problem(&mut self, problem: &ItemProblem, snapshot: &Snapshot, reporter: &mut Reporter<'_>) {
         let path = problem.path();
-        if path.is_empty() || self.selection.place(path.as_bytes()) == Place::Selected {
+        if path.is_empty() || self.selection.place(path.as_bytes(), false) == Place::Selected {
             let (path, reason) = (path.to_owned(), problem.to_string());
             reporter.send(Event::ItemSkipped { snapshot: snapshot.id, path, reason });
         }
@@ -112,7 +112,7 @@ impl Planner {
 
     fn item(&mut self, item: &Item<'_>, reporter: &mut Reporter<'_>) {
         let path = item.path_bytes();
-        let wanted = match self.selection.place(path) {
+        let wanted = match self.selection.place(path, item.kind == ItemType::Directory) {
             Place::Selected => true,
             // What is not a directory there makes what is below it fail, so it must be known.
             Place::Above => false,

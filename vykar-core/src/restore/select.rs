@@ -1,6 +1,13 @@
 //! Which paths of a snapshot are wanted.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+use crate::error::{Result, VykarError};
 
 /// How an item's path stands to the selection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,22 +21,29 @@ pub(super) enum Place {
 }
 
 /// The wanted paths; everything, when none is given.
-#[derive(Debug, Default)]
 pub(super) struct Selection {
     /// Each path, and whether anything matched it.
     paths: HashMap<Vec<u8>, bool>,
     above: HashSet<Vec<u8>>,
+    /// Rules of which one must match; `None` when there are none.
+    include: Option<Gitignore>,
+    exclude: Gitignore,
 }
 
 impl Selection {
     /// From paths as people type them: slashes at the ends, doubled ones and `.` do not matter. An
     /// empty path means everything.
     pub fn new(paths: &[Vec<u8>]) -> Self {
+        let mut selection = Selection {
+            paths: HashMap::new(),
+            above: HashSet::new(),
+            include: None,
+            exclude: Gitignore::empty(),
+        };
         let paths: Vec<_> = paths.iter().map(|path| plain(path)).collect();
         if paths.iter().any(Vec::is_empty) {
-            return Selection::default();
+            return selection;
         }
-        let mut selection = Selection::default();
         for path in paths {
             for end in slashes(&path) {
                 selection.above.insert(path[..end].to_vec());
@@ -39,14 +53,49 @@ impl Selection {
         selection
     }
 
-    /// True when nothing is left out.
-    pub fn is_everything(&self) -> bool {
-        self.paths.is_empty()
+    /// With rules beside the paths.
+    ///
+    /// # Errors
+    /// One of them is none that a `.gitignore` may have.
+    pub fn with_rules(mut self, include: &[String], exclude: &[String]) -> Result<Self> {
+        self.include = match include {
+            [] => None,
+            rules => Some(compile(rules)?),
+        };
+        self.exclude = compile(exclude)?;
+        Ok(self)
     }
 
-    /// Classifies an item's path, and remembers what it matched.
-    pub fn place(&mut self, path: &[u8]) -> Place {
-        if self.is_everything() {
+    /// True when everything is wanted, but for what is excluded.
+    pub fn is_everything(&self) -> bool {
+        self.paths.is_empty() && self.include.is_none()
+    }
+
+    /// Classifies the path of an item, which may be a directory, and remembers what it matched.
+    pub fn place(&mut self, path: &[u8], is_dir: bool) -> Place {
+        let by_path = self.by_path(path);
+        if by_path != Place::Selected {
+            return by_path;
+        }
+        let shown = Path::new(OsStr::from_bytes(path));
+        let excluded = || self.exclude.matched_path_or_any_parents(shown, is_dir).is_ignore();
+        if !self.exclude.is_empty() && excluded() {
+            return Place::Outside;
+        }
+        match &self.include {
+            Some(rules) if !rules.matched_path_or_any_parents(shown, is_dir).is_ignore() => {
+                if is_dir {
+                    Place::Above
+                } else {
+                    Place::Outside
+                }
+            }
+            _ => Place::Selected,
+        }
+    }
+
+    fn by_path(&mut self, path: &[u8]) -> Place {
+        if self.paths.is_empty() {
             return Place::Selected;
         }
         let mut place = Place::Outside;
@@ -76,6 +125,15 @@ fn plain(path: &[u8]) -> Vec<u8> {
     parts.join(&b'/')
 }
 
+fn compile(rules: &[String]) -> Result<Gitignore> {
+    let mut builder = GitignoreBuilder::new("");
+    for rule in rules {
+        let wrong = |e| VykarError::Usage(format!("rule {rule:?}: {e}"));
+        builder.add_line(None, rule).map_err(wrong)?;
+    }
+    builder.build().map_err(|e| VykarError::Usage(e.to_string()))
+}
+
 fn slashes(path: &[u8]) -> impl Iterator<Item = usize> + '_ {
     path.iter().enumerate().filter(|(_, c)| **c == b'/').map(|(at, _)| at)
 }
@@ -96,7 +154,7 @@ mod tests {
             ("nope", Place::Above),
             ("d", Place::Outside),
         ] {
-            assert_eq!(s.place(path.as_bytes()), place, "{path}");
+            assert_eq!(s.place(path.as_bytes(), false), place, "{path}");
         }
         assert_eq!(s.unmatched(), [b"nope/x".to_vec()]);
     }
@@ -105,7 +163,31 @@ mod tests {
     fn no_path_or_the_root_is_everything() {
         for paths in [vec![], vec![b"/".to_vec()], vec![b"a".to_vec(), b".".to_vec()]] {
             let mut s = Selection::new(&paths);
-            assert!(s.is_everything() && s.place(b"x/y") == Place::Selected && s.unmatched().is_empty());
+            assert!(
+                s.is_everything() && s.place(b"x/y", false) == Place::Selected && s.unmatched().is_empty()
+            );
         }
+    }
+
+    #[test]
+    fn rules_choose_among_what_the_paths_select() {
+        let rules = |list: &[&str]| list.iter().map(|r| (*r).to_owned()).collect::<Vec<_>>();
+        let selection = Selection::new(&[b"home".to_vec()]);
+        let mut s = selection.with_rules(&rules(&["*.txt", "docs/"]), &rules(&["draft*"])).unwrap();
+        for (path, is_dir, place) in [
+            ("home", true, Place::Above),
+            ("home/a.txt", false, Place::Selected),
+            ("home/a.jpg", false, Place::Outside),
+            ("home/x", true, Place::Above),
+            ("home/x/docs", true, Place::Selected),
+            ("home/x/docs/any", false, Place::Selected),
+            ("home/x/docs/draft1", true, Place::Outside),
+            ("home/x/docs/draft1/a.txt", false, Place::Outside),
+            ("etc/a.txt", false, Place::Outside),
+        ] {
+            assert_eq!(s.place(path.as_bytes(), is_dir), place, "{path}");
+        }
+        assert!(!s.is_everything());
+        assert!(Selection::new(&[]).with_rules(&rules(&["a[z-a]"]), &[]).is_err());
     }
 }

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::existing;
 use super::fetch::{Fetcher, Source};
 use super::holes;
 use super::metadata::Applier;
@@ -28,6 +29,12 @@ pub(super) mod state {
     pub const MADE: u8 = 1;
     /// A directory that was there before.
     pub const EXISTED: u8 = 2;
+    /// Something else that was there, as it should be.
+    pub const RIGHT: u8 = 3;
+    /// Something is there, and is to be replaced.
+    pub const REPLACE: u8 = 4;
+    /// Something is there, and stays: that has been said.
+    pub const REFUSED: u8 = 5;
 }
 
 /// What all threads share.
@@ -51,11 +58,16 @@ pub(super) struct Site<'a> {
     pub current: AtomicU32,
     pub hardlinks: AtomicU64,
     pub stop: AtomicBool,
+    /// Read everything again that was written.
+    pub verify: bool,
+    /// Part of the names of files that are to replace others.
+    nonce: u64,
     pub fatal: Mutex<Option<Errno>>,
 }
 
 impl<'a> Site<'a> {
     pub fn new(plan: &'a Plan, source: &'a Source<'a>, root: Dir, max_read: u64) -> Self {
+        let nonce = crate::crypto::random().map_or(0, u64::from_le_bytes);
         let states: Vec<AtomicU8> = (0..plan.tree.len()).map(|_| AtomicU8::new(state::NONE)).collect();
         states[ROOT as usize].store(state::EXISTED, Ordering::Relaxed);
         Site {
@@ -72,6 +84,8 @@ impl<'a> Site<'a> {
             current: AtomicU32::new(ROOT),
             hardlinks: AtomicU64::new(0),
             stop: AtomicBool::new(false),
+            verify: false,
+            nonce,
             fatal: Mutex::new(None),
         }
     }
@@ -82,6 +96,25 @@ impl<'a> Site<'a> {
 
     pub fn set_state(&self, node: u32, state: u8) {
         self.states[node as usize].store(state, Ordering::Release);
+    }
+
+    /// The name under which a node is made: its own, or another one until it can take the place of what is there.
+    pub fn first_name(&self, node: u32) -> Vec<u8> {
+        match self.state(node) {
+            state::REPLACE => format!(".vykar-{:016x}-{node}", self.nonce).into_bytes(),
+            _ => self.plan.tree.name(node).to_vec(),
+        }
+    }
+
+    /// Gives a node its own name, if it was made under another one.
+    pub fn settle(&self, node: u32, dir: &Dir) -> Result<(), Errno> {
+        let (first, name) = (self.first_name(node), self.plan.tree.name(node));
+        if first != name {
+            rustix::fs::renameat(dir, &first[..], dir, name)?;
+            // Two names of one file stay as they are.
+            let _ = rustix::fs::unlinkat(dir, &first[..], AtFlags::empty());
+        }
+        Ok(())
     }
 
     /// True when the directory that a node is in is there.
@@ -238,7 +271,7 @@ impl<'a> Worker<'a> {
         let dir = self.places.parent(node).map_err(|e| self.refused("open its directory", e))?;
         let tree = &self.site.plan.tree;
         let mode = Mode::from_raw_mode(tree.node(node).metadata.first_mode(self.site.me));
-        match rustix::fs::openat(&dir, tree.name(node), FRESH, mode) {
+        match rustix::fs::openat(&dir, &self.site.first_name(node)[..], FRESH, mode) {
             Ok(file) => Ok(file),
             Err(Errno::EXIST) => Err(Failure::Because(EXISTS.into())),
             Err(error) => Err(self.refused("create", error)),
@@ -267,15 +300,33 @@ impl<'a> Worker<'a> {
             let path = as_path(self.site.plan.tree.path(output.node));
             let _ = self.events.send(Event::RestoreIncomplete { path, reason });
         }
+        drop(file);
+        if let Err(why) = self.settle(output.node) {
+            self.failed(output.node, why);
+            return self.remove(output.node);
+        }
         self.site.set_state(output.node, state::MADE);
         self.site.files.fetch_add(1, Ordering::Relaxed);
         self.site.bytes.fetch_add(output.content.size, Ordering::Relaxed);
     }
 
+    /// Reads a file that is written again, where that is asked for, and gives it its name.
+    fn settle(&mut self, node: u32) -> Result<(), String> {
+        if !self.site.verify && self.site.state(node) != state::REPLACE {
+            return Ok(());
+        }
+        let dir = self.places.parent(node).map_err(|e| e.to_string())?;
+        let first = self.site.first_name(node);
+        if self.site.verify && !existing::holds(self.site, node, &dir, &first) {
+            return Err("what was written is not what is read back".into());
+        }
+        self.site.settle(node, &dir).map_err(|e| format!("cannot take the place of what is there: {e}"))
+    }
+
     fn remove(&mut self, node: u32) {
-        let name = self.site.plan.tree.name(node);
+        let name = self.site.first_name(node);
         let removed =
-            self.places.parent(node).and_then(|dir| rustix::fs::unlinkat(&dir, name, AtFlags::empty()));
+            self.places.parent(node).and_then(|dir| rustix::fs::unlinkat(&dir, &name[..], AtFlags::empty()));
         if let Err(error) = removed {
             let path = as_path(self.site.plan.tree.path(node)).display().to_string();
             let _ =
@@ -290,11 +341,14 @@ impl<'a> Worker<'a> {
         let plan = self.site.plan;
         for node in plan.tree.numbers().filter(|n| plan.tree.node(*n).wanted) {
             let Kind::Link { leader, .. } = plan.tree.node(node).kind else { continue };
+            if matches!(self.site.state(node), state::RIGHT | state::REFUSED) {
+                continue;
+            }
             if self.site.stop.load(Ordering::Acquire) {
                 return;
             }
             let written = match self.site.state(leader) {
-                state::MADE => Some(leader),
+                state::MADE | state::RIGHT => Some(leader),
                 _ => stand_ins.get(&leader).copied(),
             };
             match written.map(|first| self.link(first, node)) {
@@ -320,7 +374,8 @@ impl<'a> Worker<'a> {
         }
         let tree = &self.site.plan.tree;
         let (from, to) = (self.places.parent(first)?, self.places.parent(node)?);
-        rustix::fs::linkat(&from, tree.name(first), &to, tree.name(node), AtFlags::empty())
+        rustix::fs::linkat(&from, tree.name(first), &to, &self.site.first_name(node)[..], AtFlags::empty())?;
+        self.site.settle(node, &to)
     }
 
     fn copy(&mut self, node: u32) {

@@ -129,7 +129,7 @@ fn what_exists_is_left_alone() {
     let expected = [
         "d/f: exists already; left as it is",
         "d/l: exists already; left as it is",
-        "dir: exists already; left as it is",
+        "dir: is a directory there, which is not replaced by something else",
         "file/below: its directory could not be restored",
         "file: is there already and is not a directory",
     ];

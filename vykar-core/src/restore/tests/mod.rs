@@ -1,6 +1,7 @@
 mod adversary;
 mod bombs;
 mod damage;
+mod existing;
 mod fixtures;
 mod hostile;
 mod round_trip;
