@@ -9,6 +9,7 @@ mod compare;
 mod concurrent;
 mod craft;
 mod damage;
+mod finding;
 mod fixtures;
 mod fuzz;
 mod golden;

@@ -4,13 +4,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
 use vykar_core::codec::Compression;
 use vykar_core::maintenance::GroupBy;
 use vykar_core::maintenance::compact::DEFAULT_THRESHOLD;
 use vykar_mount::mount::DEFAULT_READ_AHEAD_KIB;
 
-use crate::parse;
+use crate::filter::SnapshotFilter;
 use crate::view::ViewArgs;
+use crate::{help, parse};
 
 /// Encrypted, deduplicating backups that you can mount.
 ///
@@ -113,14 +115,8 @@ pub enum Command {
         json: bool,
     },
     /// List the snapshots
-    List {
-        /// What repairs set aside, in place of the snapshots
-        #[arg(long)]
-        damaged: bool,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    #[command(after_help = help::LIST)]
+    List(ListArgs),
     /// Look into a snapshot
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
@@ -215,6 +211,24 @@ pub enum Command {
         #[arg(long)]
         lazy: bool,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ListArgs {
+    /// What repairs set aside, in place of the snapshots
+    #[arg(long, conflicts_with_all = ["label", "host", "last", "since"])]
+    pub damaged: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Snapshots of this age or younger only: 2026-01-31, "2026-01-31 12:00", an RFC 3339 time, or how long before now
+    ///
+    /// How long is a number and a unit: h, d, w, m (30 days) or y (365 days), as in 30d or 1y6m.
+    #[arg(long, value_name = "WHEN", value_parser = parse::since, help_heading = "Which snapshots")]
+    pub since: Option<Timestamp>,
+    // Last: its heading is for all that follows.
+    #[command(flatten)]
+    pub filter: SnapshotFilter,
 }
 
 #[derive(Debug, clap::Args)]

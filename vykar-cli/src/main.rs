@@ -6,6 +6,8 @@ mod commands;
 mod confirm;
 mod context;
 mod exit;
+mod filter;
+mod help;
 mod mount_helper;
 mod parse;
 mod platform;

@@ -10,6 +10,7 @@ use vykar_mount::shown::{Filter, Look, OnDamage, Shown, Top};
 use vykar_mount::template::{MAX_TEMPLATES, Template};
 
 use crate::exit::{CliError, CliResult, Exit};
+use crate::filter::OriginArgs;
 use crate::parse;
 
 #[derive(Debug, Clone, clap::Args)]
@@ -21,12 +22,8 @@ pub struct ViewArgs {
     /// newest of those.
     #[arg(long, value_name = "SNAPSHOT[:PATH]", conflicts_with = "path_template")]
     pub snapshot: Option<OsString>,
-    /// Show snapshots with this label only; may be repeated
-    #[arg(long, value_name = "LABEL")]
-    pub label: Vec<String>,
-    /// Show snapshots of this host only; may be repeated
-    #[arg(long, value_name = "HOST")]
-    pub host: Vec<String>,
+    #[command(flatten)]
+    pub origin: OriginArgs,
     /// Show snapshots of this age or younger only: 2026-01-31, an RFC 3339 time, or how long before now
     ///
     /// How long is a number and a unit: h, d, w, m (30 days) or y (365 days), as in 30d or 1y6m.
@@ -67,7 +64,7 @@ pub enum OnDamageArg {
 impl ViewArgs {
     /// What these options choose. Only `--snapshot` needs to look into the repository.
     pub fn shown(&self, repository: &Repository) -> CliResult<Shown> {
-        let filter = Filter { labels: self.label.clone(), hosts: self.host.clone(), since: self.since };
+        let filter = self.origin.filter(self.since);
         let root = self.owner_root.then_some(0);
         Ok(Shown {
             top: self.snapshot.as_ref().map(|wanted| top(repository, wanted, &filter)).transpose()?,

@@ -29,8 +29,8 @@ pub fn run(args: Args) -> CliResult {
         Command::Backup { paths, label, comment, compression, stats, json } => {
             backup::run(&global, backup::Request { paths, label, comment, compression, stats, json })
         }
-        Command::List { damaged: true, json } => list::damaged(&global, json),
-        Command::List { damaged: false, json } => list::run(&global, json),
+        Command::List(args) if args.damaged => list::damaged(&global, args.json),
+        Command::List(args) => list::run(&global, &args),
         Command::Snapshot(command) => snapshot::run(&global, command),
         Command::Restore { snapshot, dest, paths, numeric_ids } => {
             restore::run(&global, &restore::Request { snapshot, dest, paths, numeric_ids })
