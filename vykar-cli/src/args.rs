@@ -333,13 +333,8 @@ pub struct MountArgs {
 #[derive(Debug, Subcommand)]
 pub enum SnapshotCommand {
     /// List the items of a snapshot
-    List {
-        /// A name, a unique prefix of a name or id, or `latest`
-        snapshot: String,
-        /// Print one JSON object a line
-        #[arg(long)]
-        json: bool,
-    },
+    #[command(after_help = help::SNAPSHOT_LIST)]
+    List(ItemsArgs),
     /// Delete snapshots; `vykar compact` gives back the space
     Delete {
         /// Names, unique prefixes of names or ids, or `latest`; a damaged one by its id
@@ -360,6 +355,31 @@ pub enum SnapshotCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ItemsArgs {
+    /// A name, a unique prefix of a name or id, or `latest`
+    pub snapshot: String,
+    /// Show type, permissions, owner, group, size and modification time (local) too, as ls -l does
+    #[arg(short, long)]
+    pub long: bool,
+    /// Only this path of the snapshot, and what is below it
+    #[arg(long, value_name = "PATH")]
+    pub path: Option<PathBuf>,
+    /// Sort by path (byte by byte), size (largest first) or modification time (newest first) [default: as it is stored]
+    #[arg(long, value_name = "BY", value_enum)]
+    pub sort: Option<SortBy>,
+    /// Print one JSON object a line, with everything that is known of the item
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SortBy {
+    Name,
+    Size,
+    Mtime,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -7,6 +7,7 @@ mod compact;
 mod delete;
 mod info;
 mod init;
+mod items;
 mod list;
 mod mount;
 mod prune;

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::format::path::plain;
+
 /// How an item's path stands to the selection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
@@ -69,11 +71,6 @@ impl Selection {
         missed.sort();
         missed
     }
-}
-
-fn plain(path: &[u8]) -> Vec<u8> {
-    let parts: Vec<_> = path.split(|c| *c == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
-    parts.join(&b'/')
 }
 
 fn slashes(path: &[u8]) -> impl Iterator<Item = usize> + '_ {
