@@ -13,8 +13,8 @@ use crate::id::SnapshotId;
 /// Says what is wrong with items, and keeps in mind what later snapshots share.
 pub(super) struct ItemCheck<'v, 's> {
     verdicts: &'v [AtomicU32],
-    stretches: HashMap<u32, Stretch>,
-    stretch: u32,
+    stretches: HashMap<usize, Stretch>,
+    stretch: usize,
     snapshot: Option<&'s Snapshot>,
     /// Damaged items that the snapshot shares with earlier ones.
     shared: u64,

@@ -20,6 +20,7 @@ pub mod pack_writer;
 pub mod pin;
 pub mod seen;
 pub mod session;
+pub mod shared_items;
 pub mod standing;
 pub mod takeup;
 
