@@ -98,3 +98,94 @@ fn items_are_listed_as_ls_does_it() {
         assert!(lines.iter().any(|item| item["path_bytes"] == "7261772dff0a"), "{out}");
     }
 }
+
+/// Four snapshots in which `d/notes` changes, `d/old` goes, and `d/new` comes.
+fn with_history() -> World {
+    let world = World::with_repository("chacha20poly1305");
+    let source = world.folder("source");
+    fs::create_dir(source.join("d")).unwrap();
+    let write = |name: &str, content: &[u8], time: i64| {
+        fs::write(source.join(name), content).unwrap();
+        set_times(&source.join(name), (0, 0), (time, 5));
+    };
+    write("d/notes", b"first", 1_600_000_000);
+    write("d/old", b"old", 1_500_000_000);
+    write("stays", b"as it is", 1_500_000_000);
+    world.backup(["source"]).ok();
+    world.backup(["source"]).ok();
+    write("d/notes", &[b'x'; 2000], 1_600_000_001);
+    fs::remove_file(source.join("d/old")).unwrap();
+    write("d/new", b"new", 1_700_000_000);
+    world.backup(["source"]).ok();
+    set_mode(&source.join("d/new"), 0o600);
+    write("d/raw-", b"", 0);
+    fs::rename(source.join("d/raw-"), source.join(OsStr::from_bytes(b"d/raw-\xff"))).unwrap();
+    world.backup(["source"]).ok();
+    world
+}
+
+#[test]
+fn a_file_is_followed_through_the_snapshots() {
+    let world = with_history();
+    let find = |args: &[&str]| world.run(["snapshot", "find"].iter().chain(args)).ok();
+    let names: Vec<_> = world.snapshots().iter().map(|s| s["name"].as_str().unwrap().to_owned()).collect();
+    let text = find(&["d", "--type", "f"]).out();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 14, "{text}");
+    let row = |at: usize, name: &str, words: &[&str]| {
+        assert!(lines[at].trim_start().starts_with(name), "{at}: {text}");
+        assert!(words.iter().all(|word| lines[at].contains(word)), "{at}: {text}");
+    };
+    row(0, "d/new", &[]);
+    row(1, &names[2], &["added", "3 B", "2023-11-14 22:13:20"]);
+    row(2, &names[3], &["changed (mode)", "3 B"]);
+    row(3, "d/notes", &[]);
+    row(4, &names[0], &["added", "5 B", "2020-09-13 12:26:40"]);
+    row(5, &names[1], &["unchanged"]);
+    row(6, &names[2], &["changed (content, mtime)", "2.0 KiB"]);
+    row(7, &names[3], &["unchanged"]);
+    row(8, "d/old", &[]);
+    row(9, &names[0], &["added"]);
+    row(10, &names[1], &["unchanged"]);
+    assert!(lines[11].contains("removed") && lines[11].contains(&names[2]), "{text}");
+    let stays = find(&["stays"]).out();
+    assert!(stays.contains(&format!("unchanged, and in 2 more up to {}", names[3])), "{stays}");
+
+    let json = find(&["--name", "old", "--json"]).json();
+    let versions = json["files"][0]["versions"].as_array().unwrap();
+    let status: Vec<_> = versions.iter().map(|v| v["status"].as_str().unwrap()).collect();
+    assert_eq!(
+        (&json["files"][0]["path"], &status[..]),
+        (&"d/old".into(), &["added", "unchanged", "removed"][..])
+    );
+    assert_eq!((&versions[0]["size"], &versions[2]["mtime"]), (&3.into(), &serde_json::Value::Null));
+    assert_eq!(
+        (&versions[1]["snapshot"], versions[1]["id"].as_str().unwrap().len()),
+        (&names[1].clone().into(), 64)
+    );
+    let raw = find(&["raw-*", "--json"]).json();
+    assert_eq!(raw["files"][0]["path_bytes"], "642f7261772dff");
+}
+
+#[test]
+fn what_is_found_can_be_narrowed() {
+    let world = with_history();
+    let find = |args: &[&str]| {
+        let json = world.run(["snapshot", "find", "--json"].iter().chain(args)).ok().json();
+        let path = |file: &serde_json::Value| file["path"].as_str().unwrap().to_owned();
+        json["files"].as_array().unwrap().iter().map(path).collect::<Vec<_>>()
+    };
+    assert_eq!(find(&["*", "--larger", "1K"]), ["d/notes"]);
+    assert_eq!(find(&["--name", "s*", "--iname", "OLD"]), ["d/old", "stays"]);
+    assert_eq!(find(&["d/*", "--since", "2020-09-13 12:00"]), ["d/new", "d/notes"]);
+    assert_eq!(
+        find(&["--smaller", "1K", "--last", "1", "--type", "f"]),
+        ["d/new", "d/raw-\u{fffd}", "stays"]
+    );
+    assert_eq!(find(&["--type", "d"]), ["d"]);
+    assert_eq!(find(&["--label", "other"]), [""; 0]);
+    let none = world.run(["snapshot", "find", "no/such"]).ok();
+    assert_eq!((none.out().as_str(), none.stderr.as_str()), ("", "vykar: nothing found\n"));
+    world.run(["snapshot", "find", "[x"]).exits(exit::USAGE).one_message().says("pattern");
+    world.run(["snapshot", "find", "--type", "x"]).exits(exit::USAGE);
+}

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -335,6 +336,9 @@ pub enum SnapshotCommand {
     /// List the items of a snapshot
     #[command(after_help = help::SNAPSHOT_LIST)]
     List(ItemsArgs),
+    /// Find files in all snapshots, and say what became of each from snapshot to snapshot
+    #[command(after_help = help::SNAPSHOT_FIND)]
+    Find(FindArgs),
     /// Delete snapshots; `vykar compact` gives back the space
     Delete {
         /// Names, unique prefixes of names or ids, or `latest`; a damaged one by its id
@@ -373,6 +377,47 @@ pub struct ItemsArgs {
     /// Print one JSON object a line, with everything that is known of the item
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct FindArgs {
+    /// A path inside the snapshots, for itself and all below it; or a pattern (with *, ? or [) of such paths where it has a
+    /// slash, else of names anywhere
+    #[arg(value_name = "PATH|PATTERN")]
+    pub place: Option<OsString>,
+    /// Names that fit this pattern; may be repeated
+    #[arg(long, value_name = "GLOB")]
+    pub name: Vec<String>,
+    /// The same, where upper and lower case are one
+    #[arg(long, value_name = "GLOB")]
+    pub iname: Vec<String>,
+    /// Files (f), directories (d) or symlinks (l) only
+    #[arg(long = "type", value_name = "f|d|l", value_enum, hide_possible_values = true)]
+    pub kind: Option<TypeArg>,
+    /// Files larger than this: a number of MiB, or as 100K or 2G
+    #[arg(long, value_name = "SIZE", value_parser = parse::bytes)]
+    pub larger: Option<u64>,
+    /// Files smaller than this
+    #[arg(long, value_name = "SIZE", value_parser = parse::bytes)]
+    pub smaller: Option<u64>,
+    /// Modified at this time or later: 2026-01-31, "2026-01-31 12:00", an RFC 3339 time, or how long before now (2w)
+    #[arg(long, value_name = "WHEN", value_parser = parse::since)]
+    pub since: Option<Timestamp>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub filter: SnapshotFilter,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TypeArg {
+    #[value(name = "f")]
+    File,
+    #[value(name = "d")]
+    Directory,
+    #[value(name = "l")]
+    Symlink,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

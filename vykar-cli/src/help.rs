@@ -11,3 +11,13 @@ Examples:
   vykar -R REPO snapshot list latest --long
   vykar -R REPO snapshot list latest --long --sort size | head
   vykar -R REPO snapshot list 8c2f --path photos/2019 --json";
+
+pub const SNAPSHOT_FIND: &str = "\
+A path that fits in one snapshot is followed through all of them, among those of the same host, label and paths.
+
+Examples:
+  vykar -R REPO snapshot find '*.odt'                      names, in any folder
+  vykar -R REPO snapshot find etc/fstab                    a path
+  vykar -R REPO snapshot find photos --iname '*.jpg'       names below a path
+  vykar -R REPO snapshot find 'home/*/mail' --since 7d     below paths that fit, and modified since
+  vykar -R REPO snapshot find --type f --larger 1G --label nas --last 10 --json";

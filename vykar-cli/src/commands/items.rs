@@ -1,5 +1,6 @@
 //! `snapshot list`: the items of a snapshot.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::fmt::Write as _;
 use std::io::{BufWriter, Write};
@@ -119,20 +120,31 @@ fn long(item: &Item<'_>) -> String {
     line
 }
 
-/// Bytes in hex.
-pub fn hex(bytes: &[u8]) -> String {
+fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     })
 }
 
+/// Puts a path under a name, for display; where that is not exact, its bytes in hex under `NAME_bytes` too.
+pub fn put_path(map: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if matches!(text, Cow::Owned(_)) {
+        map.insert(format!("{name}_bytes"), json!(hex(bytes)));
+    }
+    map.insert(name.to_owned(), json!(text));
+}
+
 /// One item as JSON. `path` and `target` are for display; where they are not exact, `path_bytes`
 /// and `target_bytes` hold the bytes in hex. Attribute values are always in hex.
 fn item_json(item: &Item<'_>) -> Value {
     let mut map = Map::new();
+    put_path(&mut map, "path", item.path_bytes());
+    if let Some(target) = item.target_bytes() {
+        put_path(&mut map, "target", target);
+    }
     let mut put = |name: &str, value: Value| drop(map.insert(name.to_owned(), value));
-    put("path", json!(item.path));
     put("type", json!(kind_name(item.kind)));
     put("mode", json!(item.permissions()));
     put("uid", json!(item.uid));
@@ -143,17 +155,6 @@ fn item_json(item: &Item<'_>) -> Value {
     put("mtime", json!(item.mtime));
     put("atime", json!(item.atime));
     put("ctime", json!(item.ctime));
-    if let Some(target) = &item.link_target {
-        put("target", json!(target));
-    }
-    if let Some(raw) = &item.raw_names {
-        if let Some(path) = &raw.path {
-            put("path_bytes", json!(hex(path)));
-        }
-        if let Some(target) = &raw.target {
-            put("target_bytes", json!(hex(target)));
-        }
-    }
     if let Some(xattrs) = &item.xattrs {
         let values = xattrs.iter().map(|(name, value)| (name.to_string(), json!(hex(value))));
         put("xattrs", Value::Object(values.collect()));
