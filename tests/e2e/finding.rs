@@ -189,3 +189,43 @@ fn what_is_found_can_be_narrowed() {
     world.run(["snapshot", "find", "[x"]).exits(exit::USAGE).one_message().says("pattern");
     world.run(["snapshot", "find", "--type", "x"]).exits(exit::USAGE);
 }
+
+#[test]
+fn two_snapshots_are_compared() {
+    let world = with_history();
+    let source = world.path("source");
+    fs::remove_file(source.join("stays")).unwrap();
+    symlink("d", source.join("stays")).unwrap();
+    world.backup(["source"]).ok();
+    let names: Vec<_> = world.snapshots().iter().map(|s| s["name"].as_str().unwrap().to_owned()).collect();
+    let diff = |args: &[&str]| world.run(["snapshot", "diff"].iter().chain(args)).ok().out();
+    let text = diff(&[&names[0], "latest"]);
+    assert_eq!(
+        text,
+        "m . (mtime)\nm d (mtime)\n+ d/new\nM d/notes (5 B -> 2.0 KiB)\n- d/old\n+ d/raw-\\xff\n\
+         T stays (file -> symlink)\n\
+         2 added (3 B), 1 removed (11 B), 1 of another type\n\
+         1 with other content (5 B -> 2.0 KiB), 2 with other metadata only, 0 unchanged\n"
+    );
+    let none = diff(&[&names[0], &names[1]]);
+    assert_eq!(none.lines().count(), 2, "{none}");
+    assert!(none.ends_with(" 5 unchanged\n"), "{none}");
+    assert!(diff(&[&names[2], &names[3], "/d/new/"]).starts_with("m d/new (mode)\n0 added"));
+
+    let json = world.run(["snapshot", "diff", &names[3], &names[0], "d", "--json"]).ok().json();
+    let changes = json["changes"].as_array().unwrap();
+    assert_eq!(changes.len(), 5);
+    let of = |path: &str| changes.iter().find(|change| change["path"] == path).unwrap();
+    assert_eq!((&of("d/old")["change"], &of("d/old")["before"]), (&"added".into(), &serde_json::Value::Null));
+    assert_eq!(of("d/notes")["differs"], serde_json::json!(["content", "mtime"]));
+    assert_eq!(
+        (&of("d/notes")["before"]["size"], &of("d/notes")["after"]["size"]),
+        (&2000.into(), &5.into())
+    );
+    assert_eq!(of("d/raw-\u{fffd}")["path_bytes"], "642f7261772dff");
+    assert_eq!((&json["summary"]["removed"], &json["summary"]["removed_bytes"]), (&2.into(), &3.into()));
+
+    world.run(["snapshot", "diff", &names[0], "zzzz"]).exits(exit::FAILURE).one_message();
+    let missing = world.run(["snapshot", "diff", &names[0], "latest", "no/such"]).exits(exit::FAILURE);
+    missing.one_message().says("no/such: in neither snapshot");
+}

@@ -339,6 +339,25 @@ pub enum SnapshotCommand {
     /// Find files in all snapshots, and say what became of each from snapshot to snapshot
     #[command(after_help = help::SNAPSHOT_FIND)]
     Find(FindArgs),
+    /// Say what is different between two snapshots
+    ///
+    /// A line for each path: + added, - removed, M with other content (and its size before and after), m with other
+    /// metadata only (mode, owner, mtime, xattrs, target or hardlink), T of another type. Times of access and change
+    /// do not count.
+    #[command(after_help = help::SNAPSHOT_DIFF)]
+    Diff {
+        /// The first snapshot: a name, a unique prefix of a name or id, or `latest`
+        #[arg(value_name = "FIRST")]
+        before: String,
+        /// The second one
+        #[arg(value_name = "SECOND")]
+        after: String,
+        /// Only this path of the snapshots, and what is below it
+        path: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Delete snapshots; `vykar compact` gives back the space
     Delete {
         /// Names, unique prefixes of names or ids, or `latest`; a damaged one by its id

@@ -21,3 +21,9 @@ Examples:
   vykar -R REPO snapshot find photos --iname '*.jpg'       names below a path
   vykar -R REPO snapshot find 'home/*/mail' --since 7d     below paths that fit, and modified since
   vykar -R REPO snapshot find --type f --larger 1G --label nas --last 10 --json";
+
+pub const SNAPSHOT_DIFF: &str = "\
+Examples:
+  vykar -R REPO snapshot diff 8c2f latest
+  vykar -R REPO snapshot diff 8c2f latest photos/2019
+  vykar -R REPO snapshot diff 8c2f latest --json";

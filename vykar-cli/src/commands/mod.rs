@@ -5,6 +5,7 @@ mod break_lock;
 mod check;
 mod compact;
 mod delete;
+mod diff;
 mod find;
 mod info;
 mod init;

@@ -4,7 +4,7 @@ use vykar_core::Event;
 use vykar_core::maintenance::{DeleteOptions, delete_snapshots};
 
 use super::list::snapshot_json;
-use super::{find, items, print, print_json, prune};
+use super::{diff, find, items, print, print_json, prune};
 use crate::args::{Global, SnapshotCommand};
 use crate::exit::{CliResult, Exit};
 use crate::progress::StatusLine;
@@ -14,6 +14,9 @@ pub fn run(global: &Global, command: SnapshotCommand) -> CliResult {
     match command {
         SnapshotCommand::List(args) => items::run(global, &args),
         SnapshotCommand::Find(args) => find::run(global, &args),
+        SnapshotCommand::Diff { before, after, path, json } => {
+            diff::run(global, &diff::Request { before, after, path, json })
+        }
         SnapshotCommand::Delete { snapshots, dry_run, json } => delete(global, &snapshots, dry_run, json),
         SnapshotCommand::Info { snapshot, json } => info(global, &snapshot, json),
     }
