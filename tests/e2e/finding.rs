@@ -4,9 +4,11 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 
-use super::harness::{World, exit};
-use super::tree::{set_mode, set_times};
+use super::compare::{Leave, read_tree, same, same_to_others};
+use super::harness::{VYKAR, World, exit, fingerprint, silent};
+use super::tree::{Parts, generate, noise, set_mode, set_times};
 
 /// Two snapshots labelled `photos`, then one labelled `mail`.
 fn with_snapshots() -> World {
@@ -228,4 +230,109 @@ fn two_snapshots_are_compared() {
     world.run(["snapshot", "diff", &names[0], "zzzz"]).exits(exit::FAILURE).one_message();
     let missing = world.run(["snapshot", "diff", &names[0], "latest", "no/such"]).exits(exit::FAILURE);
     missing.one_message().says("no/such: in neither snapshot");
+}
+
+#[test]
+fn a_file_is_written_to_stdout() {
+    let world = World::with_repository("aes256gcm");
+    let source = world.folder("source");
+    let large = noise(20 << 20, 1);
+    fs::create_dir(source.join("a:b")).unwrap();
+    fs::write(source.join("a:b/large"), &large).unwrap();
+    fs::write(source.join(OsStr::from_bytes(b"raw-\xff")), b"raw").unwrap();
+    symlink("a:b/large", source.join("link")).unwrap();
+    world.backup(["source"]).ok();
+    let name = world.snapshots()[0]["name"].as_str().unwrap().to_owned();
+    let cat = |place: &str| world.run(["cat", place]);
+    assert!(cat("latest:a:b/large").ok().stdout == large);
+    assert!(cat(&format!("{}:/a:b//large", &name[..6])).ok().stdout == large);
+    let raw = world.run([OsStr::new("cat"), OsStr::from_bytes(b"latest:raw-\xff")]).ok();
+    assert_eq!(raw.stdout, b"raw");
+
+    for (place, reason) in [
+        ("latest:a:b", format!("{name}:a:b: a directory\n       --tar")),
+        ("latest", format!("{name}: a directory")),
+        ("latest:link", format!("{name}:link: a symlink to a:b/large")),
+        ("latest:a:b/larg", format!("{name}:a:b/larg: not in the snapshot")),
+        ("nothing:x", "snapshot \"nothing\": not found".to_owned()),
+    ] {
+        let run = cat(place).exits(exit::FAILURE).one_message().says(&reason);
+        assert_eq!(run.stdout, b"", "{place}");
+    }
+    // What reads it ends early.
+    let head = "head -c 10 >/dev/null; echo ${PIPESTATUS[0]}";
+    for args in ["latest:a:b/large", "latest --tar"] {
+        let line = format!("'{VYKAR}' -R '{}' cat {args} | {head}", world.repo.display());
+        let mut shell = world.with_environment(Command::new("bash"));
+        shell.args(["-c", &line]);
+        let run = world.finish(shell);
+        assert_eq!((run.out().as_str(), run.stderr.as_str()), ("0\n", ""));
+    }
+}
+
+/// Extracts an archive of this place with GNU tar.
+fn extract(world: &World, place: &str, to: &str) -> std::path::PathBuf {
+    let archive = world.run(["cat", place, "--tar"]).ok();
+    let (file, to) = (world.path("archive.tar"), world.folder(to));
+    fs::write(&file, archive.stdout).unwrap();
+    let mut tar = Command::new("tar");
+    tar.args(["--xattrs", "--xattrs-include=*", "--warning=no-timestamp", "-x", "-p", "-f"])
+        .arg(&file)
+        .arg("-C")
+        .arg(&to);
+    silent(&mut tar);
+    to
+}
+
+#[test]
+fn a_folder_as_an_archive_gives_what_a_restore_gives() {
+    let world = World::with_repository("aes256gcm");
+    let source = world.path("source");
+    generate(&source, Parts::default());
+    let before = read_tree(&source);
+    world.backup(["source"]).ok();
+    world.run(["restore", "latest", "restored"]).ok();
+    let extracted = extract(&world, "latest:", "extracted");
+    same(&before, &source, &extracted, Leave { atime: true, ..Leave::default() });
+    same_to_others(&world.path("restored"), &extracted);
+
+    world.run(["restore", "latest", "part", "a/b"]).ok();
+    let part = extract(&world, "latest:a/b", "extracted-part");
+    // Both are new, and the time of neither is of the snapshot.
+    [&world.path("part"), &part].into_iter().for_each(|path| set_times(path, (1, 0), (1, 0)));
+    same_to_others(&world.path("part"), &part);
+    let listed = Command::new("tar").arg("-tf").arg(world.path("archive.tar")).output().unwrap();
+    assert!(String::from_utf8_lossy(&listed.stdout).starts_with("a/\na/b/\n"), "{listed:?}");
+    let run = world.run(["cat", "latest:no/such", "--tar"]).exits(exit::FAILURE);
+    run.one_message().says("no/such: not in the snapshot");
+}
+
+#[test]
+fn what_is_damaged_ends_a_file_and_is_left_out_of_an_archive() {
+    let world = World::with_repository("none");
+    let source = world.folder("source");
+    let data = noise(12 << 20, 1);
+    fs::write(source.join("damaged"), &data).unwrap();
+    fs::write(source.join("whole"), b"whole").unwrap();
+    world.backup(["source", "--compression", "none"]).ok();
+    let name = world.snapshots()[0]["name"].as_str().unwrap().to_owned();
+    // The data is stored as it is.
+    let packs = fingerprint(&world.repo.join("packs"));
+    let (largest, _) = packs.into_iter().max_by_key(|(_, (len, _))| *len).unwrap();
+    let pack = world.repo.join("packs").join(largest);
+    let mut bytes = fs::read(&pack).unwrap();
+    let needle = &data[11 << 20..][..64];
+    let at = bytes.windows(64).position(|window| window == needle).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&pack, bytes).unwrap();
+
+    let run = world.run(["cat", "latest:damaged"]).exits(exit::DAMAGED).one_message();
+    let run = run.says(&format!("{name}:damaged: chunk "));
+    assert!(run.stdout.len() < data.len() && data.starts_with(&run.stdout), "{}", run.stdout.len());
+    assert_eq!(world.run(["cat", "latest:whole"]).ok().stdout, b"whole");
+    let run = world.run(["cat", "latest", "--tar"]).exits(exit::PARTIAL);
+    let run = run.says("damaged: left out: chunk ").says("1 path(s) were left out");
+    fs::write(world.path("archive.tar"), run.stdout).unwrap();
+    let listed = Command::new("tar").arg("-tf").arg(world.path("archive.tar")).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&listed.stdout), "./\nwhole\n");
 }

@@ -121,6 +121,18 @@ pub enum Command {
     /// Look into a snapshot
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Write a file of a snapshot to stdout, or a folder of it as a tar archive
+    ///
+    /// Every byte is verified before it is written. Where a part of the file is damaged, it ends there with an error.
+    #[command(after_help = help::CAT)]
+    Cat {
+        /// A snapshot (a name, a unique prefix of a name or id, or `latest`), and a path in it
+        #[arg(value_name = "SNAPSHOT:PATH")]
+        place: OsString,
+        /// Write the folder, or all of the snapshot, as a tar archive (pax) with all metadata
+        #[arg(long)]
+        tar: bool,
+    },
     /// Put a snapshot, or some paths of it, under a folder
     ///
     /// What exists there already is never overwritten.

@@ -76,6 +76,12 @@ impl CliError {
         self
     }
 
+    /// Puts what it is about in front.
+    pub fn context(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
     /// The exit code.
     pub fn exit(&self) -> Exit {
         self.exit

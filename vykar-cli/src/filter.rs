@@ -49,13 +49,14 @@ fn choose(mut snapshots: Vec<Snapshot>, filter: &Filter, last: Option<u32>) -> V
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use vykar_core::SnapshotId;
     use vykar_core::format::{ChunkerParams, SnapshotMeta, SnapshotStats};
 
-    fn snapshot(name: &str, host: &str, label: &str) -> Snapshot {
-        let time = format!("2026-01-0{name}T00:00:00Z");
+    /// One without items, begun on this day of January 2026.
+    pub(crate) fn snapshot(name: &str, host: &str, label: &str, day: u32) -> Snapshot {
+        let time = format!("2026-01-{day:02}T00:00:00Z");
         let meta = SnapshotMeta {
             name: name.into(),
             hostname: host.into(),
@@ -76,8 +77,9 @@ mod tests {
     }
 
     fn chosen(filter: &Filter, last: Option<u32>) -> String {
-        let all = [("1", "web", "docs"), ("2", "db", "sql"), ("3", "web", "sql"), ("4", "db", "docs")];
-        let all = all.map(|(name, host, label)| snapshot(name, host, label)).to_vec();
+        let all =
+            [("1", "web", "docs", 1), ("2", "db", "sql", 2), ("3", "web", "sql", 3), ("4", "db", "docs", 4)];
+        let all = all.map(|(name, host, label, day)| snapshot(name, host, label, day)).to_vec();
         choose(all, filter, last).into_iter().map(|s| s.meta.name).collect()
     }
 

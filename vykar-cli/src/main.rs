@@ -10,6 +10,7 @@ mod filter;
 mod help;
 mod mount_helper;
 mod parse;
+mod place;
 mod platform;
 mod progress;
 mod render;

@@ -1,10 +1,8 @@
 //! Options of `mount` that say what is shown, and how.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
 
 use jiff::Timestamp;
-use vykar_core::SnapshotId;
 use vykar_core::repository::Repository;
 use vykar_mount::shown::{Filter, Look, OnDamage, Shown, Top};
 use vykar_mount::template::{MAX_TEMPLATES, Template};
@@ -12,6 +10,7 @@ use vykar_mount::template::{MAX_TEMPLATES, Template};
 use crate::exit::{CliError, CliResult, Exit};
 use crate::filter::OriginArgs;
 use crate::parse;
+use crate::place::Place;
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "What is shown")]
@@ -92,20 +91,10 @@ impl ViewArgs {
     }
 }
 
-/// The folder that `SNAPSHOT[:PATH]` names. A snapshot whose name is the whole text comes first.
+/// The folder that `SNAPSHOT[:PATH]` names.
 fn top(repository: &Repository, wanted: &OsString, filter: &Filter) -> CliResult<Top> {
     let mut manifest = repository.manifest()?;
     manifest.snapshots.retain(|snapshot| filter.allows(snapshot));
-    let bytes = wanted.as_bytes();
-    let whole = |id: SnapshotId| Top { snapshot: id, path: Vec::new() };
-    if let Some(snapshot) = manifest.snapshots.iter().find(|s| s.meta.name.as_bytes() == bytes) {
-        // It may be one of several of this name, which resolve() refuses.
-        return Ok(whole(manifest.resolve(&snapshot.meta.name)?.id));
-    }
-    let (name, path) = match bytes.iter().position(|c| *c == b':') {
-        Some(at) => (&bytes[..at], &bytes[at + 1..]),
-        None => (bytes, &bytes[..0]),
-    };
-    let id = manifest.resolve(&String::from_utf8_lossy(name))?.id;
-    Ok(Top { path: path.to_vec(), ..whole(id) })
+    let place = Place::resolve(&manifest, wanted)?;
+    Ok(Top { snapshot: place.snapshot.id, path: place.path.to_vec() })
 }

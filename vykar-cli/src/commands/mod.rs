@@ -2,6 +2,7 @@
 
 mod backup;
 mod break_lock;
+mod cat;
 mod check;
 mod compact;
 mod delete;
@@ -35,6 +36,7 @@ pub fn run(args: Args) -> CliResult {
         Command::List(args) if args.damaged => list::damaged(&global, args.json),
         Command::List(args) => list::run(&global, &args),
         Command::Snapshot(command) => snapshot::run(&global, command),
+        Command::Cat { place, tar } => cat::run(&global, &cat::Request { place, tar }),
         Command::Restore { snapshot, dest, paths, numeric_ids } => {
             restore::run(&global, &restore::Request { snapshot, dest, paths, numeric_ids })
         }
