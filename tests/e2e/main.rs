@@ -11,6 +11,7 @@ mod concurrent;
 mod config;
 mod craft;
 mod damage;
+mod finding;
 mod fixtures;
 mod fuzz;
 mod golden;

@@ -1,16 +1,19 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
 use vykar_core::codec::Compression;
 use vykar_core::maintenance::GroupBy;
 use vykar_mount::mount::DEFAULT_READ_AHEAD_KIB;
 
-use crate::parse;
+use crate::filter::SnapshotFilter;
 pub use crate::settings::Settings as Global;
 use crate::view::ViewArgs;
+use crate::{help, parse};
 
 /// Encrypted, deduplicating backups that you can mount.
 ///
@@ -100,17 +103,23 @@ pub enum Command {
     /// Without paths, each source of the configuration becomes a snapshot, in each repository it belongs to.
     Backup(Box<BackupArgs>),
     /// List the snapshots
-    List {
-        /// What repairs set aside, in place of the snapshots
-        #[arg(long)]
-        damaged: bool,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    #[command(after_help = help::LIST)]
+    List(ListArgs),
     /// Look into a snapshot
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Write a file of a snapshot to stdout, or a folder of it as a tar archive
+    ///
+    /// Every byte is verified before it is written. Where a part of the file is damaged, it ends there with an error.
+    #[command(after_help = help::CAT)]
+    Cat {
+        /// A snapshot (a name, a unique prefix of a name or id, or `latest`), and a path in it
+        #[arg(value_name = "SNAPSHOT:PATH")]
+        place: OsString,
+        /// Write the folder, or all of the snapshot, as a tar archive (pax) with all metadata
+        #[arg(long)]
+        tar: bool,
+    },
     /// Put a snapshot, or some paths of it, under a folder
     ///
     /// What is there already as the snapshot has it is left alone, so that a restore that was interrupted can be run
@@ -334,6 +343,24 @@ pub enum OverwriteArg {
 }
 
 #[derive(Debug, clap::Args)]
+pub struct ListArgs {
+    /// What repairs set aside, in place of the snapshots
+    #[arg(long, conflicts_with_all = ["label", "host", "last", "since"])]
+    pub damaged: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Snapshots of this age or younger only: 2026-01-31, "2026-01-31 12:00", an RFC 3339 time, or how long before now
+    ///
+    /// How long is a number and a unit: h, d, w, m (30 days) or y (365 days), as in 30d or 1y6m.
+    #[arg(long, value_name = "WHEN", value_parser = parse::since, help_heading = "Which snapshots")]
+    pub since: Option<Timestamp>,
+    // Last: its heading is for all that follows.
+    #[command(flatten)]
+    pub filter: SnapshotFilter,
+}
+
+#[derive(Debug, clap::Args)]
 pub struct PruneArgs {
     #[command(flatten)]
     pub keep: KeepArgs,
@@ -435,10 +462,27 @@ pub struct MountArgs {
 #[derive(Debug, Subcommand)]
 pub enum SnapshotCommand {
     /// List the items of a snapshot
-    List {
-        /// A name, a unique prefix of a name or id, or `latest`
-        snapshot: String,
-        /// Print one JSON object a line
+    #[command(after_help = help::SNAPSHOT_LIST)]
+    List(ItemsArgs),
+    /// Find files in all snapshots, and say what became of each from snapshot to snapshot
+    #[command(after_help = help::SNAPSHOT_FIND)]
+    Find(FindArgs),
+    /// Say what is different between two snapshots
+    ///
+    /// A line for each path: + added, - removed, M with other content (and its size before and after), m with other
+    /// metadata only (mode, owner, mtime, xattrs, target or hardlink), T of another type. Times of access and change
+    /// do not count.
+    #[command(after_help = help::SNAPSHOT_DIFF)]
+    Diff {
+        /// The first snapshot: a name, a unique prefix of a name or id, or `latest`
+        #[arg(value_name = "FIRST")]
+        before: String,
+        /// The second one
+        #[arg(value_name = "SECOND")]
+        after: String,
+        /// Only this path of the snapshots, and what is below it
+        path: Option<PathBuf>,
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
@@ -462,6 +506,72 @@ pub enum SnapshotCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ItemsArgs {
+    /// A name, a unique prefix of a name or id, or `latest`
+    pub snapshot: String,
+    /// Show type, permissions, owner, group, size and modification time (local) too, as ls -l does
+    #[arg(short, long)]
+    pub long: bool,
+    /// Only this path of the snapshot, and what is below it
+    #[arg(long, value_name = "PATH")]
+    pub path: Option<PathBuf>,
+    /// Sort by path (byte by byte), size (largest first) or modification time (newest first) [default: as it is stored]
+    #[arg(long, value_name = "BY", value_enum)]
+    pub sort: Option<SortBy>,
+    /// Print one JSON object a line, with everything that is known of the item
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct FindArgs {
+    /// A path inside the snapshots, for itself and all below it; or a pattern (with *, ? or [) of such paths where it has a
+    /// slash, else of names anywhere
+    #[arg(value_name = "PATH|PATTERN")]
+    pub place: Option<OsString>,
+    /// Names that fit this pattern; may be repeated
+    #[arg(long, value_name = "GLOB")]
+    pub name: Vec<String>,
+    /// The same, where upper and lower case are one
+    #[arg(long, value_name = "GLOB")]
+    pub iname: Vec<String>,
+    /// Files (f), directories (d) or symlinks (l) only
+    #[arg(long = "type", value_name = "f|d|l", value_enum, hide_possible_values = true)]
+    pub kind: Option<TypeArg>,
+    /// Files larger than this: a number of MiB, or as 100K or 2G
+    #[arg(long, value_name = "SIZE", value_parser = parse::bytes)]
+    pub larger: Option<u64>,
+    /// Files smaller than this
+    #[arg(long, value_name = "SIZE", value_parser = parse::bytes)]
+    pub smaller: Option<u64>,
+    /// Modified at this time or later: 2026-01-31, "2026-01-31 12:00", an RFC 3339 time, or how long before now (2w)
+    #[arg(long, value_name = "WHEN", value_parser = parse::since)]
+    pub since: Option<Timestamp>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub filter: SnapshotFilter,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TypeArg {
+    #[value(name = "f")]
+    File,
+    #[value(name = "d")]
+    Directory,
+    #[value(name = "l")]
+    Symlink,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SortBy {
+    Name,
+    Size,
+    Mtime,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -85,9 +85,9 @@ impl CliError {
         self
     }
 
-    /// Says which of several repositories it is about.
-    pub fn about(mut self, repository: &str) -> Self {
-        self.message = format!("{repository}: {}", self.message);
+    /// Puts what it is about in front.
+    pub fn context(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
         self
     }
 

@@ -166,7 +166,7 @@ fn since_from(text: &str, now: &Zoned) -> Result<Timestamp, String> {
         return local(time).map_err(|e| e.to_string());
     }
     ago(text, now).ok_or_else(|| {
-        "a date (2026-01-31), an RFC 3339 time, or how long ago: 30d, with h, d, w, m (30 days) or y \
+        "a date (2026-01-31), a time (\"2026-01-31 12:00\", or RFC 3339), or how long ago: 30d, with h, d, w, m (30 days) or y \
          (365 days)"
             .to_owned()
     })
@@ -306,6 +306,8 @@ mod tests {
         for (text, time) in [
             ("2026-01-31", "2026-01-30T23:00:00Z"),
             ("2026-01-31T10:00", "2026-01-31T09:00:00Z"),
+            ("2026-01-31 10:00", "2026-01-31T09:00:00Z"),
+            ("2026-01-31 10:00:01.5", "2026-01-31T09:00:01.5Z"),
             ("2026-01-31T10:00:00Z", "2026-01-31T10:00:00Z"),
             ("2026-01-31T10:00:00+02:00", "2026-01-31T08:00:00Z"),
             ("12h", "2026-02-28T23:00:00Z"),

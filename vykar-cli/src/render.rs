@@ -5,6 +5,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use vykar_core::Event;
+use vykar_core::format::ItemType;
 
 use crate::exit::CliError;
 
@@ -44,6 +45,36 @@ pub fn stored_time(text: &str) -> String {
     text.parse().map(time).unwrap_or_else(|_| plain(text.as_bytes()))
 }
 
+/// Local time of a file, given in nanoseconds since the epoch.
+pub fn nanoseconds(since_epoch: i64) -> String {
+    Timestamp::from_nanosecond(since_epoch.into()).map_or_else(|_| since_epoch.to_string(), time)
+}
+
+/// Type and permissions, as `ls -l` has them.
+pub fn mode(kind: ItemType, mode: u32) -> String {
+    let mut text = String::from(match kind {
+        ItemType::RegularFile => '-',
+        ItemType::Directory => 'd',
+        ItemType::Symlink => 'l',
+        ItemType::Fifo => 'p',
+        ItemType::Socket => 's',
+        ItemType::CharDevice => 'c',
+        ItemType::BlockDevice => 'b',
+    });
+    for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
+        let bits = mode >> shift;
+        text.push(if bits & 4 != 0 { 'r' } else { '-' });
+        text.push(if bits & 2 != 0 { 'w' } else { '-' });
+        text.push(match (mode & special != 0, bits & 1 != 0) {
+            (true, true) => letter,
+            (true, false) => letter.to_ascii_uppercase(),
+            (false, true) => 'x',
+            (false, false) => '-',
+        });
+    }
+    text
+}
+
 /// Text for a terminal: control characters and what is not UTF-8 are escaped.
 pub fn plain(bytes: &[u8]) -> String {
     let mut out = String::new();
@@ -70,15 +101,21 @@ pub fn path(path: &Path) -> String {
 
 /// A table with columns as wide as their contents; all but `right` are left-aligned.
 pub fn table(header: &[&str], rows: &[Vec<String>], right: &[usize]) -> String {
-    let mut widths: Vec<usize> = header.iter().map(|h| h.chars().count()).collect();
+    let header = header.iter().map(|h| (*h).to_owned()).collect();
+    self::rows(&[&[header], rows].concat(), right)
+}
+
+/// The same without a header.
+pub fn rows(rows: &[Vec<String>], right: &[usize]) -> String {
+    let mut widths: Vec<usize> = Vec::new();
     for row in rows {
+        widths.resize(widths.len().max(row.len()), 0);
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
     let mut out = String::new();
-    let header: Vec<String> = header.iter().map(|h| (*h).to_owned()).collect();
-    for row in std::iter::once(&header).chain(rows) {
+    for row in rows {
         let mut line = String::new();
         for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
             let width = *width;
@@ -135,6 +172,25 @@ mod tests {
     #[test]
     fn terminals_get_no_control_characters() {
         assert_eq!(plain(b"a\nb\x1b[1m\\\xff\xc3\xa9"), "a\\nb\\u{1b}[1m\\\\\\xff\u{e9}");
+    }
+
+    #[test]
+    fn modes_are_those_of_ls() {
+        for (bits, text) in [
+            (0o644, "rw-r--r--"),
+            (0o755, "rwxr-xr-x"),
+            (0o4755, "rwsr-xr-x"),
+            (0o6644, "rwSr-Sr--"),
+            (0o1777, "rwxrwxrwt"),
+            (0o1770, "rwxrwx--T"),
+            (0, "---------"),
+        ] {
+            assert_eq!(mode(ItemType::RegularFile, 0o100_000 | bits), format!("-{text}"));
+        }
+        assert_eq!(
+            (mode(ItemType::Directory, 0o700), mode(ItemType::Symlink, 0o777)),
+            ("drwx------".into(), "lrwxrwxrwx".into())
+        );
     }
 
     #[test]

@@ -1,16 +1,16 @@
 //! Options of `mount` that say what is shown, and how.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
 
 use jiff::Timestamp;
-use vykar_core::SnapshotId;
 use vykar_core::repository::Repository;
 use vykar_mount::shown::{Filter, Look, OnDamage, Shown, Top};
 use vykar_mount::template::{MAX_TEMPLATES, Template};
 
 use crate::exit::{CliError, CliResult, Exit};
+use crate::filter::OriginArgs;
 use crate::parse;
+use crate::place::Place;
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "What is shown")]
@@ -21,12 +21,8 @@ pub struct ViewArgs {
     /// newest of those.
     #[arg(long, value_name = "SNAPSHOT[:PATH]", conflicts_with = "path_template")]
     pub snapshot: Option<OsString>,
-    /// Show snapshots with this label only; may be repeated
-    #[arg(long, value_name = "LABEL")]
-    pub label: Vec<String>,
-    /// Show snapshots of this host only; may be repeated
-    #[arg(long, value_name = "HOST")]
-    pub host: Vec<String>,
+    #[command(flatten)]
+    pub origin: OriginArgs,
     /// Show snapshots of this age or younger only: 2026-01-31, an RFC 3339 time, or how long before now
     ///
     /// How long is a number and a unit: h, d, w, m (30 days) or y (365 days), as in 30d or 1y6m.
@@ -67,7 +63,7 @@ pub enum OnDamageArg {
 impl ViewArgs {
     /// What these options choose. Only `--snapshot` needs to look into the repository.
     pub fn shown(&self, repository: &Repository) -> CliResult<Shown> {
-        let filter = Filter { labels: self.label.clone(), hosts: self.host.clone(), since: self.since };
+        let filter = self.origin.filter(self.since);
         let root = self.owner_root.then_some(0);
         Ok(Shown {
             top: self.snapshot.as_ref().map(|wanted| top(repository, wanted, &filter)).transpose()?,
@@ -95,20 +91,10 @@ impl ViewArgs {
     }
 }
 
-/// The folder that `SNAPSHOT[:PATH]` names. A snapshot whose name is the whole text comes first.
+/// The folder that `SNAPSHOT[:PATH]` names.
 fn top(repository: &Repository, wanted: &OsString, filter: &Filter) -> CliResult<Top> {
     let mut manifest = repository.manifest()?;
     manifest.snapshots.retain(|snapshot| filter.allows(snapshot));
-    let bytes = wanted.as_bytes();
-    let whole = |id: SnapshotId| Top { snapshot: id, path: Vec::new() };
-    if let Some(snapshot) = manifest.snapshots.iter().find(|s| s.meta.name.as_bytes() == bytes) {
-        // It may be one of several of this name, which resolve() refuses.
-        return Ok(whole(manifest.resolve(&snapshot.meta.name)?.id));
-    }
-    let (name, path) = match bytes.iter().position(|c| *c == b':') {
-        Some(at) => (&bytes[..at], &bytes[at + 1..]),
-        None => (bytes, &bytes[..0]),
-    };
-    let id = manifest.resolve(&String::from_utf8_lossy(name))?.id;
-    Ok(Top { path: path.to_vec(), ..whole(id) })
+    let place = Place::resolve(&manifest, wanted)?;
+    Ok(Top { snapshot: place.snapshot.id, path: place.path.to_vec() })
 }

@@ -2,8 +2,8 @@
 //!
 //! Rooms, from the bottom up: [`format`] turns bytes into structs and back, [`crypto`] seals and
 //! opens objects, [`codec`] cuts and compresses, [`storage`] keeps opaque bytes under keys. The
-//! [`repository`] joins them; [`backup`], [`restore`], [`maintenance`] and [`inspect`] are the
-//! operations on top and do not know each other.
+//! [`repository`] joins them; [`backup`], [`restore`], [`export`], [`maintenance`] and
+//! [`inspect`] are the operations on top and do not know each other.
 //!
 //! This crate never prints, never reads the environment or a configuration file. Progress leaves
 //! through an `Option<&mut dyn FnMut(Event)>`.
@@ -13,6 +13,7 @@ pub mod codec;
 pub mod crypto;
 pub mod error;
 pub mod event;
+pub mod export;
 pub mod format;
 #[doc(hidden)]
 pub mod fuzzing;

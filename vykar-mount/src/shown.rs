@@ -1,8 +1,7 @@
 //! What a mount shows, and how: the choices of whoever mounts.
 
-use jiff::Timestamp;
 use vykar_core::SnapshotId;
-use vykar_core::format::Snapshot;
+pub use vykar_core::repository::Filter;
 
 use crate::template::Template;
 use crate::tree::Meta;
@@ -30,32 +29,6 @@ pub struct Top {
     pub snapshot: SnapshotId,
     /// The folder's path in it; empty for all of it. Slashes at its ends and `.` are skipped.
     pub path: Vec<u8>,
-}
-
-/// Which snapshots are shown. Those that fit every part; an empty part is fitted by all.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// One of these labels.
-    pub labels: Vec<String>,
-    /// Of one of these hosts.
-    pub hosts: Vec<String>,
-    /// Begun at this time or later.
-    pub since: Option<Timestamp>,
-}
-
-impl Filter {
-    /// True when every snapshot is shown.
-    pub fn is_empty(&self) -> bool {
-        *self == Filter::default()
-    }
-
-    /// True when this snapshot is shown.
-    pub fn allows(&self, snapshot: &Snapshot) -> bool {
-        let one_of = |wanted: &[String], is: &str| wanted.is_empty() || wanted.iter().any(|w| w == is);
-        one_of(&self.labels, snapshot.label())
-            && one_of(&self.hosts, &snapshot.meta.hostname)
-            && self.since.is_none_or(|since| snapshot.time >= since)
-    }
 }
 
 /// What readers get of what cannot be read of a file.

@@ -157,7 +157,7 @@ impl Daemon {
                 Ok(exit) => {
                     eprintln!("vykar: repository {name}: the cycle ended with exit code {}", exit as u8)
                 }
-                Err(error) => render::error(&error.about(&name)),
+                Err(error) => render::error(&error.context(&name)),
             }
             let next = next_run(&entry.schedule, Some(began), &Zoned::now());
             entry.next = later(next, entry.schedule.jitter_seconds);

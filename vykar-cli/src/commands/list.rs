@@ -4,20 +4,22 @@ use vykar_core::maintenance::SetAside;
 use vykar_core::repository::Manifest;
 
 use super::{print, print_json};
-use crate::args::Global;
+use crate::args::{Global, ListArgs};
 use crate::exit::{CliResult, Exit};
 use crate::{context, render};
 
-pub fn run(global: &Global, json: bool) -> CliResult {
-    let manifest = context::open(global)?.manifest()?;
-    if json {
+pub fn run(global: &Global, args: &ListArgs) -> CliResult {
+    let mut manifest = context::open(global)?.manifest()?;
+    let there = manifest.snapshots.len();
+    manifest.snapshots = args.filter.choose(manifest.snapshots, args.since);
+    if args.json {
         let unreadable = |(id, cause): &(vykar_core::SnapshotId, vykar_core::error::ObjectError)| json!({ "id": id.to_string(), "newer": cause.is_newer(), "reason": cause.to_string() });
         print_json(&json!({
             "snapshots": manifest.snapshots.iter().map(snapshot_json).collect::<Vec<_>>(),
             "unreadable": manifest.unreadable.iter().map(unreadable).collect::<Vec<_>>(),
         }))?;
     } else {
-        print(&text(&manifest));
+        print(&text(&manifest, there));
     }
     let damaged = report_unreadable(&manifest);
     Ok(if damaged { Exit::Damaged } else { Exit::Success })
@@ -68,7 +70,7 @@ pub fn damaged(global: &Global, json: bool) -> CliResult {
 }
 
 /// Names the snapshots that cannot be used; true when one of them is damaged.
-fn report_unreadable(manifest: &Manifest) -> bool {
+pub fn report_unreadable(manifest: &Manifest) -> bool {
     for (id, cause) in &manifest.unreadable {
         let what = if cause.is_newer() { "not supported" } else { "damaged" };
         eprintln!("vykar: snapshot {}: {what}: {cause}", id.short());
@@ -76,9 +78,13 @@ fn report_unreadable(manifest: &Manifest) -> bool {
     manifest.unreadable.iter().any(|(_, cause)| !cause.is_newer())
 }
 
-fn text(manifest: &Manifest) -> String {
+/// A table of those that are left of so many.
+fn text(manifest: &Manifest, there: usize) -> String {
     if manifest.snapshots.is_empty() {
-        return "No snapshots\n".to_owned();
+        return match there {
+            0 => "No snapshots\n".to_owned(),
+            _ => format!("None of the {there} snapshots fits\n"),
+        };
     }
     let row = |s: &Snapshot| {
         vec![

@@ -2,14 +2,18 @@
 
 mod backup;
 mod break_lock;
+mod cat;
 mod check;
 mod compact;
 mod config;
 mod cycle;
 mod daemon;
 mod delete;
+mod diff;
+mod find;
 mod info;
 mod init;
+mod items;
 mod list;
 mod mount;
 mod prune;
@@ -62,8 +66,9 @@ fn with_repository(command: Option<Command>, chosen: Chosen) -> CliResult {
 /// Commands that are about one repository.
 fn with_one(command: Command, global: &Global) -> CliResult {
     match command {
-        Command::List { damaged: true, json } => list::damaged(global, json),
-        Command::List { damaged: false, json } => list::run(global, json),
+        Command::List(args) if args.damaged => list::damaged(global, args.json),
+        Command::List(args) => list::run(global, &args),
+        Command::Cat { place, tar } => cat::run(global, &cat::Request { place, tar }),
         Command::Snapshot(command) => snapshot::run(global, command),
         Command::Restore(args) => restore::run(global, &args),
         Command::Info { json } => info::run(global, json),
@@ -103,7 +108,7 @@ fn every(chosen: Chosen, run: impl Fn(&Global) -> CliResult) -> CliResult {
             if !global.quiet {
                 eprintln!("vykar: repository {}", render::plain(global.name().as_bytes()));
             }
-            run(&global).map_err(|e| e.about(&global.name()))
+            run(&global).map_err(|e| e.context(&global.name()))
         });
         let interrupted = one.as_ref().is_err_and(|e| e.exit() == Exit::Interrupted);
         result = both(result, one);

@@ -7,6 +7,7 @@ pub mod item;
 pub mod key;
 pub mod marker;
 pub mod pack;
+pub mod path;
 pub mod pending;
 pub mod snapshot;
 pub mod special;

@@ -170,11 +170,22 @@ impl SnapshotMeta {
 }
 
 /// Key of the special items in `ext`.
-const SPECIAL: &str = "special";
+pub(crate) const SPECIAL: &str = "special";
+
+/// The entry of `ext` that holds special items.
+pub(crate) fn encode_special(specials: &[Vec<u8>]) -> crate::Result<Vec<u8>> {
+    let failed = |e: &dyn std::fmt::Display| VykarError::Encode { what: "ext", reason: e.to_string() };
+    let mut out = Vec::new();
+    let count = u32::try_from(specials.len()).map_err(|e| failed(&e))?;
+    rmp::encode::write_str(&mut out, SPECIAL).map_err(|e| failed(&e))?;
+    rmp::encode::write_array_len(&mut out, count).map_err(|e| failed(&e))?;
+    specials.iter().for_each(|item| out.extend_from_slice(item));
+    Ok(out)
+}
 
 /// The `ext` field that keeps the source directory's own item, and special items as [`special::encode`] makes them.
 pub fn encode_ext(root: Option<&Item<'_>>, specials: &[Vec<u8>]) -> crate::Result<Option<ByteBuf>> {
-    use rmp::encode::{write_array_len, write_map_len, write_str};
+    use rmp::encode::{write_map_len, write_str};
     let failed = |e: &dyn std::fmt::Display| VykarError::Encode { what: "ext", reason: e.to_string() };
     let entries = u32::from(root.is_some()) + u32::from(!specials.is_empty());
     if entries == 0 {
@@ -187,10 +198,7 @@ pub fn encode_ext(root: Option<&Item<'_>>, specials: &[Vec<u8>]) -> crate::Resul
         out.extend(wire::encode("root item", root)?);
     }
     if !specials.is_empty() {
-        let count = u32::try_from(specials.len()).map_err(|e| failed(&e))?;
-        write_str(&mut out, SPECIAL).map_err(|e| failed(&e))?;
-        write_array_len(&mut out, count).map_err(|e| failed(&e))?;
-        specials.iter().for_each(|item| out.extend_from_slice(item));
+        out.extend(encode_special(specials)?);
     }
     Ok(Some(ByteBuf::from(out)))
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::finding::{Finding, Severity};
-use super::items::{ItemCheck, special_problems};
+use super::items::ItemCheck;
 use super::objects;
 use super::references;
 use super::verify::{ByPack, Pack, Told, Verifier, verdict};
@@ -357,7 +357,6 @@ fn check_references(
     let mut add = |finding| found.add(finding);
     let references = references::count(reader, table, snapshots, &mut |seen| items.see(seen, &mut add));
     items.leave(&mut add);
-    snapshots.iter().for_each(|snapshot| special_problems(snapshot, &mut add));
     found.report.items = references.items;
     for (entry, counted) in table.iter().zip(&references.counts) {
         let (chunk, counted, recorded) = (entry.id, *counted, entry.refcount);

@@ -13,8 +13,8 @@ use crate::id::SnapshotId;
 /// Says what is wrong with items, and keeps in mind what later snapshots share.
 pub(super) struct ItemCheck<'v, 's> {
     verdicts: &'v [AtomicU32],
-    stretches: HashMap<u32, Stretch>,
-    stretch: u32,
+    stretches: HashMap<usize, Stretch>,
+    stretch: usize,
     snapshot: Option<&'s Snapshot>,
     /// Damaged items that the snapshot shares with earlier ones.
     shared: u64,
@@ -126,12 +126,6 @@ fn file_damage(
         let (name, path) = (snapshot.meta.name.clone(), item.path.clone().into_owned());
         Some(Finding::FileDamaged { snapshot: snapshot.id, name, path, chunk: chunk.id, reason })
     })
-}
-
-/// What is wrong with items that are not in the stream.
-pub(super) fn special_problems(snapshot: &Snapshot, found: &mut dyn FnMut(Finding)) {
-    let problems = snapshot.meta.special_items().into_iter().filter_map(Result::err);
-    problems.for_each(|problem| found(item_problem(snapshot, &problem)));
 }
 
 fn item_problem(snapshot: &Snapshot, problem: &ItemProblem) -> Finding {

@@ -1,28 +1,24 @@
 //! Counting what all snapshots refer to.
 //!
-//! Snapshots share most of their item stream, and a shared chunk gives the same items again when it
-//! follows the same unfinished item. So what a chunk gives is remembered under both, each is decoded
-//! once, and how often it was met is multiplied in at the end.
+//! Snapshots share most of their item stream. What they share is decoded once ([`SharedItems`]), and how often it was
+//! met is multiplied in at the end.
 
 use std::collections::HashMap;
 
-use crate::crypto::pack_id;
 use crate::format::index::ChunkTable;
-use crate::format::{Item, ItemProblem, ItemStream, Snapshot};
-use crate::id::PackId;
+use crate::format::{Item, ItemProblem, Snapshot};
 use crate::repository::ChunkReader;
+use crate::repository::items::Found;
+use crate::repository::shared_items::{Part, SharedItems};
 
 /// A chunk that the index does not have, among an item's slots.
 pub(crate) const MISSING: u32 = u32::MAX;
-/// Longest unfinished item, in bytes, behind which results are remembered.
-const MAX_REST: usize = 64 << 10;
-
 /// What the count passes by. What several snapshots share is shown for the first of them.
 pub(crate) enum Seen<'s, 'i> {
     /// A stretch of items that was not met before, with its number, comes now.
-    Begin(&'s Snapshot, u32),
+    Begin(&'s Snapshot, usize),
     /// A stretch that an earlier snapshot had too, by its number.
-    Again(&'s Snapshot, u32),
+    Again(&'s Snapshot, usize),
     /// An item, and the index slot of each of its chunks, or [`MISSING`].
     Item(&'s Snapshot, &'i Item<'i>, &'i [u32]),
     /// An item that is left out.
@@ -44,26 +40,26 @@ pub(crate) struct References {
     pub items: u64,
 }
 
-/// What an item-stream chunk gives.
+/// What a stretch of items gives.
+#[derive(Default)]
 struct Given {
-    /// By snapshots that are counted together, and by those that are counted apart.
+    /// How often it was met, by snapshots that are counted together, and by those that are counted apart.
     times: [u32; 2],
     items: u64,
-    slots: Box<[u32]>,
-    rest: Box<[u8]>,
-    stretch: u32,
+    slots: Vec<u32>,
 }
 
 struct Counter<'a> {
-    reader: &'a ChunkReader,
     table: &'a ChunkTable,
     references: References,
-    /// Slot of the stream chunk, and hash of the unfinished item before it.
-    known: HashMap<(u32, PackId), Given>,
+    /// By the number of the stretch, of those that may be met again.
+    given: HashMap<usize, Given>,
+    /// The stretch at hand.
+    stretch: (usize, Given),
     /// The snapshot at hand is one that is counted apart.
     apart: bool,
-    /// Stretches begun.
-    stretches: u32,
+    /// Index slots of an item's chunks.
+    of_item: Vec<u32>,
 }
 
 /// Counts every reference of `snapshots` to the chunks of `table`, which must be the reader's index.
@@ -86,28 +82,20 @@ pub(crate) fn count_apart<'s>(
     let second = if apart.is_empty() { 0 } else { table.len() };
     let (counts, of_apart) = (vec![0; table.len()], vec![0; second]);
     let references = References { counts, apart: of_apart, complete: true, items: 0 };
-    let mut counter =
-        Counter { reader, table, references, known: HashMap::new(), apart: false, stretches: 0 };
+    let (given, stretch) = (HashMap::new(), (0, Given::default()));
+    let mut counter = Counter { table, references, given, stretch, apart: false, of_item: Vec::new() };
+    let mut items = SharedItems::new(reader);
     for (snapshot, is_apart) in snapshots.iter().map(|s| (s, false)).chain(apart.iter().map(|s| (s, true))) {
         counter.apart = is_apart;
         counter.count_pointers(snapshot);
-        if let Err(reason) = counter.snapshot(snapshot, seen) {
-            counter.references.complete = false;
-            seen(Seen::Lost(snapshot, reason));
-        }
+        let read = items.read(snapshot, &mut |part| Ok(counter.part(snapshot, part, seen)));
+        // It fails only when what it is given does.
+        counter.references.complete &= read.is_ok();
     }
-    let Counter { mut references, known, .. } = counter;
-    for given in known.values() {
-        let [together, apart] = given.times;
-        for slot in &given.slots {
-            let slot = *slot as usize;
-            references.counts[slot] = references.counts[slot].saturating_add(together);
-            if apart > 0 {
-                references.apart[slot] = references.apart[slot].saturating_add(apart);
-            }
-        }
+    for given in std::mem::take(&mut counter.given).into_values() {
+        counter.add(&given);
     }
-    references
+    counter.references
 }
 
 impl Counter<'_> {
@@ -125,99 +113,71 @@ impl Counter<'_> {
         *count = count.saturating_add(1);
     }
 
-    /// Goes through one item stream; fails with what makes the rest of it unreadable.
-    fn snapshot<'s>(
-        &mut self,
-        snapshot: &'s Snapshot,
-        seen: &mut dyn FnMut(Seen<'s, '_>),
-    ) -> Result<(), String> {
-        let pointers = &snapshot.meta.item_ptrs;
-        let mut stream = ItemStream::new();
-        for (at, pointer) in pointers.iter().enumerate() {
-            let lost =
-                |cause: String| format!("{} of its item chunks cannot be used: {cause}", pointers.len() - at);
-            // The table has less than 2^32 slots.
-            let slot =
-                self.table.find(pointer).ok_or_else(|| lost(format!("chunk {pointer}: not in the index")))?;
-            let key = (stream.rest().len() <= MAX_REST).then(|| (slot as u32, pack_id(stream.rest())));
-            if let Some(given) = key.and_then(|key| self.known.get_mut(&key)) {
-                let times = &mut given.times[usize::from(self.apart)];
-                *times = times.saturating_add(1);
-                self.references.items += given.items;
-                stream = ItemStream::new();
-                stream.push(&given.rest);
-                seen(Seen::Again(snapshot, given.stretch));
-                continue;
-            }
-            let chunk = self.reader.read(pointer).map_err(|e| lost(e.to_string()))?;
-            stream.push(&chunk);
-            let stretch = self.begin(snapshot, seen);
-            let mut slots = Vec::new();
-            let before = self.references.items;
-            let parsed = self.items(snapshot, &mut stream, ItemStream::next_item, &mut slots, seen);
-            match key.filter(|_| parsed.is_ok() && stream.rest().len() <= MAX_REST) {
-                Some(key) => {
-                    let (items, rest) = (self.references.items - before, stream.rest().into());
-                    let times = if self.apart { [0, 1] } else { [1, 0] };
-                    self.known.insert(key, Given { times, items, slots: slots.into(), rest, stretch });
-                }
-                None => self.add(&slots),
-            }
-            parsed?;
-        }
-        self.begin(snapshot, seen);
-        let mut slots = Vec::new();
-        let parsed = self.items(snapshot, &mut stream, ItemStream::last_item, &mut slots, seen);
-        self.add(&slots);
-        parsed
-    }
-
-    fn begin<'s>(&mut self, snapshot: &'s Snapshot, seen: &mut dyn FnMut(Seen<'s, '_>)) -> u32 {
-        let stretch = self.stretches;
-        self.stretches = stretch.wrapping_add(1);
-        seen(Seen::Begin(snapshot, stretch));
-        stretch
-    }
-
-    fn add(&mut self, slots: &[u32]) {
-        slots.iter().for_each(|slot| self.add_one(*slot as usize));
-    }
-
-    /// Takes the items that are whole; their chunks that the index has go into `slots`.
-    fn items<'s>(
-        &mut self,
-        snapshot: &'s Snapshot,
-        stream: &mut ItemStream,
-        next: NextItem,
-        slots: &mut Vec<u32>,
-        seen: &mut dyn FnMut(Seen<'s, '_>),
-    ) -> Result<(), String> {
-        let mut of_item = Vec::new();
-        loop {
-            match next(stream) {
-                Ok(None) => return Ok(()),
-                Ok(Some(Ok(item))) => {
-                    of_item.clear();
-                    of_item.extend(
-                        item.chunks
-                            .iter()
-                            .map(|c| self.table.find(&c.id).map_or(MISSING, |slot| slot as u32)),
-                    );
-                    slots.extend(of_item.iter().filter(|slot| **slot != MISSING));
-                    self.references.items += 1;
-                    seen(Seen::Item(snapshot, &item, &of_item));
-                }
-                Ok(Some(Err(problem))) => {
-                    // What it refers to is counted in the index, and not here.
-                    self.references.complete = false;
-                    seen(Seen::Problem(snapshot, problem));
-                }
-                Err(error) => return Err(format!("the rest of its items cannot be read: {error}")),
+    fn add(&mut self, given: &Given) {
+        let [together, apart] = given.times;
+        let References { counts, apart: of_apart, .. } = &mut self.references;
+        for slot in given.slots.iter().map(|slot| *slot as usize) {
+            counts[slot] = counts[slot].saturating_add(together);
+            if apart > 0 {
+                of_apart[slot] = of_apart[slot].saturating_add(apart);
             }
         }
+    }
+
+    /// Takes a part of an item stream; true, since all of it is wanted.
+    fn part<'s>(
+        &mut self,
+        snapshot: &'s Snapshot,
+        part: Part<'_>,
+        seen: &mut dyn FnMut(Seen<'s, '_>),
+    ) -> bool {
+        match part {
+            Part::Begin(stretch) => {
+                self.stretch = (stretch, Given::default());
+                self.stretch.1.times[usize::from(self.apart)] = 1;
+                seen(Seen::Begin(snapshot, stretch));
+            }
+            Part::End(kept) => {
+                let (stretch, mut given) = std::mem::take(&mut self.stretch);
+                match kept {
+                    true => {
+                        given.slots.shrink_to_fit();
+                        self.given.insert(stretch, given);
+                    }
+                    false => self.add(&given),
+                }
+            }
+            Part::Again(stretch) => {
+                if let Some(given) = self.given.get_mut(&stretch) {
+                    let times = &mut given.times[usize::from(self.apart)];
+                    *times = times.saturating_add(1);
+                    self.references.items += given.items;
+                }
+                seen(Seen::Again(snapshot, stretch));
+            }
+            Part::Found(Found::Item(item)) => self.item(snapshot, &item, seen),
+            Part::Found(Found::Problem(problem)) => {
+                // What it refers to is counted in the index, and not here.
+                self.references.complete = false;
+                seen(Seen::Problem(snapshot, problem));
+            }
+            Part::Found(Found::Lost(reason)) => {
+                self.references.complete = false;
+                seen(Seen::Lost(snapshot, reason));
+            }
+        }
+        true
+    }
+
+    fn item<'s>(&mut self, snapshot: &'s Snapshot, item: &Item<'_>, seen: &mut dyn FnMut(Seen<'s, '_>)) {
+        // The table has less than 2^32 slots.
+        let slots = item.chunks.iter().map(|c| self.table.find(&c.id).map_or(MISSING, |slot| slot as u32));
+        self.of_item.clear();
+        self.of_item.extend(slots);
+        let (_, given) = &mut self.stretch;
+        given.slots.extend(self.of_item.iter().filter(|slot| **slot != MISSING));
+        given.items += 1;
+        self.references.items += 1;
+        seen(Seen::Item(snapshot, item, &self.of_item));
     }
 }
-
-type NextItem = for<'s> fn(
-    &'s mut ItemStream,
-) -> Result<Option<Result<Item<'s>, ItemProblem>>, crate::error::FormatError>;

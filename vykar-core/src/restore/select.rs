@@ -9,6 +9,8 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::error::{Result, VykarError};
 
+use crate::format::path::plain;
+
 /// How an item's path stands to the selection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
@@ -118,11 +120,6 @@ impl Selection {
         missed.sort();
         missed
     }
-}
-
-fn plain(path: &[u8]) -> Vec<u8> {
-    let parts: Vec<_> = path.split(|c| *c == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
-    parts.join(&b'/')
 }
 
 fn compile(rules: &[String]) -> Result<Gitignore> {

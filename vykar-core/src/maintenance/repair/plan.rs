@@ -347,7 +347,7 @@ fn count(
 ) -> Result<(Vec<u32>, HashMap<SnapshotId, String>)> {
     let mut affected: HashMap<SnapshotId, String> = HashMap::new();
     // What the first snapshot that has a stretch of items was affected by.
-    let mut stretches: HashMap<u32, String> = HashMap::new();
+    let mut stretches: HashMap<usize, String> = HashMap::new();
     let (mut at, mut newer) = (0, None);
     let references = references::count(reader, survey.table(), snapshots, &mut |seen| {
         let (snapshot, reason) = match seen {

@@ -13,8 +13,9 @@ pub fn note(mut meta: SnapshotMeta) {
     let id = SnapshotId([200; 32]);
     let Ok(ext) = with_repaired_from(meta.ext.as_ref().map(|ext| &ext[..]), &id) else { return };
     meta.ext = ext;
-    let others =
-        |meta: &SnapshotMeta| meta.ext.as_ref().map_or(Some(0), |ext| other_entries(ext).map(|o| o.len()));
+    let others = |meta: &SnapshotMeta| {
+        meta.ext.as_ref().map_or(Some(0), |ext| other_entries(ext).unwrap_or(None).map(|o| o.len()))
+    };
     match others(&before) {
         None => assert_eq!(meta.ext, before.ext),
         Some(count) => {

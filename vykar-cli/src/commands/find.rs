@@ -1,0 +1,171 @@
+//! `snapshot find`: what became of paths from snapshot to snapshot.
+
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use vykar_core::format::{ItemType, Snapshot};
+use vykar_core::inspect::{FindOptions, FindReport, FoundPath, Pattern, State, Version, find};
+
+use super::items::{kind_name, put_path};
+use super::list::report_unreadable;
+use super::{print, print_json};
+use crate::args::{FindArgs, Global, TypeArg};
+use crate::exit::{CliResult, Exit};
+use crate::{context, render};
+
+pub fn run(global: &Global, args: &FindArgs) -> CliResult {
+    let place = args.place.as_ref().map(|place| place.as_bytes()).unwrap_or_default();
+    let options = FindOptions {
+        pattern: Pattern::new(place, &args.name, &args.iname)?,
+        kind: args.kind.map(TypeArg::item_type),
+        larger: args.larger,
+        smaller: args.smaller,
+        since: args.since.map(nanoseconds),
+    };
+    let repository = context::open(global)?;
+    let manifest = repository.manifest()?;
+    let mut damaged = report_unreadable(&manifest);
+    let snapshots = args.filter.choose(manifest.snapshots, None);
+    let reader = repository.chunk_reader()?;
+    let report = find(&reader, &snapshots, &options, Some(&mut |event| render::event(&event)))?;
+    damaged |= !report.complete;
+    if args.json {
+        print_json(&report_json(&report, &snapshots))?;
+    } else {
+        print(&text(&report, &snapshots));
+        if report.paths.is_empty() && !global.quiet {
+            eprintln!("vykar: nothing found");
+        }
+    }
+    Ok(if damaged { Exit::Damaged } else { Exit::Success })
+}
+
+/// Nanoseconds since the epoch, within what a snapshot can hold.
+fn nanoseconds(time: Timestamp) -> i64 {
+    let exact = time.as_nanosecond();
+    i64::try_from(exact).unwrap_or(if exact < 0 { i64::MIN } else { i64::MAX })
+}
+
+impl TypeArg {
+    fn item_type(self) -> ItemType {
+        match self {
+            TypeArg::File => ItemType::RegularFile,
+            TypeArg::Directory => ItemType::Directory,
+            TypeArg::Symlink => ItemType::Symlink,
+        }
+    }
+}
+
+/// The snapshot that stands at a position of a path's series.
+fn at<'s>(report: &FindReport, found: &FoundPath, position: usize, all: &'s [Snapshot]) -> &'s Snapshot {
+    &all[report.series[found.series].snapshots[position]]
+}
+
+fn text(report: &FindReport, snapshots: &[Snapshot]) -> String {
+    let mut out = String::new();
+    for found in &report.paths {
+        out.push_str(&render::plain(&found.path));
+        if let (2.., Some(version)) = (report.series.len(), found.versions.first()) {
+            let _ = write!(out, "  ({})", origin(at(report, found, version.first, snapshots)));
+        }
+        out.push('\n');
+        let snapshot = |position| at(report, found, position, snapshots);
+        let rows: Vec<_> = found.versions.iter().flat_map(|version| rows(version, &snapshot)).collect();
+        for line in render::rows(&rows, &[3]).lines() {
+            let _ = writeln!(out, "  {line}");
+        }
+    }
+    out
+}
+
+/// Host, label and paths of a snapshot.
+fn origin(snapshot: &Snapshot) -> String {
+    let meta = &snapshot.meta;
+    render::plain([&*meta.hostname, snapshot.label(), &meta.source_paths.join(" ")].join(", ").as_bytes())
+}
+
+/// One row for the first snapshot, and one for all others, which are unchanged.
+fn rows<'s>(version: &Version, snapshot: &impl Fn(usize) -> &'s Snapshot) -> Vec<Vec<String>> {
+    let row = |position: usize, what: String, facts: bool| {
+        let snapshot = snapshot(position);
+        let facts = version.facts.as_ref().filter(|_| facts);
+        let size = facts.map(|facts| match facts.kind {
+            ItemType::RegularFile => render::size(facts.size),
+            other => kind_name(other).to_owned(),
+        });
+        vec![
+            render::plain(snapshot.meta.name.as_bytes()),
+            render::time(snapshot.time),
+            what,
+            size.unwrap_or_default(),
+            facts.map(|facts| render::nanoseconds(facts.mtime)).unwrap_or_default(),
+        ]
+    };
+    let further = version.last - version.first;
+    let same = |first: usize, more: usize| match more {
+        0 => row(first, "unchanged".into(), false),
+        more => {
+            let last = render::plain(snapshot(version.last).meta.name.as_bytes());
+            row(first, format!("unchanged, and in {more} more up to {last}"), false)
+        }
+    };
+    let what = match &version.state {
+        State::Added => "added".to_owned(),
+        State::Removed => "removed".to_owned(),
+        State::Unchanged => return vec![same(version.first, further)],
+        State::Changed(aspects) => {
+            let aspects: Vec<_> = aspects.iter().map(ToString::to_string).collect();
+            format!("changed ({})", aspects.join(", "))
+        }
+    };
+    let mut rows = vec![row(version.first, what, true)];
+    if further > 0 {
+        rows.push(same(version.first + 1, further - 1));
+    }
+    rows
+}
+
+fn report_json(report: &FindReport, snapshots: &[Snapshot]) -> Value {
+    let file = |found: &FoundPath| {
+        let mut map = Map::new();
+        put_path(&mut map, "path", &found.path);
+        if let Some(version) = found.versions.first() {
+            let first = at(report, found, version.first, snapshots);
+            map.insert("hostname".into(), json!(first.meta.hostname));
+            map.insert("label".into(), json!(first.label()));
+        }
+        let versions = found.versions.iter().flat_map(|version| {
+            (version.first..=version.last)
+                .map(move |position| version_json(version, position, at(report, found, position, snapshots)))
+        });
+        map.insert("versions".into(), versions.collect());
+        Value::Object(map)
+    };
+    json!({ "files": report.paths.iter().map(file).collect::<Vec<_>>() })
+}
+
+fn version_json(version: &Version, position: usize, snapshot: &Snapshot) -> Value {
+    let status = match &version.state {
+        _ if position > version.first => "unchanged",
+        State::Added => "added",
+        State::Changed(_) => "changed",
+        State::Unchanged => "unchanged",
+        State::Removed => "removed",
+    };
+    let facts = version.facts.as_ref();
+    let mut json = json!({
+        "snapshot": snapshot.meta.name,
+        "id": snapshot.id.to_string(),
+        "time": snapshot.meta.time,
+        "status": status,
+        "type": facts.map(|facts| kind_name(facts.kind)),
+        "size": facts.map(|facts| facts.size),
+        "mtime": facts.map(|facts| facts.mtime),
+    });
+    if let (State::Changed(aspects), "changed") = (&version.state, status) {
+        json["changed"] = aspects.iter().map(ToString::to_string).collect();
+    }
+    json
+}

@@ -1,0 +1,207 @@
+//! Reading the items of several snapshots.
+//!
+//! Snapshots share most of their item stream, and a shared chunk gives the same items again when it follows the same
+//! unfinished item. So what a chunk leaves unfinished is remembered under both, and each is decoded once.
+
+use std::collections::HashMap;
+
+use super::ChunkReader;
+use super::items::{Found, end_of_chunks, next_chunk};
+use crate::crypto::pack_id;
+use crate::error::Result;
+use crate::format::{ItemStream, Snapshot};
+use crate::id::{ChunkId, PackId};
+
+/// Longest unfinished item, in bytes, behind which results are remembered.
+const MAX_REST: usize = 64 << 10;
+
+/// What [`SharedItems::read`] passes by.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "lives on the stack for one call")]
+pub enum Part<'a> {
+    /// A stretch of items that was not met before, with its number, comes now. Numbers count from zero.
+    Begin(usize),
+    /// A stretch that was met in full before, by its number.
+    Again(usize),
+    /// Something of the stretch that began last.
+    Found(Found<'a>),
+    /// The stretch that began last ends. When this is false, it is never met again.
+    End(bool),
+}
+
+/// A chunk, and the hash of the unfinished item before it.
+type Key = (ChunkId, PackId);
+
+/// A stretch that was met, and what it leaves unfinished.
+struct Known {
+    stretch: usize,
+    rest: Box<[u8]>,
+}
+
+/// Reads item streams, each chunk that they share once. Takes some hundred bytes of memory for each distinct chunk.
+pub struct SharedItems<'r> {
+    reader: &'r ChunkReader,
+    known: HashMap<Key, Known>,
+    stretches: usize,
+}
+
+impl<'r> SharedItems<'r> {
+    /// Nothing is known yet.
+    pub fn new(reader: &'r ChunkReader) -> Self {
+        SharedItems { reader, known: HashMap::new(), stretches: 0 }
+    }
+
+    /// Goes through a snapshot's items. `seen` returns false to stop early.
+    ///
+    /// # Errors
+    /// Fails only when the caller's `seen` does; damage is a [`Found`].
+    pub fn read(
+        &mut self,
+        snapshot: &Snapshot,
+        seen: &mut dyn FnMut(Part<'_>) -> Result<bool>,
+    ) -> Result<()> {
+        let pointers = &snapshot.meta.item_ptrs;
+        let mut stream = ItemStream::new();
+        for (at, pointer) in pointers.iter().enumerate() {
+            let key = (stream.rest().len() <= MAX_REST).then(|| (*pointer, pack_id(stream.rest())));
+            if let Some(Known { stretch, rest }) = key.and_then(|key| self.known.get(&key)) {
+                stream = ItemStream::resume(rest.to_vec());
+                if !seen(Part::Again(*stretch))? {
+                    return Ok(());
+                }
+                continue;
+            }
+            let stretch = self.begin();
+            if !seen(Part::Begin(stretch))? {
+                return Ok(());
+            }
+            let goes_on = match self.reader.read(pointer) {
+                Ok(chunk) => next_chunk(&mut stream, &chunk, &mut |found| seen(Part::Found(found)))?,
+                Err(error) => {
+                    let left = pointers.len() - at;
+                    let reason = format!("{left} of its item chunks cannot be used: {error}");
+                    seen(Part::Found(Found::Lost(reason)))?;
+                    false
+                }
+            };
+            let key = key.filter(|_| goes_on && stream.rest().len() <= MAX_REST);
+            if let Some(key) = key {
+                self.known.insert(key, Known { stretch, rest: stream.rest().into() });
+            }
+            if !seen(Part::End(key.is_some()))? || !goes_on {
+                return Ok(());
+            }
+        }
+        if !stream.rest().is_empty() {
+            if !seen(Part::Begin(self.begin()))? {
+                return Ok(());
+            }
+            let goes_on = end_of_chunks(&mut stream, &mut |found| seen(Part::Found(found)))?;
+            if !seen(Part::End(false))? || !goes_on {
+                return Ok(());
+            }
+        }
+        self.specials(snapshot, seen)
+    }
+
+    /// Items that are not in the stream.
+    fn specials(
+        &mut self,
+        snapshot: &Snapshot,
+        seen: &mut dyn FnMut(Part<'_>) -> Result<bool>,
+    ) -> Result<()> {
+        let specials = snapshot.meta.special_items();
+        if specials.is_empty() || !seen(Part::Begin(self.begin()))? {
+            return Ok(());
+        }
+        for special in specials {
+            if !seen(Part::Found(special.map_or_else(Found::Problem, Found::Item)))? {
+                return Ok(());
+            }
+        }
+        seen(Part::End(false)).map(drop)
+    }
+
+    fn begin(&mut self) -> usize {
+        let stretch = self.stretches;
+        self.stretches += 1;
+        stretch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Item;
+    use crate::testing::{TestRepository, directory};
+
+    /// Paths of a snapshot, and how many of its stretches were known.
+    fn read(
+        items: &mut SharedItems<'_>,
+        snapshot: &Snapshot,
+        all: &mut Vec<Vec<String>>,
+    ) -> (Vec<String>, usize) {
+        let (mut paths, mut again) = (Vec::new(), 0);
+        items
+            .read(snapshot, &mut |part| {
+                match part {
+                    Part::Begin(stretch) => {
+                        assert_eq!(stretch, all.len());
+                        all.push(Vec::new());
+                    }
+                    Part::Again(stretch) => {
+                        again += 1;
+                        paths.extend(all[stretch].iter().cloned());
+                    }
+                    Part::Found(Found::Item(item)) => {
+                        paths.push(item.path.to_string());
+                        all.last_mut().unwrap().push(item.path.to_string());
+                    }
+                    Part::Found(other) => panic!("{other:?}"),
+                    Part::End(kept) => assert!(kept),
+                }
+                Ok(true)
+            })
+            .unwrap();
+        (paths, again)
+    }
+
+    #[test]
+    fn what_snapshots_share_is_read_once_and_means_the_same() {
+        let mut t = TestRepository::new();
+        let names = |n: usize| (0..n).map(|n| format!("directory-{n}")).collect::<Vec<_>>();
+        let items = |names: &[String]| names.iter().map(|n| directory(n)).collect::<Vec<Item<'_>>>();
+        let (first, mut other) = (names(40), names(40));
+        other[39] = "another-xx".into();
+        let snapshots = [&first, &first, &other].map(|names| t.snapshot("s", &items(names), None));
+        let reader = t.repository.chunk_reader().unwrap();
+        let (mut shared, mut all) = (SharedItems::new(&reader), Vec::new());
+        let chunks = snapshots[0].meta.item_ptrs.len();
+        assert!(chunks > 5);
+        assert_eq!(read(&mut shared, &snapshots[0], &mut all), (first.clone(), 0));
+        assert_eq!(read(&mut shared, &snapshots[1], &mut all), (first, chunks));
+        let (paths, again) = read(&mut shared, &snapshots[2], &mut all);
+        assert_eq!(paths, other);
+        assert!((chunks - 2..chunks).contains(&again), "{again} of {chunks}");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_lost_for_each_that_has_it() {
+        let mut t = TestRepository::new();
+        let items: Vec<_> = (0..40).map(|n| directory(&format!("directory-{n}"))).collect();
+        let snapshots = [t.snapshot("a", &items, None), t.snapshot("b", &items, None)];
+        t.damage(&snapshots[0].meta.item_ptrs[3]);
+        let reader = t.repository.chunk_reader().unwrap();
+        let mut shared = SharedItems::new(&reader);
+        for snapshot in &snapshots {
+            let mut lost = 0;
+            shared
+                .read(snapshot, &mut |part| {
+                    lost += usize::from(matches!(part, Part::Found(Found::Lost(_))));
+                    Ok(true)
+                })
+                .unwrap();
+            assert_eq!(lost, 1);
+        }
+    }
+}
