@@ -212,3 +212,36 @@ fn a_damaged_pack_is_left_and_named_by_compact() {
     world.run(["compact"]).exits(exit::DAMAGED).one_message().says("check --verify-data");
     assert!(fingerprint(&world.repo) == before);
 }
+
+#[test]
+fn nothing_is_taken_away_while_snapshots_are_out_of_reach() {
+    let world = five();
+    world.run(["snapshot", "delete", &names(&world)[0]]).ok();
+    let (place, away) = (world.repo.join("snapshots"), world.path("other disk"));
+    let refused = |args: &[&str], says: &str| {
+        let state = || (fingerprint(&world.repo.join("packs")), fs::read(world.repo.join("index")).unwrap());
+        let before = state();
+        for command in [&["compact"][..], &["compact", "--dry-run"], &["prune", "--keep-last", "1"]] {
+            world.run(command.iter().chain(args)).exits(exit::DAMAGED).says(says);
+        }
+        assert!(state() == before);
+    };
+    fs::rename(&place, &away).unwrap();
+    refused(&[], "--trust-repo");
+    // Where it is to be mounted.
+    fs::create_dir(&place).unwrap();
+    refused(&[], "--trust-repo");
+    fs::remove_dir(&place).unwrap();
+    // A link is no accident, whatever somebody trusts.
+    std::os::unix::fs::symlink(world.path("unmounted"), &place).unwrap();
+    refused(&["--trust-repo"], "snapshots/ is not a file");
+    fs::remove_file(&place).unwrap();
+    std::os::unix::fs::symlink(&away, &place).unwrap();
+    let one = fs::read_dir(&away).unwrap().next().unwrap().unwrap().path();
+    fs::rename(&one, world.path("one")).unwrap();
+    std::os::unix::fs::symlink(world.path("one"), &one).unwrap();
+    refused(&["--trust-repo"], "is not a file");
+    fs::rename(world.path("one"), &one).unwrap();
+    world.run(["compact"]).ok();
+    assert_whole(&world);
+}

@@ -254,6 +254,14 @@ pub enum VykarError {
         /// How that was seen.
         detail: String,
     },
+    /// Snapshots may be there that are not seen now, and what they refer to would be taken away.
+    #[error("not all snapshots may be there: {reason}; nothing was changed")]
+    SnapshotsMissing {
+        /// How that was seen.
+        reason: String,
+        /// A person may say that it is meant ([`crate::repository::OpenOptions::trust`]).
+        may_trust: bool,
+    },
     /// An object that is there cannot be used.
     #[error("{key}: {cause}")]
     Damaged {

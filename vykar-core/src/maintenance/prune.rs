@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::delete::{DeleteReport, Removal};
+use super::missing::refuse_none;
 use super::retention::{GroupBy, KeepRules, Rule, decide};
 use crate::error::{Result, VykarError};
 use crate::event::Events;
@@ -64,21 +65,22 @@ pub struct PruneReport {
 /// Tells [`crate::Event::Progress`] as [`super::delete_snapshots`] does.
 ///
 /// # Errors
-/// [`VykarError::Usage`] without any rule. [`VykarError::SnapshotUnusable`] while any snapshot cannot be read, and
-/// [`VykarError::LockLost`] when the list of snapshots changes meanwhile; then nothing is deleted.
+/// [`VykarError::Usage`] without any rule. [`VykarError::SnapshotUnusable`] while any snapshot cannot be read,
+/// [`VykarError::SnapshotsMissing`] when there may be some that are not seen, and [`VykarError::LockLost`] when the list of
+/// snapshots changes meanwhile; then nothing is deleted.
 pub fn prune(repository: &Repository, options: &PruneOptions, mut events: Events<'_>) -> Result<PruneReport> {
     if options.rules.is_empty() {
         return Err(VykarError::Usage("no rule says what to keep, so nothing is pruned".into()));
     }
     if options.dry_run {
-        let manifest = list_twice(repository)?;
+        let manifest = all_snapshots(repository)?;
         let index = repository.open_sound_index()?;
         let (decisions, doomed) = decisions(&manifest, options);
         let removal = Removal::plan((repository, index), manifest, &doomed, &mut events)?.report;
         return Ok(PruneReport { decisions, removal });
     }
     repository.with_maintenance_lock(&options.lock, |guard| {
-        let manifest = list_twice(repository)?;
+        let manifest = all_snapshots(repository)?;
         let (decisions, doomed) = decisions(&manifest, options);
         if doomed.is_empty() {
             return Ok(PruneReport { decisions, removal: DeleteReport::default() });
@@ -89,19 +91,16 @@ pub fn prune(repository: &Repository, options: &PruneOptions, mut events: Events
 }
 
 /// The snapshots, when all can be read and two lists of them are the same.
-fn list_twice(repository: &Repository) -> Result<Manifest> {
-    let before = Manifest::ids(repository)?;
-    let manifest = Manifest::load(repository)?;
-    if let Some((snapshot, cause)) = manifest.unreadable.into_iter().next() {
+fn all_snapshots(repository: &Repository) -> Result<Manifest> {
+    let Manifest { snapshots, unreadable } = Manifest::load_all(repository)?;
+    if let Some((snapshot, cause)) = unreadable.into_iter().next() {
         return Err(VykarError::SnapshotUnusable { snapshot, cause });
     }
-    let mut read: Vec<_> = manifest.snapshots.iter().map(|s| s.id).collect();
-    read.sort_unstable();
-    if before != read || Manifest::ids(repository)? != read {
-        let reason = "the list of snapshots is not the same twice".to_owned();
-        return Err(VykarError::LockLost { reason });
+    if snapshots.is_empty() {
+        let index = repository.open_sound_index()?;
+        refuse_none(repository, &[], index.stamp.map(|_| &index.index.chunks))?;
     }
-    Ok(Manifest { snapshots: manifest.snapshots, unreadable: Vec::new() })
+    Ok(Manifest { snapshots, unreadable: Vec::new() })
 }
 
 type Decisions = Vec<(Snapshot, Vec<Rule>)>;

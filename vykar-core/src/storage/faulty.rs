@@ -132,6 +132,10 @@ impl<B: Backend> Backend for FaultyBackend<B> {
         self.run(key, || self.inner.size(key), || ())
     }
 
+    fn odd_entries(&self, folder: &str) -> Result<Vec<String>, StorageError> {
+        self.run(folder, || self.inner.odd_entries(folder), || ())
+    }
+
     fn leftovers(&self, min_age: Duration) -> Result<Vec<ObjectInfo>, StorageError> {
         self.run("", || self.inner.leftovers(min_age), || ())
     }

@@ -366,6 +366,31 @@ impl Backend for LocalBackend {
         Ok(found)
     }
 
+    fn odd_entries(&self, folder: &str) -> Result<Vec<String>, StorageError> {
+        let dir = self.root.join(folder.trim_end_matches('/'));
+        let entries = match fs::read_dir(&dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let is_there = fs::symlink_metadata(&dir).is_ok();
+                return Ok(is_there.then(|| folder.to_owned()).into_iter().collect());
+            }
+            other => other.map_err(|e| failed("list", folder, e))?,
+        };
+        let mut odd = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|e| failed("list", folder, e))?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let key = format!("{folder}{name}");
+            let kind = match entry.file_type() {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(|e| failed("list", &key, e))?,
+            };
+            if !kind.is_file() && !kind.is_dir() && check_key(&key).is_ok() {
+                odd.push(key);
+            }
+        }
+        Ok(odd)
+    }
+
     fn leftovers(&self, min_age: Duration) -> Result<Vec<ObjectInfo>, StorageError> {
         let mut found = Vec::new();
         self.leftovers_into(&self.root, DEPTH, &mut found).map_err(|e| failed("list", ".", e))?;

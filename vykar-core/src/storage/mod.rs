@@ -8,6 +8,8 @@ pub(crate) mod disk;
 #[cfg(test)]
 pub(crate) mod faulty;
 pub(crate) mod folder;
+#[cfg(test)]
+pub(crate) mod hooked;
 pub mod local;
 pub mod memory;
 pub mod throttle;
@@ -83,6 +85,13 @@ pub trait Backend: Send + Sync {
     /// All objects whose key begins with `prefix`, a directory ending in `/` or empty for all, in no
     /// order. Unfinished writes are left out. An absent directory is empty.
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError>;
+
+    /// What has an object's name in a folder and is neither a file nor a folder, such as a link: no listing has it. The
+    /// folder itself, where it is a link that leads nowhere. None where the storage has no such thing.
+    fn odd_entries(&self, folder: &str) -> Result<Vec<String>, StorageError> {
+        let _ = folder;
+        Ok(Vec::new())
+    }
 
     /// Removes an object durably; an absent one is fine.
     fn delete(&self, key: &str) -> Result<(), StorageError>;

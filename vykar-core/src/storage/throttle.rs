@@ -152,6 +152,10 @@ impl Backend for ThrottledBackend {
         self.inner.prepare()
     }
 
+    fn odd_entries(&self, folder: &str) -> Result<Vec<String>, StorageError> {
+        self.inner.odd_entries(folder)
+    }
+
     fn leftovers(&self, min_age: Duration) -> Result<Vec<ObjectInfo>, StorageError> {
         self.inner.leftovers(min_age)
     }

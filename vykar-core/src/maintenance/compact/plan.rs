@@ -12,6 +12,7 @@ use crate::format::{RepoConfig, Snapshot};
 use crate::id::PackId;
 use crate::maintenance::check::list_packs;
 use crate::maintenance::delete::Counting;
+use crate::maintenance::missing::{refuse_none, refuse_vanished};
 use crate::maintenance::references::{self, MISSING, Seen};
 use crate::maintenance::verify::{ByPack, Pack};
 use crate::repository::pack_writer::{PackKind, data_pack_target};
@@ -103,19 +104,24 @@ pub(super) struct Planned {
 ///
 /// # Errors
 /// [`VykarError::Unsound`] when the counts cannot be trusted, or a pack that is needed is not there in full:
-/// compacting could then take away what a repair needs.
+/// compacting could then take away what a repair needs. [`VykarError::SnapshotsMissing`] when there may be snapshots that
+/// are not seen.
 pub(super) fn plan(
     repository: &Repository,
     index: OpenIndex,
     options: &CompactOptions,
     events: &mut Events<'_>,
 ) -> Result<Planned> {
-    let manifest = Manifest::load(repository)?;
+    let manifest = Manifest::load_all(repository)?;
     if let Some((snapshot, cause)) = manifest.unreadable.into_iter().next() {
         return Err(VykarError::SnapshotUnusable { snapshot, cause });
     }
     let table = &index.index.chunks;
+    let ids: Vec<_> = manifest.snapshots.iter().map(|s| s.id).collect();
+    refuse_none(repository, &ids, index.stamp.map(|_| table))?;
     let counts = recount(repository, &index, &manifest.snapshots, events)?;
+    let explained = counts.iter().enumerate().all(|(slot, count)| table.entry(slot).refcount <= *count);
+    refuse_vanished(repository, &ids, explained)?;
     let mut tree = vec![false; table.len()];
     for pointer in manifest.snapshots.iter().flat_map(|s| &s.meta.item_ptrs) {
         if let Some(slot) = table.find(pointer) {

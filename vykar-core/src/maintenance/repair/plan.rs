@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::super::missing::{refuse_none, refuse_vanished};
 use super::super::references::{self, MISSING, Seen};
 use super::ext::repaired_from;
 use super::salvage::{Part, each_part};
@@ -11,7 +12,7 @@ use crate::error::{Result, StorageError, VykarError};
 use crate::event::{Event, Events};
 use crate::format::{IndexBlob, ItemProblem, Snapshot};
 use crate::id::{PackId, SnapshotId};
-use crate::repository::manifest::read_snapshot;
+use crate::repository::manifest::{read_snapshot, refuse_odd_entries};
 use crate::repository::{ChunkReader, INDEX_GENERATION, IndexStamp, Manifest, Repository};
 
 /// Dropped items that a plan names; more are counted, and told as [`Event::ItemSkipped`].
@@ -128,12 +129,14 @@ impl RepairPlan {
 /// # Errors
 /// [`VykarError::RepairRefused`] when something is not this program's to judge (snapshots, items or packs that a newer
 /// one wrote), when config or key are damaged, and when the storage fails while it is read.
+/// [`VykarError::SnapshotsMissing`] when there may be snapshots that are not seen.
 pub fn plan_repair(
     repository: &Repository,
     options: &RepairOptions,
     mut events: Events<'_>,
 ) -> Result<RepairPlan> {
     check_opened_with(repository)?;
+    refuse_odd_entries(repository)?;
     let ids = Manifest::ids(repository)?;
     let (readable, unreadable) = read_snapshots(repository, &ids)?;
     let stamp = stamp(repository)?;
@@ -141,6 +144,8 @@ pub fn plan_repair(
     if self::stamp(repository)? != stamp {
         return Err(changed());
     }
+    let is_there = index_unusable.is_none() && stamp.is_some();
+    refuse_none(repository, &ids, is_there.then_some(&index.chunks))?;
     let objects = repository.backend().list("packs/")?;
     let survey = Survey::make(repository, &index.chunks, &objects, options.threads, &mut events)?;
     let (backend, keys) = (repository.backend().clone(), repository.keys().clone());
@@ -182,6 +187,9 @@ pub fn plan_repair(
     };
     plan.judge_snapshots(&reader, &affected, &mut events)?;
     plan.compare_counts(&index);
+    // A repair takes out of the index whatever it finds no reference to.
+    let explained = plan.index_unusable.is_none() && plan.counts_too_high == 0;
+    refuse_vanished(repository, &plan.ids, explained)?;
     Ok(plan)
 }
 
