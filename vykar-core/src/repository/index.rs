@@ -85,6 +85,16 @@ impl OpenIndex {
     }
 }
 
+/// An index that is to be written.
+pub(super) struct EncodedIndex {
+    object: Vec<u8>,
+    generation: u64,
+    stamp: IndexStamp,
+    /// Plaintext bytes.
+    len: u64,
+    copy: Option<CopyWriter>,
+}
+
 impl Repository {
     /// Reads and decodes the index. An absent one beside any snapshot is damage, never an empty index.
     pub fn read_index(&self) -> Result<IndexBlob> {
@@ -221,8 +231,7 @@ impl Repository {
         Ok(opened.map_err(|e| VykarError::damaged(INDEX, e))?)
     }
 
-    /// Writes the index, its generation's hint (best effort), and the local copy (likewise). The caller holds the
-    /// lock. Gives the stamp of what was written, and its plaintext's length in bytes.
+    /// Writes the index as [`Repository::put_index`] does. Only for who needs no lock.
     pub(crate) fn write_index(
         &self,
         generation: u64,
@@ -230,6 +239,19 @@ impl Repository {
         entries: impl Iterator<Item = IndexEntry>,
         compression: Compression,
     ) -> Result<(IndexStamp, u64)> {
+        let index = self.encode_index(generation, count, entries, compression)?;
+        let put = |object: &[u8]| Ok(self.backend().put(INDEX, object, crate::storage::PutMode::Replace)?);
+        self.put_index(index, put)
+    }
+
+    /// Makes the object of an index, and writes the local copy (best effort). `count` must be the number of entries.
+    pub(super) fn encode_index(
+        &self,
+        generation: u64,
+        count: u32,
+        entries: impl Iterator<Item = IndexEntry>,
+        compression: Compression,
+    ) -> Result<EncodedIndex> {
         let mut copy = self.cache_dir().and_then(|dir| CopyWriter::create(&dir).ok());
         let entries = entries.inspect(|entry| {
             if copy.as_mut().is_some_and(|copy| copy.add(entry).is_err()) {
@@ -241,7 +263,18 @@ impl Repository {
             IndexBlob::encode_to(&mut out, generation, count, entries)
         })?;
         let stamp = IndexStamp::of(&object, self.config().encryption, generation);
-        self.backend().put(INDEX, &object, crate::storage::PutMode::Replace)?;
+        Ok(EncodedIndex { object, generation, stamp, len, copy })
+    }
+
+    /// Writes the index by `put`, then its generation's hint (best effort), and gives the local copy its name (likewise).
+    /// Gives the stamp of what was written, and its plaintext's length in bytes.
+    pub(super) fn put_index(
+        &self,
+        index: EncodedIndex,
+        put: impl FnOnce(&[u8]) -> Result<()>,
+    ) -> Result<(IndexStamp, u64)> {
+        let EncodedIndex { object, generation, stamp, len, copy } = index;
+        put(&object)?;
         let hint = generation.to_le_bytes();
         let _ = self.backend().put(INDEX_GENERATION, &hint, crate::storage::PutMode::Replace);
         drop(object);

@@ -115,6 +115,16 @@ impl<B: Backend> Backend for FaultyBackend<B> {
         self.run(key, || self.inner.put(key, data, mode), || self.leave_half(data))
     }
 
+    fn put_if(
+        &self,
+        key: &str,
+        data: &[u8],
+        mode: PutMode,
+        still: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, StorageError> {
+        self.run(key, || self.inner.put_if(key, data, mode, still), || self.leave_half(data))
+    }
+
     fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError> {
         let inner = self.run("packs/", || self.inner.upload(), || ())?;
         Ok(Box::new(FaultyUpload { backend: self, inner }))

@@ -61,6 +61,17 @@ impl<B: Backend> Backend for HookedBackend<B> {
         self.inner.put(key, data, mode)
     }
 
+    fn put_if(
+        &self,
+        key: &str,
+        data: &[u8],
+        mode: PutMode,
+        still: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, StorageError> {
+        self.before(Call::Put, key)?;
+        self.inner.put_if(key, data, mode, still)
+    }
+
     fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError> {
         Ok(Box::new(Buffered::new(self)))
     }

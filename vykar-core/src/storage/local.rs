@@ -119,15 +119,25 @@ impl LocalBackend {
         Ok(Temporary { disk: &self.disk, path, named: false, file })
     }
 
-    fn write(&self, path: &Path, data: &[u8], mode: PutMode) -> io::Result<()> {
+    /// Makes a file durable in all but its name, and asks then whether it is to get that.
+    fn write(
+        &self,
+        path: &Path,
+        data: &[u8],
+        mode: PutMode,
+        still: &mut dyn FnMut() -> bool,
+    ) -> io::Result<bool> {
         let temporary = self.temporary(path.parent().unwrap_or(&self.root))?;
         temporary.append(data)?;
-        self.publish(temporary, path, mode)
+        self.disk.sync(&temporary.path, &temporary.file)?;
+        match still() {
+            true => self.publish(temporary, path, mode).map(|()| true),
+            false => Ok(false),
+        }
     }
 
-    /// Makes a complete file durable and gives it its name.
+    /// Gives a complete file, which was synced, its name.
     fn publish(&self, mut temporary: Temporary<'_>, path: &Path, mode: PutMode) -> io::Result<()> {
-        self.disk.sync(&temporary.path, &temporary.file)?;
         let parent = path.parent().unwrap_or(&self.root);
         match temporary.rename(path, mode) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -278,7 +288,11 @@ impl Upload for LocalUpload<'_> {
         let LocalUpload { backend, temporary, .. } = *self;
         // Still open when it has its name.
         let file = temporary.file.try_clone().map_err(|e| failed("write", key, e))?;
-        backend.publish(temporary, &path, PutMode::Replace).map_err(|e| failed("write", key, e))?;
+        let published = backend
+            .disk
+            .sync(&temporary.path, &temporary.file)
+            .and_then(|()| backend.publish(temporary, &path, PutMode::Replace));
+        published.map_err(|e| failed("write", key, e))?;
         let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
         Ok(())
     }
@@ -352,7 +366,17 @@ impl Backend for LocalBackend {
     }
 
     fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {
-        self.write(&self.path(key)?, data, mode).map_err(|e| failed("write", key, e))
+        self.put_if(key, data, mode, &mut || true).map(drop)
+    }
+
+    fn put_if(
+        &self,
+        key: &str,
+        data: &[u8],
+        mode: PutMode,
+        still: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, StorageError> {
+        self.write(&self.path(key)?, data, mode, still).map_err(|e| failed("write", key, e))
     }
 
     fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError> {

@@ -79,6 +79,22 @@ pub trait Backend: Send + Sync {
     /// fails, the key is as it was, or holds the whole object.
     fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError>;
 
+    /// Writes a whole object as [`Backend::put`] does, unless `still` says no, which is asked as late as the storage
+    /// allows: when everything is durable and only the name is missing, where there is such a moment. Gives what it
+    /// said. What takes long is so done before, and not between the question and the write that depends on it.
+    fn put_if(
+        &self,
+        key: &str,
+        data: &[u8],
+        mode: PutMode,
+        still: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, StorageError> {
+        match still() {
+            true => self.put(key, data, mode).map(|()| true),
+            false => Ok(false),
+        }
+    }
+
     /// Begins an object that is written piece by piece.
     fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError>;
 
@@ -210,6 +226,20 @@ mod tests {
         assert_eq!(reused, b"hre");
         assert!(matches!(b.get_range("config", 3, 3), Err(StorageError::Short { end: 6, .. })));
         assert!(matches!(b.get_range("config", u64::MAX, 3), Err(StorageError::Short { .. })));
+        let mut asked = 0;
+        for still in [false, true] {
+            for (key, mode) in [("config", PutMode::Replace), ("index", PutMode::Exclusive)] {
+                let mut answer = || {
+                    asked += 1;
+                    assert_eq!(b.get("config", 10).unwrap(), b"three", "not yet");
+                    assert!(!b.exists("index").unwrap());
+                    still
+                };
+                assert_eq!(b.put_if(key, b"three", mode, &mut answer).unwrap(), still);
+            }
+        }
+        assert_eq!((asked, b.get("index", 10).unwrap()), (4, b"three".to_vec()));
+        b.delete("index").unwrap();
         b.put("packs/ab/abcd", b"", PutMode::Replace).unwrap();
         let info = |key: &str, size| ObjectInfo { key: key.into(), size };
         assert_eq!(b.list("packs/").unwrap(), [info("packs/ab/abcd", 0)]);
@@ -259,6 +289,19 @@ mod tests {
     fn local_keeps_the_contract() {
         let dir = tempfile::tempdir().unwrap();
         contract(&LocalBackend::new(dir.path()));
+    }
+
+    #[test]
+    fn local_asks_when_only_the_name_is_missing_and_leaves_nothing_when_it_must_not_go_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let b = LocalBackend::new(dir.path());
+        let unfinished = || b.leftovers(Duration::ZERO).unwrap();
+        let mut stop = || {
+            assert_eq!(unfinished()[0].size, 5, "all of it is there");
+            false
+        };
+        assert!(!b.put_if("index", b"whole", PutMode::Replace, &mut stop).unwrap());
+        assert!(unfinished().is_empty() && !b.exists("index").unwrap());
     }
 
     #[test]

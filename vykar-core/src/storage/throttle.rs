@@ -218,6 +218,19 @@ impl Backend for ThrottledBackend {
         self.inner.put(key, data, mode)
     }
 
+    fn put_if(
+        &self,
+        key: &str,
+        data: &[u8],
+        mode: PutMode,
+        still: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, StorageError> {
+        if let Some(bucket) = &self.upload {
+            self.wait_for_object(bucket, data.len() as u64);
+        }
+        self.inner.put_if(key, data, mode, still)
+    }
+
     fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError> {
         let inner = self.inner.upload()?;
         Ok(match &self.upload {
