@@ -7,10 +7,13 @@ use super::delete::{DeleteReport, Removal};
 use super::missing::refuse_none;
 use super::retention::{GroupBy, KeepRules, Rule, decide};
 use crate::error::{Result, VykarError};
-use crate::event::Events;
+use crate::event::{Event, Events, emit};
 use crate::format::Snapshot;
 use crate::id::SnapshotId;
 use crate::repository::{LockOptions, Manifest, Repository};
+
+/// Things of a kind that a note names.
+const NAMED: usize = 5;
 
 /// What is kept.
 #[derive(Debug, Clone)]
@@ -62,7 +65,7 @@ pub struct PruneReport {
 
 /// Deletes the snapshots that no rule keeps.
 ///
-/// Tells [`crate::Event::Progress`] as [`super::delete_snapshots`] does.
+/// Tells [`Event::Progress`] as [`super::delete_snapshots`] does, and an [`Event::Note`] where snapshots are from the future.
 ///
 /// # Errors
 /// [`VykarError::Usage`] without any rule. [`VykarError::SnapshotUnusable`] while any snapshot cannot be read,
@@ -76,12 +79,14 @@ pub fn prune(repository: &Repository, options: &PruneOptions, mut events: Events
         let manifest = all_snapshots(repository)?;
         let index = repository.open_sound_index()?;
         let (decisions, doomed) = decisions(&manifest, options);
+        notes(&decisions, &mut events);
         let removal = Removal::plan((repository, index), manifest, &doomed, &mut events)?.report;
         return Ok(PruneReport { decisions, removal });
     }
     repository.with_maintenance_lock(&options.lock, |guard| {
         let manifest = all_snapshots(repository)?;
         let (decisions, doomed) = decisions(&manifest, options);
+        notes(&decisions, &mut events);
         if doomed.is_empty() {
             return Ok(PruneReport { decisions, removal: DeleteReport::default() });
         }
@@ -111,6 +116,27 @@ fn decisions(manifest: &Manifest, options: &PruneOptions) -> (Decisions, Vec<Sna
     let decisions: Decisions = looked_at.into_iter().zip(kept).collect();
     let doomed = decisions.iter().filter(|(_, rules)| rules.is_empty()).map(|(s, _)| s.id).collect();
     (decisions, doomed)
+}
+
+/// Says what about the decisions may not be what was meant.
+fn notes(decisions: &Decisions, events: &mut Events<'_>) {
+    let future = decisions.iter().filter(|(_, rules)| rules.contains(&Rule::Future));
+    let future: Vec<_> = future.map(|(snapshot, _)| snapshot).collect();
+    if future.is_empty() {
+        return;
+    }
+    let named = future.iter().take(NAMED);
+    let mut names: Vec<_> =
+        named.map(|s| format!("{:?} ({}), {}", s.meta.name, s.id.short(), s.time)).collect();
+    if future.len() > NAMED {
+        names.push("...".to_owned());
+    }
+    let note = format!(
+        "{} snapshot(s) are dated in the future, stay, and count for no rule: {}",
+        future.len(),
+        names.join("; ")
+    );
+    emit(events, Event::Note(note));
 }
 
 #[cfg(test)]
@@ -162,6 +188,36 @@ mod tests {
         let report = check(&test.repository, &options, None).unwrap();
         assert_eq!(report.damage, 0, "{:?}", report.findings);
         assert_eq!(test.repository.read_index().unwrap().chunks.len(), report.chunks as usize);
+    }
+
+    fn noted(test: &TestRepository, options: &PruneOptions) -> Vec<String> {
+        let mut notes = Vec::new();
+        let mut listen = |event| {
+            if let Event::Note(text) = event {
+                notes.push(text);
+            }
+        };
+        prune(&test.repository, options, Some(&mut listen)).unwrap();
+        notes
+    }
+
+    #[test]
+    fn a_snapshot_from_the_future_stays_and_takes_nobodys_place() {
+        let test = six();
+        let mut future = test.repository.manifest().unwrap().snapshots[1].clone();
+        future.meta.time = "2099-01-01T00:00:00Z".into();
+        future.meta.name = "future".into();
+        test.put_snapshot(&future.meta.encode().unwrap(), None);
+        for _ in 0..2 {
+            let notes = noted(&test, &keep_last(1));
+            assert!(
+                notes.len() == 1 && notes[0].contains("future") && notes[0].contains("2099"),
+                "{notes:?}"
+            );
+            assert_eq!(names(&test), ["s4", "s5", "future"]);
+        }
+        let report = prune(&test.repository, &keep_last(1), None).unwrap();
+        assert_eq!(report.decisions[2].1, [Rule::Future]);
     }
 
     #[test]
