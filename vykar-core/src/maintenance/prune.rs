@@ -1,11 +1,13 @@
 //! Deleting the snapshots that no rule keeps.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::delete::{DeleteReport, Removal};
 use super::missing::refuse_none;
-use super::retention::{GroupBy, KeepRules, Rule, decide};
+use super::retention::{GroupBy, GroupKey, KeepRules, Rule, decide};
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Events, emit};
 use crate::format::Snapshot;
@@ -65,7 +67,8 @@ pub struct PruneReport {
 
 /// Deletes the snapshots that no rule keeps.
 ///
-/// Tells [`Event::Progress`] as [`super::delete_snapshots`] does, and an [`Event::Note`] where snapshots are from the future.
+/// Tells [`Event::Progress`] as [`super::delete_snapshots`] does, and an [`Event::Note`] where snapshots are from the future, or a
+/// group that loses some has several sources.
 ///
 /// # Errors
 /// [`VykarError::Usage`] without any rule. [`VykarError::SnapshotUnusable`] while any snapshot cannot be read,
@@ -79,14 +82,14 @@ pub fn prune(repository: &Repository, options: &PruneOptions, mut events: Events
         let manifest = all_snapshots(repository)?;
         let index = repository.open_sound_index()?;
         let (decisions, doomed) = decisions(&manifest, options);
-        notes(&decisions, &mut events);
+        notes(&decisions, options.group_by, &mut events);
         let removal = Removal::plan((repository, index), manifest, &doomed, &mut events)?.report;
         return Ok(PruneReport { decisions, removal });
     }
     repository.with_maintenance_lock(&options.lock, |guard| {
         let manifest = all_snapshots(repository)?;
         let (decisions, doomed) = decisions(&manifest, options);
-        notes(&decisions, &mut events);
+        notes(&decisions, options.group_by, &mut events);
         if doomed.is_empty() {
             return Ok(PruneReport { decisions, removal: DeleteReport::default() });
         }
@@ -119,24 +122,56 @@ fn decisions(manifest: &Manifest, options: &PruneOptions) -> (Decisions, Vec<Sna
 }
 
 /// Says what about the decisions may not be what was meant.
-fn notes(decisions: &Decisions, events: &mut Events<'_>) {
+fn notes(decisions: &Decisions, group_by: GroupBy, events: &mut Events<'_>) {
     let future = decisions.iter().filter(|(_, rules)| rules.contains(&Rule::Future));
-    let future: Vec<_> = future.map(|(snapshot, _)| snapshot).collect();
-    if future.is_empty() {
-        return;
+    let future: Vec<_> =
+        future.map(|(s, _)| format!("{:?} ({}), {}", s.meta.name, s.id.short(), s.time)).collect();
+    if !future.is_empty() {
+        let (count, names) = (future.len(), some_of(future));
+        let note =
+            format!("{count} snapshot(s) are dated in the future, stay, and count for no rule: {names}");
+        emit(events, Event::Note(note));
     }
-    let named = future.iter().take(NAMED);
-    let mut names: Vec<_> =
-        named.map(|s| format!("{:?} ({}), {}", s.meta.name, s.id.short(), s.time)).collect();
-    if future.len() > NAMED {
-        names.push("...".to_owned());
+    for note in mixed_sources(decisions, group_by) {
+        emit(events, Event::Note(note));
     }
-    let note = format!(
-        "{} snapshot(s) are dated in the future, stay, and count for no rule: {}",
-        future.len(),
-        names.join("; ")
-    );
-    emit(events, Event::Note(note));
+}
+
+/// Groups that lose snapshots, of which some are of other sources than the rest: one that is stored often takes the place
+/// of one that is not.
+fn mixed_sources(decisions: &Decisions, group_by: GroupBy) -> Vec<String> {
+    let mut groups: BTreeMap<_, (bool, BTreeSet<Vec<&str>>)> = BTreeMap::new();
+    for (snapshot, rules) in decisions {
+        let (loses, sources) = groups.entry(group_by.key(snapshot)).or_default();
+        *loses |= rules.is_empty();
+        let mut paths: Vec<_> = snapshot.meta.source_paths.iter().map(String::as_str).collect();
+        paths.sort_unstable();
+        sources.insert(paths);
+    }
+    let mixed = groups.into_iter().filter(|(_, (loses, sources))| *loses && sources.len() > 1);
+    let note = |((host, label, _), (_, sources)): (GroupKey<'_>, (bool, BTreeSet<Vec<&str>>))| {
+        let mut of: Vec<String> = Vec::new();
+        of.extend(host.map(|host| format!(" of host {host:?}")));
+        of.extend(label.map(|label| format!(" with label {label:?}")));
+        let sources = sources.iter().map(|paths| format!("{paths:?}")).collect();
+        format!(
+            "the rules are applied together to snapshots{} of different sources: {}; --group-by host,label,paths keeps \
+             each apart",
+            of.concat(),
+            some_of(sources)
+        )
+    };
+    mixed.map(note).collect()
+}
+
+/// The first of them.
+fn some_of(mut names: Vec<String>) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    names.truncate(NAMED);
+    if more > 0 {
+        names.push(format!("and {more} more"));
+    }
+    names.join("; ")
 }
 
 #[cfg(test)]
@@ -218,6 +253,26 @@ mod tests {
         }
         let report = prune(&test.repository, &keep_last(1), None).unwrap();
         assert_eq!(report.decisions[2].1, [Rule::Future]);
+    }
+
+    #[test]
+    fn a_group_that_loses_snapshots_and_has_several_sources_is_named() {
+        let test = six();
+        assert_eq!(noted(&test, &PruneOptions { dry_run: true, ..keep_last(1) }), [""; 0]);
+        let mut other = test.repository.manifest().unwrap().snapshots[1].clone();
+        other.meta.source_paths = vec!["/other".into()];
+        test.put_snapshot(&other.meta.encode().unwrap(), None);
+        // Nothing is lost, or each has its own.
+        assert_eq!(noted(&test, &keep_last(9)), [""; 0]);
+        let paths = GroupBy { paths: true, ..GroupBy::default() };
+        assert_eq!(noted(&test, &PruneOptions { group_by: paths, dry_run: true, ..keep_last(1) }), [""; 0]);
+        for dry_run in [true, false] {
+            let notes = noted(&test, &PruneOptions { dry_run, ..keep_last(1) });
+            assert_eq!(notes.len(), 1, "{notes:?}");
+            for part in ["\"host1\"", "/source", "/other", "--group-by host,label,paths"] {
+                assert!(notes[0].contains(part), "{notes:?}");
+            }
+        }
     }
 
     #[test]

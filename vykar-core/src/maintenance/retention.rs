@@ -87,8 +87,12 @@ impl Default for GroupBy {
     }
 }
 
+/// See [`GroupBy::key`].
+pub(super) type GroupKey<'s> = (Option<&'s str>, Option<&'s str>, Option<&'s [String]>);
+
 impl GroupBy {
-    fn key<'s>(&self, snapshot: &'s Snapshot) -> (Option<&'s str>, Option<&'s str>, Option<&'s [String]>) {
+    /// What snapshots of one group have in common: host, label and source paths.
+    pub(super) fn key<'s>(&self, snapshot: &'s Snapshot) -> GroupKey<'s> {
         (
             self.host.then_some(snapshot.meta.hostname.as_str()),
             self.label.then(|| snapshot.label()),
