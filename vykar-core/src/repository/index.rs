@@ -7,10 +7,11 @@ use std::sync::Arc;
 use super::index_copy::{self, Copy, CopyWriter};
 use super::{ChunkReader, INDEX, INDEX_GENERATION, Repository};
 use crate::codec::{Compression, decompress_stream};
-use crate::crypto::ChunkHasher;
+use crate::crypto::{ChunkHasher, pack_id};
 use crate::error::{IndexError, ObjectError, Result, StorageError, VykarError};
 use crate::format::envelope::{INDEX_CONTEXT, ObjectKind};
 use crate::format::{Encryption, IndexBlob, IndexEntry, MAX_METADATA_OBJECT, MAX_METADATA_PLAINTEXT};
+use crate::id::PackId;
 use crate::platform::map::ScratchMap;
 
 /// Bytes of a plain index in which its generation is: it is at the beginning of the first compressed block, which
@@ -100,6 +101,17 @@ impl Repository {
     pub fn read_index(&self) -> Result<IndexBlob> {
         let Some((_, mut object)) = self.index_object()? else { return Ok(IndexBlob::default()) };
         decode_payload(self.index_payload(&mut object)?)
+    }
+
+    /// The same, and the hash of the object that it was read from, where there is one that is not too long.
+    pub(crate) fn read_index_hashed(&self) -> (Result<IndexBlob>, Option<PackId>) {
+        let mut object = match self.index_object() {
+            Ok(Some((_, object))) => object,
+            Ok(None) => return (Ok(IndexBlob::default()), None),
+            Err(e) => return (Err(e), None),
+        };
+        let hash = pack_id(&object);
+        (self.index_payload(&mut object).and_then(decode_payload), Some(hash))
     }
 
     /// The stamp of the index that is there now.

@@ -143,14 +143,24 @@ pub(crate) fn refuse_odd_entries(repository: &Repository) -> Result<()> {
 /// # Errors
 /// [`VykarError::SnapshotUnusable`] when the object is there and damaged or newer.
 pub fn read_snapshot(repository: &Repository, id: &SnapshotId) -> Result<Snapshot> {
-    let unusable = |cause: ObjectError| VykarError::SnapshotUnusable { snapshot: *id, cause };
-    let mut object = match repository.backend().get(&snapshot_key(id), MAX_SNAPSHOT_OBJECT) {
+    open_snapshot(repository, id, &mut read_object(repository, id)?)
+}
+
+/// What is stored of a snapshot.
+pub(crate) fn read_object(repository: &Repository, id: &SnapshotId) -> Result<Vec<u8>> {
+    match repository.backend().get(&snapshot_key(id), MAX_SNAPSHOT_OBJECT) {
         Err(e @ StorageError::TooLarge { .. }) => {
-            return Err(unusable(ObjectError::Unreadable(e.to_string())));
+            let cause = ObjectError::Unreadable(e.to_string());
+            Err(VykarError::SnapshotUnusable { snapshot: *id, cause })
         }
-        other => other?,
-    };
-    let plain = repository.keys().open(ObjectKind::Snapshot, id.as_bytes(), &mut object).map_err(unusable)?;
+        other => Ok(other?),
+    }
+}
+
+/// The snapshot that this object is, which is decrypted in place.
+pub(crate) fn open_snapshot(repository: &Repository, id: &SnapshotId, object: &mut [u8]) -> Result<Snapshot> {
+    let unusable = |cause: ObjectError| VykarError::SnapshotUnusable { snapshot: *id, cause };
+    let plain = repository.keys().open(ObjectKind::Snapshot, id.as_bytes(), object).map_err(unusable)?;
     let meta = SnapshotMeta::decode(plain).map_err(|e| unusable(e.into()))?;
     Snapshot::new(*id, meta).map_err(|e| unusable(e.into()))
 }

@@ -111,6 +111,10 @@ impl<B: Backend> Backend for FaultyBackend<B> {
         self.run(key, || self.inner.get_range(key, offset, len), || ())
     }
 
+    fn drop_cached(&self, key: &str) {
+        self.inner.drop_cached(key);
+    }
+
     fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {
         self.run(key, || self.inner.put(key, data, mode), || self.leave_half(data))
     }

@@ -9,6 +9,7 @@ use crate::error::StorageError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
     Get,
+    GetRange,
     Put,
     List,
     Delete,
@@ -53,7 +54,12 @@ impl<B: Backend> Backend for HookedBackend<B> {
     }
 
     fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Vec<u8>, StorageError> {
+        self.before(Call::GetRange, key)?;
         self.inner.get_range(key, offset, len)
+    }
+
+    fn drop_cached(&self, key: &str) {
+        self.inner.drop_cached(key);
     }
 
     fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {

@@ -365,6 +365,12 @@ impl Backend for LocalBackend {
         Ok(())
     }
 
+    fn drop_cached(&self, key: &str) {
+        if let Ok(file) = self.open(key) {
+            let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+        }
+    }
+
     fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {
         self.put_if(key, data, mode, &mut || true).map(drop)
     }

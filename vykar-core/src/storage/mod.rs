@@ -75,6 +75,12 @@ pub trait Backend: Send + Sync {
         Ok(())
     }
 
+    /// What this machine remembers of an object's content is dropped, as far as that can be done: it is read from where it
+    /// is stored when it is read next. Only advice.
+    fn drop_cached(&self, key: &str) {
+        let _ = key;
+    }
+
     /// Writes a whole object. When this returns the object is durable and visible in full; when it
     /// fails, the key is as it was, or holds the whole object.
     fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError>;

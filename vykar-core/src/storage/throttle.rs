@@ -211,6 +211,10 @@ impl Backend for ThrottledBackend {
         Ok(())
     }
 
+    fn drop_cached(&self, key: &str) {
+        self.inner.drop_cached(key);
+    }
+
     fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {
         if let Some(bucket) = &self.upload {
             self.wait_for_object(bucket, data.len() as u64);
