@@ -14,7 +14,7 @@ use crate::repository::layout::{self, KeyKind};
 use crate::repository::{LockOptions, Manifest, Repository, WriteGuard};
 use crate::storage::{ObjectInfo, folder};
 
-/// Objects that are deleted between two looks at the lock.
+/// Objects that are deleted between two [`Event::Progress`].
 const BATCH: usize = 256;
 
 /// What a repository consists of, and what else lies there.

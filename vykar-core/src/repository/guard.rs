@@ -14,6 +14,9 @@ use crate::storage::PutMode;
 /// Ids do not compress, and what does comes out as small at the fastest level.
 const INDEX_COMPRESSION: Compression = Compression::Zstd(1);
 
+/// Objects that are deleted between two looks at the lock: on a slow storage each takes a while.
+const BATCH: usize = 64;
+
 /// The held lock, and the index that was there when it was taken or written by this process since.
 ///
 /// The format asks to look, before each write, whether the lock is still ours and nobody wrote an index that we
@@ -115,16 +118,19 @@ impl<'r> WriteGuard<'r> {
         }
     }
 
-    /// Deletes objects, in this order, each durably; one that is gone already is fine. The first failure ends it.
+    /// Deletes objects, in this order, each durably; one that is gone already is fine. The first failure ends it, and so
+    /// does the loss of the lock, which is looked for before each [`BATCH`].
     pub fn delete(&self, keys: impl IntoIterator<Item = String>) -> Result<()> {
         self.delete_counting(keys, &mut 0)
     }
 
     /// The same, and adds to `deleted` each that is gone, also when it fails at a later one.
     pub fn delete_counting(&self, keys: impl IntoIterator<Item = String>, deleted: &mut usize) -> Result<()> {
-        self.check()?;
         // Taken one by one: the caller may count those that are gone.
-        for key in keys {
+        for (number, key) in keys.into_iter().enumerate() {
+            if number.is_multiple_of(BATCH) {
+                self.check()?;
+            }
             self.repository.remember_deletion(&key);
             self.repository.backend().delete(&key)?;
             *deleted += 1;
@@ -314,6 +320,29 @@ mod tests {
             let after = keys(&test);
             assert!(after.iter().all(|now| before.contains(now)), "{key}: {after:?}");
         }
+    }
+
+    #[test]
+    fn no_more_than_a_batch_is_deleted_after_the_lock_is_lost() {
+        let test = TestRepository::new();
+        let backend = Arc::new(HookedBackend::new(test.backend.clone()));
+        let repository =
+            Repository::open(backend.clone(), &mut || unreachable!(), &OpenOptions::default()).unwrap();
+        let keys: Vec<_> = (0..3 * BATCH).map(|n| format!("packs/00/{n}")).collect();
+        keys.iter().for_each(|key| test.backend.put(key, b"", PutMode::Replace).unwrap());
+        let guard = WriteGuard::acquire(&repository, &options()).unwrap();
+        let lost_at = keys[BATCH + 3].clone();
+        backend.set(Some(Box::new(move |call, key, inner| {
+            if call == Call::Delete && key == lost_at {
+                inner.list("locks/")?.iter().try_for_each(|lock| inner.delete(&lock.key))?;
+            }
+            Ok(())
+        })));
+        let mut deleted = 0;
+        let result = guard.delete_counting(keys.iter().cloned(), &mut deleted);
+        assert!(matches!(result, Err(VykarError::LockLost { .. })), "{result:?}");
+        assert_eq!((deleted, test.backend.list("packs/").unwrap().len()), (2 * BATCH, BATCH));
+        assert!(guard.delete([]).is_ok());
     }
 
     #[test]
