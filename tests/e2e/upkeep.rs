@@ -156,6 +156,10 @@ fn compact_gives_back_what_deleted_snapshots_held() {
     world.run(["prune", "--keep-last", "1", "--group-by", "none"]).ok();
     let leftover = world.repo.join(format!("packs/.tmp-{}", "0f".repeat(16)));
     fs::write(&leftover, b"half").unwrap();
+    // In a folder of somebody else it is not the repository's.
+    let theirs = world.repo.join(format!("notes/.tmp-{}", "0f".repeat(16)));
+    fs::create_dir(world.repo.join("notes")).unwrap();
+    fs::write(&theirs, b"theirs").unwrap();
     world.run(["check"]).ok();
     let before = pack_bytes(&world);
     let plan = dry(&world, &["compact", "--json"]).json();
@@ -170,7 +174,8 @@ fn compact_gives_back_what_deleted_snapshots_held() {
     // Both files are in one pack of the first snapshot, of which the larger lives on.
     assert_eq!(before - freed - 4, pack_bytes(&world), "{report}");
     assert!(freed > 800_000 && pack_bytes(&world) < 510_000, "{report}");
-    assert!(!leftover.exists());
+    assert!(!leftover.exists() && theirs.exists());
+    fs::remove_dir_all(world.repo.join("notes")).unwrap();
     assert_eq!(world.run(["compact"]).ok().out(), "Nothing to compact\n");
     assert_eq!(world.run(["check", "--verify-data"]).ok().out().lines().count(), 1);
     assert_whole(&world);

@@ -89,6 +89,12 @@ pub fn folders() -> impl Iterator<Item = String> {
     shards.chain(set_aside.into_iter().chain(folders).map(str::to_owned))
 }
 
+/// True for the name of what lies in a folder of the format, or beside `config`. An unfinished write anywhere else is
+/// somebody else's, whatever its name.
+pub fn is_place(name: &str) -> bool {
+    name.rsplit_once('/').is_none_or(|(dir, _)| folders().any(|folder| folder == dir))
+}
+
 /// Where a repair keeps what it replaces.
 pub const DAMAGED: &str = "damaged/";
 

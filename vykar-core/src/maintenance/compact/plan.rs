@@ -15,6 +15,7 @@ use crate::maintenance::delete::Counting;
 use crate::maintenance::missing::{refuse_none, refuse_vanished};
 use crate::maintenance::references::{self, MISSING, Seen};
 use crate::maintenance::verify::{ByPack, Pack};
+use crate::repository::layout;
 use crate::repository::pack_writer::{PackKind, data_pack_target};
 use crate::repository::{ChunkReader, Manifest, OpenIndex, Repository};
 use crate::storage::ObjectInfo;
@@ -161,6 +162,7 @@ pub(in crate::maintenance) fn leftovers(repository: &Repository) -> Result<Vec<O
     let mut found = backend.leftovers(Duration::ZERO)?;
     found.retain(|object| !is_marker(object));
     found.extend(backend.leftovers(YOUNG)?.into_iter().filter(is_marker));
+    found.retain(|object| layout::is_place(&object.key));
     Ok(found)
 }
 
