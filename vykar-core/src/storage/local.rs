@@ -459,11 +459,15 @@ impl Backend for LocalBackend {
 
     fn delete(&self, key: &str) -> Result<(), StorageError> {
         let path = self.path(key)?;
-        match self.disk.remove(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other.map_err(|e| failed("delete", key, e))?,
+        let absent = match self.disk.remove(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => true,
+            other => other.map(|()| false).map_err(|e| failed("delete", key, e))?,
+        };
+        // Also where it is gone already: whoever removed it may have been killed before it was durable.
+        match self.disk.sync_dir(path.parent().unwrap_or(&self.root)) {
+            Err(e) if absent && e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(|e| failed("delete", key, e)),
         }
-        self.disk.sync_dir(path.parent().unwrap_or(&self.root)).map_err(|e| failed("delete", key, e))
     }
 
     fn size(&self, key: &str) -> Result<u64, StorageError> {

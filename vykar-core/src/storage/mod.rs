@@ -208,6 +208,7 @@ pub fn check_key(key: &str) -> Result<(), StorageError> {
 
 #[cfg(test)]
 mod tests {
+    use super::disk::log::{Entry, Log, Model, Survives};
     use super::*;
 
     /// What every backend must do.
@@ -361,6 +362,25 @@ mod tests {
         }
         assert_eq!(b.leftovers(Duration::ZERO).unwrap(), []);
         assert!(b.exists("packs/ab/abcd").unwrap() && dir.path().join(".tmp-mine").exists());
+    }
+
+    #[test]
+    fn a_deletion_is_durable_also_where_another_program_was_killed_in_the_middle_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, left) = (dir.path().join("repo"), dir.path().join("left"));
+        let log = std::sync::Arc::new(Log::default());
+        let b = LocalBackend::logging(&root, log.clone());
+        b.prepare().unwrap();
+        b.put("snapshots/a", b"x", PutMode::Replace).unwrap();
+        let mut disk = Model::of(&root).unwrap();
+        let before = log.entries().len();
+        std::fs::remove_file(root.join("snapshots/a")).unwrap();
+        disk.apply(&Entry::Remove(root.join("snapshots/a")));
+        b.delete("snapshots/a").unwrap();
+        b.delete("packs/ab/not-even-the-folder").unwrap();
+        log.entries()[before..].iter().for_each(|entry| disk.apply(entry));
+        disk.cut(&root, &left, Survives::Nothing).unwrap();
+        assert!(left.join("snapshots").exists() && !left.join("snapshots/a").exists());
     }
 
     #[test]
