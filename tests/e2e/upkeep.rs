@@ -7,7 +7,11 @@ use super::tree::noise;
 
 /// Five snapshots of a folder of which a part changes, the last one with another label.
 fn five() -> World {
-    let world = World::with_repository("none");
+    five_with("none")
+}
+
+fn five_with(encryption: &str) -> World {
+    let world = World::with_repository(encryption);
     let source = world.folder("source");
     fs::write(source.join("stays"), noise(300_000, 99)).unwrap();
     for n in 0..5u64 {
@@ -249,4 +253,40 @@ fn nothing_is_taken_away_while_snapshots_are_out_of_reach() {
     fs::rename(world.path("one"), &one).unwrap();
     world.run(["compact"]).ok();
     assert_whole(&world);
+}
+
+#[test]
+fn packs_that_may_be_somebody_elses_are_not_removed_behind_a_link() {
+    for encryption in ["none", "aes256gcm"] {
+        let world = five_with(encryption);
+        let (place, away) = (world.repo.join("packs"), world.path("other disk"));
+        fs::rename(&place, &away).unwrap();
+        std::os::unix::fs::symlink(&away, &place).unwrap();
+        // What the index names is moved and removed there as anywhere.
+        world.run(["compact", "--threshold", "0"]).ok();
+        world.run(["snapshot", "delete", &names(&world)[0]]).ok();
+        let refused = || {
+            let before = fingerprint(&away);
+            for dry_run in [&[][..], &["--dry-run"]] {
+                let run = world.run(["compact"].iter().chain(dry_run)).exits(exit::FAILURE).one_message();
+                assert!(
+                    run.stderr.contains("packs is a link") && run.stderr.contains("--trust-repo"),
+                    "{run}"
+                );
+            }
+            assert!(fingerprint(&away) == before);
+        };
+        // It does not name what that one alone had; the key tells whose that is.
+        match encryption {
+            "none" => refused(),
+            _ => drop(world.run(["compact"]).ok()),
+        }
+        let theirs = away.join("ab").join("ab".repeat(32));
+        fs::create_dir_all(theirs.parent().unwrap()).unwrap();
+        fs::write(&theirs, noise(100_000, 77)).unwrap();
+        refused();
+        world.run(["compact", "--trust-repo"]).ok();
+        assert!(!theirs.exists());
+        assert_whole(&world);
+    }
 }

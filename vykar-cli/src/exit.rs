@@ -157,6 +157,9 @@ impl From<VykarError> for CliError {
             V::SnapshotsMissing { .. } => {
                 (Exit::Damaged, Some("see that the whole repository is there, with all snapshots as files"))
             }
+            V::LeadsOut { .. } => {
+                (Exit::Failure, Some("if all of it is this repository's, say so with --trust-repo"))
+            }
             V::Changed { .. } => (Exit::Failure, Some("look at it again, and decide anew")),
             V::SnapshotNotFound { .. } => (Exit::Failure, Some("`vykar list` shows what there is")),
             V::SnapshotAmbiguous { .. } => (Exit::Failure, Some("give more digits of the id")),

@@ -262,6 +262,14 @@ pub enum VykarError {
         /// A person may say that it is meant ([`crate::repository::OpenOptions::trust`]).
         may_trust: bool,
     },
+    /// What is to be deleted may be somebody else's.
+    #[error(
+        "{folder} is a link that leads out of the repository, and what lies there may be another one's; nothing was changed"
+    )]
+    LeadsOut {
+        /// The folder.
+        folder: String,
+    },
     /// An object that is there cannot be used.
     #[error("{key}: {cause}")]
     Damaged {

@@ -32,7 +32,11 @@ pub struct RepositoryContents {
 
 impl RepositoryContents {
     /// Looks through it; reads no object.
+    ///
+    /// # Errors
+    /// [`VykarError::LeadsOut`] where a folder of it is a link to another place.
     pub fn of(repository: &Repository) -> Result<Self> {
+        layout::refuse_to_follow(repository, &layout::TOP)?;
         let found = layout::objects(repository.backend().as_ref())?.into_iter();
         let mut found: Vec<_> = found.filter_map(|(kind, o)| Some((Stage::of(kind)?, o))).collect();
         found.sort_unstable_by(|(a, x), (b, y)| (a, &x.key).cmp(&(b, &y.key)));

@@ -150,6 +150,10 @@ impl<B: Backend> Backend for FaultyBackend<B> {
         self.run(folder, || self.inner.odd_entries(folder), || ())
     }
 
+    fn leads_out(&self, folder: &str) -> Result<bool, StorageError> {
+        self.run(folder, || self.inner.leads_out(folder), || ())
+    }
+
     fn leftovers(&self, min_age: Duration) -> Result<Vec<ObjectInfo>, StorageError> {
         self.run("", || self.inner.leftovers(min_age), || ())
     }

@@ -421,6 +421,15 @@ impl Backend for LocalBackend {
         Ok(odd)
     }
 
+    fn leads_out(&self, folder: &str) -> Result<bool, StorageError> {
+        let real = |path: &Path| match fs::canonicalize(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some).map_err(|e| failed("look at", folder, e)),
+        };
+        let (root, place) = (real(&self.root)?, real(&self.root.join(folder))?);
+        Ok(place.is_some_and(|place| !root.is_some_and(|root| place.starts_with(root))))
+    }
+
     fn leftovers(&self, min_age: Duration) -> Result<Vec<ObjectInfo>, StorageError> {
         let mut found = Vec::new();
         self.leftovers_into(&self.root, DEPTH, &mut found).map_err(|e| failed("list", ".", e))?;

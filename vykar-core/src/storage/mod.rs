@@ -115,6 +115,12 @@ pub trait Backend: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// True when a folder is not where its name says, but a link that leads out of the storage.
+    fn leads_out(&self, folder: &str) -> Result<bool, StorageError> {
+        let _ = folder;
+        Ok(false)
+    }
+
     /// Removes an object durably; an absent one is fine.
     fn delete(&self, key: &str) -> Result<(), StorageError>;
 

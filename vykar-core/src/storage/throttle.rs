@@ -156,6 +156,10 @@ impl Backend for ThrottledBackend {
         self.inner.odd_entries(folder)
     }
 
+    fn leads_out(&self, folder: &str) -> Result<bool, StorageError> {
+        self.inner.leads_out(folder)
+    }
+
     fn leftovers(&self, min_age: Duration) -> Result<Vec<ObjectInfo>, StorageError> {
         self.inner.leftovers(min_age)
     }

@@ -8,20 +8,21 @@ use crate::error::{Result, VykarError};
 use crate::event::Events;
 use crate::format::index::ChunkTable;
 use crate::format::pack::{HEADER, LENGTH_PREFIX, MAX_TREE_PACK};
-use crate::format::{RepoConfig, Snapshot};
+use crate::format::{Encryption, MAX_CHUNK_PLAINTEXT, RepoConfig, Snapshot};
 use crate::id::PackId;
 use crate::maintenance::check::list_packs;
 use crate::maintenance::delete::Counting;
 use crate::maintenance::missing::{refuse_none, refuse_vanished};
 use crate::maintenance::references::{self, MISSING, Seen};
 use crate::maintenance::verify::{ByPack, Pack};
-use crate::repository::layout;
 use crate::repository::pack_writer::{PackKind, data_pack_target};
-use crate::repository::{ChunkReader, Manifest, OpenIndex, Repository};
+use crate::repository::{ChunkReader, Manifest, OpenIndex, Repository, layout, pack_key};
 use crate::storage::ObjectInfo;
 
 /// An unfinished write that is younger may be going on.
 const YOUNG: Duration = Duration::from_secs(3600);
+/// Longest object that a length in a pack may announce: the longest chunk, and what its codec and cipher add.
+const MAX_CHUNK_OBJECT: usize = 2 * MAX_CHUNK_PLAINTEXT as usize;
 /// So many small packs of a kind are put together, even where nothing in them is dead.
 const SMALL_PACKS: usize = 8;
 /// A pack that is smaller than this part of what a pack should have is small.
@@ -106,7 +107,7 @@ pub(super) struct Planned {
 /// # Errors
 /// [`VykarError::Unsound`] when the counts cannot be trusted, or a pack that is needed is not there in full:
 /// compacting could then take away what a repair needs. [`VykarError::SnapshotsMissing`] when there may be snapshots that
-/// are not seen.
+/// are not seen, and [`VykarError::LeadsOut`] when what the index does not name may be somebody else's.
 pub(super) fn plan(
     repository: &Repository,
     index: OpenIndex,
@@ -141,6 +142,8 @@ pub(super) fn plan(
     }
     let journals = repository.backend().list("sessions/")?;
     plan.journals = journals.into_iter().filter(|object| object.key.ends_with(".index")).collect();
+    let strange = packs.iter().filter(|pack| pack.number.is_none());
+    refuse_strangers(repository, strange, &plan.journals)?;
     let mut candidates = Vec::new();
     for pack in &packs {
         let slots = pack.number.map_or(&[][..], |number| by_pack.of(number));
@@ -152,6 +155,38 @@ pub(super) fn plan(
     }
     plan.repack = choose(candidates, options, repository.config(), target);
     Ok(Planned { plan, index, by_pack, counts, tree, target })
+}
+
+/// Refuses where packs that the index does not name, or journals, are behind a link that leads out of the repository: they
+/// may be another one's. Without encryption nothing tells whose a pack is.
+fn refuse_strangers<'p>(
+    repository: &Repository,
+    mut packs: impl Iterator<Item = &'p Pack>,
+    journals: &[ObjectInfo],
+) -> Result<()> {
+    if !journals.is_empty() {
+        layout::refuse_to_follow(repository, &["sessions"])?;
+    }
+    match layout::refuse_to_follow(repository, &["packs"]) {
+        Err(e @ VykarError::LeadsOut { .. }) => match packs.all(|pack| is_sealed_here(repository, pack)) {
+            true => Ok(()),
+            false => Err(e),
+        },
+        other => other,
+    }
+}
+
+/// True when a pack's first chunk was sealed with this repository's key, which nobody else has.
+fn is_sealed_here(repository: &Repository, pack: &Pack) -> bool {
+    let (backend, key) = (repository.backend(), pack_key(&pack.id));
+    let read = |offset: usize, len: usize| backend.get_range(&key, offset as u64, len).ok();
+    let first = || {
+        let length = read(HEADER.len(), LENGTH_PREFIX as usize)?;
+        let length = u32::from_le_bytes(*length.first_chunk()?) as usize;
+        let object = read(HEADER.len() + LENGTH_PREFIX as usize, length.min(MAX_CHUNK_OBJECT))?;
+        repository.keys().identify_chunk(&object).ok()
+    };
+    repository.config().encryption != Encryption::None && first().is_some()
 }
 
 /// Unfinished writes that nobody is at any more: under the lock nobody writes but markers.
