@@ -7,7 +7,11 @@ use super::tree::noise;
 
 /// Five snapshots of a folder of which a part changes, the last one with another label.
 fn five() -> World {
-    let world = World::with_repository("none");
+    five_with("none")
+}
+
+fn five_with(encryption: &str) -> World {
+    let world = World::with_repository(encryption);
     let source = world.folder("source");
     fs::write(source.join("stays"), noise(300_000, 99)).unwrap();
     for n in 0..5u64 {
@@ -156,6 +160,10 @@ fn compact_gives_back_what_deleted_snapshots_held() {
     world.run(["prune", "--keep-last", "1", "--group-by", "none"]).ok();
     let leftover = world.repo.join(format!("packs/.tmp-{}", "0f".repeat(16)));
     fs::write(&leftover, b"half").unwrap();
+    // In a folder of somebody else it is not the repository's.
+    let theirs = world.repo.join(format!("notes/.tmp-{}", "0f".repeat(16)));
+    fs::create_dir(world.repo.join("notes")).unwrap();
+    fs::write(&theirs, b"theirs").unwrap();
     world.run(["check"]).ok();
     let before = pack_bytes(&world);
     let plan = dry(&world, &["compact", "--json"]).json();
@@ -170,7 +178,8 @@ fn compact_gives_back_what_deleted_snapshots_held() {
     // Both files are in one pack of the first snapshot, of which the larger lives on.
     assert_eq!(before - freed - 4, pack_bytes(&world), "{report}");
     assert!(freed > 800_000 && pack_bytes(&world) < 510_000, "{report}");
-    assert!(!leftover.exists());
+    assert!(!leftover.exists() && theirs.exists());
+    fs::remove_dir_all(world.repo.join("notes")).unwrap();
     assert_eq!(world.run(["compact"]).ok().out(), "Nothing to compact\n");
     assert_eq!(world.run(["check", "--verify-data"]).ok().out().lines().count(), 1);
     assert_whole(&world);
@@ -211,4 +220,73 @@ fn a_damaged_pack_is_left_and_named_by_compact() {
     let before = fingerprint(&world.repo);
     world.run(["compact"]).exits(exit::DAMAGED).one_message().says("check --verify-data");
     assert!(fingerprint(&world.repo) == before);
+}
+
+#[test]
+fn nothing_is_taken_away_while_snapshots_are_out_of_reach() {
+    let world = five();
+    world.run(["snapshot", "delete", &names(&world)[0]]).ok();
+    let (place, away) = (world.repo.join("snapshots"), world.path("other disk"));
+    let refused = |args: &[&str], says: &str| {
+        let state = || (fingerprint(&world.repo.join("packs")), fs::read(world.repo.join("index")).unwrap());
+        let before = state();
+        for command in [&["compact"][..], &["compact", "--dry-run"], &["prune", "--keep-last", "1"]] {
+            world.run(command.iter().chain(args)).exits(exit::DAMAGED).says(says);
+        }
+        assert!(state() == before);
+    };
+    fs::rename(&place, &away).unwrap();
+    refused(&[], "--trust-repo");
+    // Where it is to be mounted.
+    fs::create_dir(&place).unwrap();
+    refused(&[], "--trust-repo");
+    fs::remove_dir(&place).unwrap();
+    // A link is no accident, whatever somebody trusts.
+    std::os::unix::fs::symlink(world.path("unmounted"), &place).unwrap();
+    refused(&["--trust-repo"], "snapshots/ is not a file");
+    fs::remove_file(&place).unwrap();
+    std::os::unix::fs::symlink(&away, &place).unwrap();
+    let one = fs::read_dir(&away).unwrap().next().unwrap().unwrap().path();
+    fs::rename(&one, world.path("one")).unwrap();
+    std::os::unix::fs::symlink(world.path("one"), &one).unwrap();
+    refused(&["--trust-repo"], "is not a file");
+    fs::rename(world.path("one"), &one).unwrap();
+    world.run(["compact"]).ok();
+    assert_whole(&world);
+}
+
+#[test]
+fn packs_that_may_be_somebody_elses_are_not_removed_behind_a_link() {
+    for encryption in ["none", "aes256gcm"] {
+        let world = five_with(encryption);
+        let (place, away) = (world.repo.join("packs"), world.path("other disk"));
+        fs::rename(&place, &away).unwrap();
+        std::os::unix::fs::symlink(&away, &place).unwrap();
+        // What the index names is moved and removed there as anywhere.
+        world.run(["compact", "--threshold", "0"]).ok();
+        world.run(["snapshot", "delete", &names(&world)[0]]).ok();
+        let refused = || {
+            let before = fingerprint(&away);
+            for dry_run in [&[][..], &["--dry-run"]] {
+                let run = world.run(["compact"].iter().chain(dry_run)).exits(exit::FAILURE).one_message();
+                assert!(
+                    run.stderr.contains("packs is a link") && run.stderr.contains("--trust-repo"),
+                    "{run}"
+                );
+            }
+            assert!(fingerprint(&away) == before);
+        };
+        // It does not name what that one alone had; the key tells whose that is.
+        match encryption {
+            "none" => refused(),
+            _ => drop(world.run(["compact"]).ok()),
+        }
+        let theirs = away.join("ab").join("ab".repeat(32));
+        fs::create_dir_all(theirs.parent().unwrap()).unwrap();
+        fs::write(&theirs, noise(100_000, 77)).unwrap();
+        refused();
+        world.run(["compact", "--trust-repo"]).ok();
+        assert!(!theirs.exists());
+        assert_whole(&world);
+    }
 }

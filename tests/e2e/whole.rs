@@ -222,3 +222,26 @@ fn repositories_of_other_programs_are_described_and_deleted() {
         assert!(!world.repo.exists(), "{name}: {:?}", fingerprint(&world.repo));
     }
 }
+
+#[test]
+fn a_deletion_does_not_follow_links_out_of_the_repository_unasked() {
+    let world = two("none");
+    let path = place(&world);
+    for folder in ["packs", "snapshots"] {
+        let (inside, outside) = (world.repo.join(folder), world.path(&format!("{folder} elsewhere")));
+        fs::rename(&inside, &outside).unwrap();
+        std::os::unix::fs::symlink(&outside, &inside).unwrap();
+        let before = fingerprint(&world.repo);
+        for args in [&["--confirm", &path][..], &["--dry-run"]] {
+            let run = world.run(["delete"].iter().chain(args)).exits(exit::FAILURE);
+            assert!(run.stderr.contains("leads out") && run.stderr.contains("--trust-repo"), "{run}");
+        }
+        assert!(fingerprint(&world.repo) == before);
+        if folder == "packs" {
+            fs::remove_file(&inside).unwrap();
+            fs::rename(&outside, &inside).unwrap();
+        }
+    }
+    world.run(["delete", "--confirm", &path, "--trust-repo"]).ok();
+    assert_eq!(fs::read_dir(world.path("snapshots elsewhere")).unwrap().count(), 0);
+}

@@ -52,7 +52,8 @@ pub struct GlobalArgs {
     /// A file that holds the passphrase, and nothing else but an end of line
     #[arg(long, value_name = "FILE", global = true)]
     pub passphrase_file: Option<PathBuf>,
-    /// Accept that another repository is at this place than last time
+    /// Accept what is refused because it may not be meant: another repository at this place than last time, an
+    /// earlier state of it, snapshots that are gone, folders that lead out of it
     #[arg(long, global = true)]
     pub trust_repo: bool,
     /// Where local caches are kept [default: ~/.cache/vykar]

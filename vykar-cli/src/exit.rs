@@ -162,6 +162,19 @@ impl From<VykarError> for CliError {
                      nothing is taken away before that",
                 ),
             ),
+            V::SnapshotsMissing { may_trust: true, .. } => (
+                Exit::Damaged,
+                Some(
+                    "see that the whole repository is there: a disk that is not mounted, a copy that is not complete. If \
+                     they are gone on purpose, or deleting them was cut off, say so with --trust-repo",
+                ),
+            ),
+            V::SnapshotsMissing { .. } => {
+                (Exit::Damaged, Some("see that the whole repository is there, with all snapshots as files"))
+            }
+            V::LeadsOut { .. } => {
+                (Exit::Failure, Some("if all of it is this repository's, say so with --trust-repo"))
+            }
             V::Changed { .. } => (Exit::Failure, Some("look at it again, and decide anew")),
             V::SnapshotNotFound { .. } => (Exit::Failure, Some("`vykar list` shows what there is")),
             V::SnapshotAmbiguous { .. } => (Exit::Failure, Some("give more digits of the id")),

@@ -254,6 +254,22 @@ pub enum VykarError {
         /// How that was seen.
         detail: String,
     },
+    /// Snapshots may be there that are not seen now, and what they refer to would be taken away.
+    #[error("not all snapshots may be there: {reason}; nothing was changed")]
+    SnapshotsMissing {
+        /// How that was seen.
+        reason: String,
+        /// A person may say that it is meant ([`crate::repository::OpenOptions::trust`]).
+        may_trust: bool,
+    },
+    /// What is to be deleted may be somebody else's.
+    #[error(
+        "{folder} is a link that leads out of the repository, and what lies there may be another one's; nothing was changed"
+    )]
+    LeadsOut {
+        /// The folder.
+        folder: String,
+    },
     /// An object that is there cannot be used.
     #[error("{key}: {cause}")]
     Damaged {

@@ -1,12 +1,13 @@
 //! Publishing a backup: index, then snapshot, under the lock.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use super::references::References;
 use super::rewrite::{Plan, Rewrite};
 use crate::crypto::random;
 use crate::error::{Result, StorageError, VykarError};
-use crate::format::{Encryption, IndexEntry, SnapshotMeta};
+use crate::format::{Encryption, IndexEntry, Snapshot, SnapshotMeta};
 use crate::id::{PackId, SnapshotId};
 use crate::repository::pack_writer::WrittenPack;
 use crate::repository::{
@@ -79,6 +80,7 @@ impl Commit<'_> {
     ) -> Result<Published, Refusal> {
         let manifest = Manifest::load(self.repository)?;
         self.check_packs()?;
+        written.refuse_lost_update(guard, &manifest)?;
         if !written.is_in_place(guard)? {
             let current = self.current_index(guard)?;
             match Rewrite::plan(self.references, &self.base.index, current.index, self.packs) {
@@ -88,7 +90,8 @@ impl Commit<'_> {
                     // Without nonces, others give a pack of the same content the same name.
                     let is_unique = self.repository.config().encryption != Encryption::None;
                     let witness = rewrite.witness().filter(|_| is_unique);
-                    *written = Written { stamp: Some(stamp), witness };
+                    let snapshots = ids(&manifest).collect();
+                    *written = Written { stamp: Some(stamp), witness, snapshots };
                 }
                 Plan::Gone(id) => return Err(Refusal::Gone(format!("chunk {} was removed", id.short()))),
             }
@@ -138,9 +141,37 @@ struct Written {
     stamp: Option<IndexStamp>,
     /// An entry of it that only this backup can have written.
     witness: Option<IndexEntry>,
+    /// The snapshots that were there before.
+    snapshots: HashSet<SnapshotId>,
 }
 
 impl Written {
+    /// The lock may have been lost in the very moment in which the index was written, to somebody who published before
+    /// that: their index would be written over. Then there is a snapshot that was not there, beside our index or one that
+    /// lacks what that snapshot is made of.
+    fn refuse_lost_update(&self, guard: &WriteGuard<'_>, manifest: &Manifest) -> Result<()> {
+        let Some(stamp) = self.stamp else { return Ok(()) };
+        let new = manifest.snapshots.iter().filter(|s| !self.snapshots.contains(&s.id));
+        let mut new = new.filter(|s| !s.meta.item_ptrs.is_empty()).peekable();
+        if new.peek().is_none() {
+            return Ok(());
+        }
+        let index = guard.open_index()?;
+        let has =
+            |s: &Snapshot| s.meta.item_ptrs.iter().all(|chunk| index.index.chunks.find(chunk).is_some());
+        match new.find(|s| index.stamp == Some(stamp) || !has(s)) {
+            None => Ok(()),
+            Some(lost) => {
+                let reason = format!(
+                    "snapshot {} was published while this backup had lost the lock, and the index does not count what it \
+                     refers to",
+                    lost.id.short()
+                );
+                Err(VykarError::Unsound { reason })
+            }
+        }
+    }
+
     /// True when the index that is there now has this backup's references: it is that index, or made from it.
     /// Where that cannot be told, they are added again, which makes counts too high and is safe. What this takes
     /// for granted, that nobody has counted anew, holds as long as the session's marker is there.
@@ -153,6 +184,10 @@ impl Written {
         let entry = guard.open_index()?.index.chunks.get(&witness.id);
         Ok(entry.is_some_and(|entry| (entry.pack, entry.offset) == (witness.pack, witness.offset)))
     }
+}
+
+fn ids(manifest: &Manifest) -> impl Iterator<Item = SnapshotId> {
+    manifest.snapshots.iter().map(|s| s.id).chain(manifest.unreadable.iter().map(|(id, _)| *id))
 }
 
 /// Eight hex digits that no snapshot of this repository has as its name.

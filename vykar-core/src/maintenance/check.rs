@@ -23,7 +23,7 @@ use crate::format::pack::{HEADER, LENGTH_PREFIX};
 use crate::format::{IndexBlob, Snapshot};
 use crate::id::{PackId, SnapshotId};
 use crate::repository::manifest::read_snapshot;
-use crate::repository::{ChunkReader, INDEX_GENERATION, Manifest, Repository};
+use crate::repository::{ChunkReader, INDEX_GENERATION, Manifest, Repository, layout};
 use crate::storage::ObjectInfo;
 
 /// An unfinished write that is younger may be going on.
@@ -197,7 +197,8 @@ pub fn check(repository: &Repository, options: &CheckOptions, mut events: Events
         check_references(&reader, table, &snapshots, &verdicts, all_known, &mut found);
     }
 
-    for ObjectInfo { key: name, size } in repository.backend().leftovers(YOUNG)? {
+    let leftovers = repository.backend().leftovers(YOUNG)?;
+    for ObjectInfo { key: name, size } in leftovers.into_iter().filter(|o| layout::is_place(&o.key)) {
         found.add(Finding::Leftover { name, size });
     }
 

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::missing::refuse_vanished;
 use super::references::{self, Seen};
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Events};
@@ -46,8 +47,9 @@ pub struct DeleteReport {
 ///
 /// # Errors
 /// [`VykarError::SnapshotNotFound`] when one of them is not there, and [`VykarError::SnapshotUnusable`] when one was
-/// written by something newer, whose references nobody here can count; then nothing is deleted. After a failure of
-/// the storage some may be gone, and the others are whole.
+/// written by something newer, whose references nobody here can count; [`VykarError::SnapshotsMissing`] when there may be
+/// others that are not seen. Then nothing is deleted. After a failure of the storage some may be gone, and the others are
+/// whole.
 pub fn delete_snapshots(
     repository: &Repository,
     ids: &[SnapshotId],
@@ -56,12 +58,12 @@ pub fn delete_snapshots(
 ) -> Result<DeleteReport> {
     if options.dry_run {
         let index = repository.open_sound_index()?;
-        let removal = Removal::plan((repository, index), Manifest::load(repository)?, ids, &mut events)?;
+        let removal = Removal::plan((repository, index), Manifest::load_all(repository)?, ids, &mut events)?;
         return Ok(removal.report);
     }
     repository.with_maintenance_lock(&options.lock, |guard| {
         let index = guard.open_index()?;
-        let removal = Removal::plan((repository, index), Manifest::load(repository)?, ids, &mut events)?;
+        let removal = Removal::plan((repository, index), Manifest::load_all(repository)?, ids, &mut events)?;
         removal.apply(guard)
     })
 }
@@ -84,6 +86,8 @@ impl Removal {
         events: &mut Events<'_>,
     ) -> Result<Self> {
         let Manifest { snapshots, unreadable } = manifest;
+        let listed: Vec<_> =
+            snapshots.iter().map(|s| s.id).chain(unreadable.iter().map(|(id, _)| *id)).collect();
         let (doomed, rest): (Vec<_>, Vec<_>) = snapshots.into_iter().partition(|s| ids.contains(&s.id));
         let mut report = DeleteReport::default();
         for id in ids {
@@ -104,10 +108,11 @@ impl Removal {
         let references =
             references::count_apart(&reader, table, (&rest, &doomed), &mut |seen| counting.see(seen));
         let mut counts = references.counts;
-        let mut changed = false;
+        let (mut changed, mut explained) = (false, true);
         for (slot, count) in counts.iter_mut().enumerate() {
             let entry = table.entry(slot);
             let gone = references.apart.get(slot).copied().unwrap_or(0);
+            explained &= entry.refcount <= count.saturating_add(gone);
             // Never below what is left, whatever was written before.
             *count = entry.refcount.saturating_sub(gone).max(*count);
             changed |= *count != entry.refcount;
@@ -116,6 +121,7 @@ impl Removal {
                 report.bytes_freed += u64::from(entry.stored_size);
             }
         }
+        refuse_vanished(repository, &listed, explained)?;
         report.deleted = doomed;
         Ok(Removal { report, index, counts, changed })
     }

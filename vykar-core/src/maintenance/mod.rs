@@ -5,6 +5,7 @@ pub mod compact;
 pub mod delete;
 pub mod finding;
 mod items;
+mod missing;
 mod objects;
 pub mod prune;
 pub(crate) mod references;

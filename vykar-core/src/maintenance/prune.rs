@@ -1,15 +1,21 @@
 //! Deleting the snapshots that no rule keeps.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::delete::{DeleteReport, Removal};
-use super::retention::{GroupBy, KeepRules, Rule, decide};
+use super::missing::refuse_none;
+use super::retention::{GroupBy, GroupKey, KeepRules, Rule, decide};
 use crate::error::{Result, VykarError};
-use crate::event::Events;
+use crate::event::{Event, Events, emit};
 use crate::format::Snapshot;
 use crate::id::SnapshotId;
 use crate::repository::{LockOptions, Manifest, Repository};
+
+/// Things of a kind that a note names.
+const NAMED: usize = 5;
 
 /// What is kept.
 #[derive(Debug, Clone)]
@@ -61,25 +67,29 @@ pub struct PruneReport {
 
 /// Deletes the snapshots that no rule keeps.
 ///
-/// Tells [`crate::Event::Progress`] as [`super::delete_snapshots`] does.
+/// Tells [`Event::Progress`] as [`super::delete_snapshots`] does, and an [`Event::Note`] where snapshots are from the future, or a
+/// group that loses some has several sources.
 ///
 /// # Errors
-/// [`VykarError::Usage`] without any rule. [`VykarError::SnapshotUnusable`] while any snapshot cannot be read, and
-/// [`VykarError::LockLost`] when the list of snapshots changes meanwhile; then nothing is deleted.
+/// [`VykarError::Usage`] without any rule. [`VykarError::SnapshotUnusable`] while any snapshot cannot be read,
+/// [`VykarError::SnapshotsMissing`] when there may be some that are not seen, and [`VykarError::LockLost`] when the list of
+/// snapshots changes meanwhile; then nothing is deleted.
 pub fn prune(repository: &Repository, options: &PruneOptions, mut events: Events<'_>) -> Result<PruneReport> {
     if options.rules.is_empty() {
         return Err(VykarError::Usage("no rule says what to keep, so nothing is pruned".into()));
     }
     if options.dry_run {
-        let manifest = list_twice(repository)?;
+        let manifest = all_snapshots(repository)?;
         let index = repository.open_sound_index()?;
         let (decisions, doomed) = decisions(&manifest, options);
+        notes(&decisions, options.group_by, &mut events);
         let removal = Removal::plan((repository, index), manifest, &doomed, &mut events)?.report;
         return Ok(PruneReport { decisions, removal });
     }
     repository.with_maintenance_lock(&options.lock, |guard| {
-        let manifest = list_twice(repository)?;
+        let manifest = all_snapshots(repository)?;
         let (decisions, doomed) = decisions(&manifest, options);
+        notes(&decisions, options.group_by, &mut events);
         if doomed.is_empty() {
             return Ok(PruneReport { decisions, removal: DeleteReport::default() });
         }
@@ -89,19 +99,16 @@ pub fn prune(repository: &Repository, options: &PruneOptions, mut events: Events
 }
 
 /// The snapshots, when all can be read and two lists of them are the same.
-fn list_twice(repository: &Repository) -> Result<Manifest> {
-    let before = Manifest::ids(repository)?;
-    let manifest = Manifest::load(repository)?;
-    if let Some((snapshot, cause)) = manifest.unreadable.into_iter().next() {
+fn all_snapshots(repository: &Repository) -> Result<Manifest> {
+    let Manifest { snapshots, unreadable } = Manifest::load_all(repository)?;
+    if let Some((snapshot, cause)) = unreadable.into_iter().next() {
         return Err(VykarError::SnapshotUnusable { snapshot, cause });
     }
-    let mut read: Vec<_> = manifest.snapshots.iter().map(|s| s.id).collect();
-    read.sort_unstable();
-    if before != read || Manifest::ids(repository)? != read {
-        let reason = "the list of snapshots is not the same twice".to_owned();
-        return Err(VykarError::LockLost { reason });
+    if snapshots.is_empty() {
+        let index = repository.open_sound_index()?;
+        refuse_none(repository, &[], index.stamp.map(|_| &index.index.chunks))?;
     }
-    Ok(Manifest { snapshots: manifest.snapshots, unreadable: Vec::new() })
+    Ok(Manifest { snapshots, unreadable: Vec::new() })
 }
 
 type Decisions = Vec<(Snapshot, Vec<Rule>)>;
@@ -112,6 +119,59 @@ fn decisions(manifest: &Manifest, options: &PruneOptions) -> (Decisions, Vec<Sna
     let decisions: Decisions = looked_at.into_iter().zip(kept).collect();
     let doomed = decisions.iter().filter(|(_, rules)| rules.is_empty()).map(|(s, _)| s.id).collect();
     (decisions, doomed)
+}
+
+/// Says what about the decisions may not be what was meant.
+fn notes(decisions: &Decisions, group_by: GroupBy, events: &mut Events<'_>) {
+    let future = decisions.iter().filter(|(_, rules)| rules.contains(&Rule::Future));
+    let future: Vec<_> =
+        future.map(|(s, _)| format!("{:?} ({}), {}", s.meta.name, s.id.short(), s.time)).collect();
+    if !future.is_empty() {
+        let (count, names) = (future.len(), some_of(future));
+        let note =
+            format!("{count} snapshot(s) are dated in the future, stay, and count for no rule: {names}");
+        emit(events, Event::Note(note));
+    }
+    for note in mixed_sources(decisions, group_by) {
+        emit(events, Event::Note(note));
+    }
+}
+
+/// Groups that lose snapshots, of which some are of other sources than the rest: one that is stored often takes the place
+/// of one that is not.
+fn mixed_sources(decisions: &Decisions, group_by: GroupBy) -> Vec<String> {
+    let mut groups: BTreeMap<_, (bool, BTreeSet<Vec<&str>>)> = BTreeMap::new();
+    for (snapshot, rules) in decisions {
+        let (loses, sources) = groups.entry(group_by.key(snapshot)).or_default();
+        *loses |= rules.is_empty();
+        let mut paths: Vec<_> = snapshot.meta.source_paths.iter().map(String::as_str).collect();
+        paths.sort_unstable();
+        sources.insert(paths);
+    }
+    let mixed = groups.into_iter().filter(|(_, (loses, sources))| *loses && sources.len() > 1);
+    let note = |((host, label, _), (_, sources)): (GroupKey<'_>, (bool, BTreeSet<Vec<&str>>))| {
+        let mut of: Vec<String> = Vec::new();
+        of.extend(host.map(|host| format!(" of host {host:?}")));
+        of.extend(label.map(|label| format!(" with label {label:?}")));
+        let sources = sources.iter().map(|paths| format!("{paths:?}")).collect();
+        format!(
+            "the rules are applied together to snapshots{} of different sources: {}; --group-by host,label,paths keeps \
+             each apart",
+            of.concat(),
+            some_of(sources)
+        )
+    };
+    mixed.map(note).collect()
+}
+
+/// The first of them.
+fn some_of(mut names: Vec<String>) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    names.truncate(NAMED);
+    if more > 0 {
+        names.push(format!("and {more} more"));
+    }
+    names.join("; ")
 }
 
 #[cfg(test)]
@@ -163,6 +223,56 @@ mod tests {
         let report = check(&test.repository, &options, None).unwrap();
         assert_eq!(report.damage, 0, "{:?}", report.findings);
         assert_eq!(test.repository.read_index().unwrap().chunks.len(), report.chunks as usize);
+    }
+
+    fn noted(test: &TestRepository, options: &PruneOptions) -> Vec<String> {
+        let mut notes = Vec::new();
+        let mut listen = |event| {
+            if let Event::Note(text) = event {
+                notes.push(text);
+            }
+        };
+        prune(&test.repository, options, Some(&mut listen)).unwrap();
+        notes
+    }
+
+    #[test]
+    fn a_snapshot_from_the_future_stays_and_takes_nobodys_place() {
+        let test = six();
+        let mut future = test.repository.manifest().unwrap().snapshots[1].clone();
+        future.meta.time = "2099-01-01T00:00:00Z".into();
+        future.meta.name = "future".into();
+        test.put_snapshot(&future.meta.encode().unwrap(), None);
+        for _ in 0..2 {
+            let notes = noted(&test, &keep_last(1));
+            assert!(
+                notes.len() == 1 && notes[0].contains("future") && notes[0].contains("2099"),
+                "{notes:?}"
+            );
+            assert_eq!(names(&test), ["s4", "s5", "future"]);
+        }
+        let report = prune(&test.repository, &keep_last(1), None).unwrap();
+        assert_eq!(report.decisions[2].1, [Rule::Future]);
+    }
+
+    #[test]
+    fn a_group_that_loses_snapshots_and_has_several_sources_is_named() {
+        let test = six();
+        assert_eq!(noted(&test, &PruneOptions { dry_run: true, ..keep_last(1) }), [""; 0]);
+        let mut other = test.repository.manifest().unwrap().snapshots[1].clone();
+        other.meta.source_paths = vec!["/other".into()];
+        test.put_snapshot(&other.meta.encode().unwrap(), None);
+        // Nothing is lost, or each has its own.
+        assert_eq!(noted(&test, &keep_last(9)), [""; 0]);
+        let paths = GroupBy { paths: true, ..GroupBy::default() };
+        assert_eq!(noted(&test, &PruneOptions { group_by: paths, dry_run: true, ..keep_last(1) }), [""; 0]);
+        for dry_run in [true, false] {
+            let notes = noted(&test, &PruneOptions { dry_run, ..keep_last(1) });
+            assert_eq!(notes.len(), 1, "{notes:?}");
+            for part in ["\"host1\"", "/source", "/other", "--group-by host,label,paths"] {
+                assert!(notes[0].contains(part), "{notes:?}");
+            }
+        }
     }
 
     #[test]

@@ -9,6 +9,10 @@ use jiff::{Timestamp, Zoned};
 
 use crate::format::Snapshot;
 
+/// A snapshot that is later than now by more than this is from the future: some clock was wrong. It is kept, and counts for
+/// nothing: else it would be the newest for years, and take the place of those that really are.
+const FUTURE: Duration = Duration::from_secs(24 * 3600);
+
 /// How many snapshots of each kind are kept, in each group; zero for none. A snapshot that any rule keeps stays.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KeepRules {
@@ -47,6 +51,8 @@ pub enum Rule {
     Monthly,
     Yearly,
     Within,
+    /// No rule of [`KeepRules`]: it is later than now.
+    Future,
 }
 
 impl fmt::Display for Rule {
@@ -59,6 +65,7 @@ impl fmt::Display for Rule {
             Rule::Monthly => "monthly",
             Rule::Yearly => "yearly",
             Rule::Within => "within",
+            Rule::Future => "future",
         })
     }
 }
@@ -80,8 +87,12 @@ impl Default for GroupBy {
     }
 }
 
+/// See [`GroupBy::key`].
+pub(super) type GroupKey<'s> = (Option<&'s str>, Option<&'s str>, Option<&'s [String]>);
+
 impl GroupBy {
-    fn key<'s>(&self, snapshot: &'s Snapshot) -> (Option<&'s str>, Option<&'s str>, Option<&'s [String]>) {
+    /// What snapshots of one group have in common: host, label and source paths.
+    pub(super) fn key<'s>(&self, snapshot: &'s Snapshot) -> GroupKey<'s> {
         (
             self.host.then_some(snapshot.meta.hostname.as_str()),
             self.label.then(|| snapshot.label()),
@@ -92,7 +103,8 @@ impl GroupBy {
 
 /// For each snapshot the rules that keep it; none keeps one with an empty list.
 ///
-/// `now` and `zone` are what periods are reckoned by. As long as there is any rule, each group's newest is kept.
+/// `now` and `zone` are what periods are reckoned by. As long as there is any rule, each group's newest is kept, and all
+/// that are later than a day from now, which count for nothing else.
 pub fn decide(
     snapshots: &[Snapshot],
     rules: &KeepRules,
@@ -120,6 +132,19 @@ type Period = fn(&Zoned) -> (i16, i16, i16);
 
 /// The rules that keep each snapshot of a group, whose times are given newest first.
 fn decide_group(
+    times: &[Timestamp],
+    rules: &KeepRules,
+    (now, zone): (Timestamp, &TimeZone),
+) -> Vec<Vec<Rule>> {
+    let horizon = now.checked_add(FUTURE).unwrap_or(Timestamp::MAX);
+    let future = if rules.is_empty() { 0 } else { times.partition_point(|time| *time > horizon) };
+    let mut kept = vec![vec![Rule::Future]; future];
+    kept.extend(decide_past(times.get(future..).unwrap_or_default(), rules, (now, zone)));
+    kept
+}
+
+/// The same for those that are not from the future.
+fn decide_past(
     times: &[Timestamp],
     rules: &KeepRules,
     (now, zone): (Timestamp, &TimeZone),
@@ -237,8 +262,27 @@ mod tests {
         // One from the future must not make the others look old.
         let times = ["2040-01-01T00:00:00Z", "2029-12-31T12:00:00Z", "2029-12-30T00:00:00Z"];
         assert_eq!(kept(&times, rules, "UTC"), [0, 1]);
+        let times = ["2030-01-01T20:00:00Z", "2029-12-31T12:00:00Z", "2029-12-30T00:00:00Z"];
+        assert_eq!(kept(&times, rules, "UTC"), [0, 1]);
         let ever = KeepRules { within: Some(Duration::MAX), ..KeepRules::default() };
         assert_eq!(kept(&times, ever, "UTC"), [0, 1, 2]);
+    }
+
+    #[test]
+    fn those_from_the_future_are_kept_and_take_nobodys_place() {
+        let times = [
+            "2099-01-01T00:00:00Z",
+            "2030-01-02T00:00:01Z",
+            // Within a day from now.
+            "2030-01-02T00:00:00Z",
+            "2029-12-31T12:00:00Z",
+            "2028-12-31T12:00:00Z",
+        ];
+        let none = KeepRules::default();
+        assert_eq!(kept(&times, KeepRules { last: 1, ..none }, "UTC"), [0, 1, 2]);
+        assert_eq!(kept(&times, KeepRules { yearly: 3, ..none }, "UTC"), [0, 1, 2, 3, 4]);
+        assert_eq!(kept(&times, none, "UTC"), [0; 0]);
+        assert_eq!(kept(&times[..2], KeepRules { last: 1, ..none }, "UTC"), [0, 1]);
     }
 
     fn rules() -> impl Strategy<Value = KeepRules> {
@@ -263,7 +307,7 @@ mod tests {
             seconds.sort_unstable_by(|a, b| b.cmp(a));
             let times: Vec<_> = seconds.iter().map(|s| Timestamp::from_second(1_700_000_000 + s).unwrap()).collect();
             let zone = TimeZone::get("America/New_York").unwrap();
-            let now = at("2025-01-01T00:00:00Z");
+            let now = at("2027-02-01T00:00:00Z");
             let decide = |times: &[Timestamp], rules: &KeepRules| decide_group(times, rules, (now, &zone));
             let decided = decide(&times, &rules);
             prop_assert_eq!(decided.iter().all(Vec::is_empty), rules.is_empty());
@@ -271,6 +315,11 @@ mod tests {
             // Once more deletes nothing more.
             let left: Vec<_> = times.iter().zip(&decided).filter(|(_, k)| !k.is_empty()).map(|(t, _)| *t).collect();
             prop_assert!(decide(&left, &rules).iter().all(|k| !k.is_empty()));
+            // Whatever comes from the future changes nothing for the others.
+            let future = [at("2099-01-01T00:00:00Z"), at("2027-03-01T00:00:00Z")];
+            let with_future = decide(&[&future[..], &times].concat(), &rules);
+            prop_assert_eq!(&with_future[2..], &decided[..]);
+            prop_assert!(with_future[..2].iter().all(|k| k.is_empty() == rules.is_empty()));
             // More is kept with more.
             let more = KeepRules { last: rules.last + 1, daily: rules.daily + 2, yearly: rules.yearly + 1, ..rules };
             for (few, many) in decided.iter().zip(decide(&times, &more)) {

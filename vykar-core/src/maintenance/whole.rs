@@ -14,7 +14,7 @@ use crate::repository::layout::{self, KeyKind};
 use crate::repository::{LockOptions, Manifest, Repository, WriteGuard};
 use crate::storage::{ObjectInfo, folder};
 
-/// Objects that are deleted between two looks at the lock.
+/// Objects that are deleted between two [`Event::Progress`].
 const BATCH: usize = 256;
 
 /// What a repository consists of, and what else lies there.
@@ -32,16 +32,18 @@ pub struct RepositoryContents {
 
 impl RepositoryContents {
     /// Looks through it; reads no object.
+    ///
+    /// # Errors
+    /// [`VykarError::LeadsOut`] where a folder of it is a link to another place.
     pub fn of(repository: &Repository) -> Result<Self> {
+        layout::refuse_to_follow(repository, &layout::TOP)?;
         let found = layout::objects(repository.backend().as_ref())?.into_iter();
         let mut found: Vec<_> = found.filter_map(|(kind, o)| Some((Stage::of(kind)?, o))).collect();
         found.sort_unstable_by(|(a, x), (b, y)| (a, &x.key).cmp(&(b, &y.key)));
-        let mut leftovers = leftovers(repository)?;
-        leftovers.retain(|o| is_ours(&o.key));
         Ok(RepositoryContents {
             snapshots: Manifest::ids(repository)?,
             objects: found.into_iter().map(|(_, object)| object).collect(),
-            leftovers,
+            leftovers: leftovers(repository)?,
             others: strangers(repository, &|key| KeyKind::of(key).is_some())?,
         })
     }
@@ -79,11 +81,6 @@ impl Stage {
             KeyKind::SessionMarker(_) | KeyKind::Lock => None,
         }
     }
-}
-
-/// True for what lies in a folder of the format, or beside `config`.
-fn is_ours(name: &str) -> bool {
-    name.rsplit_once('/').is_none_or(|(dir, _)| layout::folders().any(|folder| folder == dir))
 }
 
 fn strangers(repository: &Repository, is_object: &dyn Fn(&str) -> bool) -> Result<Vec<String>> {
@@ -162,7 +159,7 @@ pub fn delete_repository(
 fn clear_place(repository: &Repository) -> bool {
     let backend = repository.backend();
     for object in backend.leftovers(Duration::ZERO).unwrap_or_default() {
-        if is_ours(&object.key) {
+        if layout::is_place(&object.key) {
             let _ = backend.remove_leftover(&object.key);
         }
     }
@@ -175,7 +172,7 @@ fn clear_place(repository: &Repository) -> bool {
 fn what_is_left(repository: &Repository) -> Vec<String> {
     let mut left = strangers(repository, &|_| false).unwrap_or_default();
     let leftovers = repository.backend().leftovers(Duration::ZERO).unwrap_or_default();
-    left.extend(leftovers.into_iter().map(|object| object.key).filter(|key| is_ours(key)));
+    left.extend(leftovers.into_iter().map(|object| object.key).filter(|key| layout::is_place(key)));
     left
 }
 

@@ -9,6 +9,9 @@ use jiff::Timestamp;
 /// Inode of the initial PID namespace (`PROC_PID_INIT_INO` in the kernel's `proc_ns.h`).
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
+/// What the programs that take locks are called, or begin with.
+const PROGRAM: &str = "vykar";
+
 /// How far the clock may have been off when a marker was written.
 const CLOCK_SLACK: Duration = Duration::from_secs(60);
 
@@ -35,16 +38,26 @@ impl ProcessIdentity {
         ProcessIdentity { host, pid: std::process::id(), boot_id: boot_id.map(|id| id.trim().to_owned()) }
     }
 
-    /// Whether the process `pid` of `host`, which registered itself at `since` during the boot `boot_id` (where that
-    /// is known), is there now; `None` when that cannot be told from here.
+    /// Whether the process `pid` of `host`, which was there at `since` during the boot `boot_id` (where that is known), is
+    /// there now; `None` when that cannot be told from here.
+    ///
+    /// One that seems to have begun later may only have got the same number, or may be the very one, and the clock was
+    /// set forward since: when a process began is only known by the clock. So it is another one only where it runs
+    /// another program as well.
     pub fn is_running(&self, host: &str, pid: u32, boot_id: Option<&str>, since: Timestamp) -> Option<bool> {
         let same_boot = boot_id.is_none_or(|theirs| Some(theirs) == self.boot_id.as_deref());
         if host != self.host || !same_boot {
             return None;
         }
-        // A process that began later has only got the same number.
+        if !is_alive(pid) {
+            return Some(false);
+        }
         let later = |began: Timestamp| began.checked_sub(CLOCK_SLACK).is_ok_and(|began| began > since);
-        Some(is_alive(pid) && !began_at(pid).is_some_and(later))
+        match began_at(pid).is_some_and(later) {
+            false => Some(true),
+            true if may_be_vykar(pid) => None,
+            true => Some(false),
+        }
     }
 
     /// True when the process `pid` of `host`, which wrote a marker at `written` while the kernel's
@@ -86,6 +99,22 @@ fn began_at(pid: u32) -> Option<Timestamp> {
     Timestamp::now().checked_sub(Duration::from_nanos(boot_nanos()).checked_sub(since_boot)?).ok()
 }
 
+/// False when a process certainly runs another program: neither one that is called like this project's, nor the one that
+/// runs here.
+fn may_be_vykar(pid: u32) -> bool {
+    let comm = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).ok();
+    let Some(name) = comm(&pid.to_string()) else { return true };
+    let is_ours = |name: &str, own: Option<String>| name.starts_with(PROGRAM) || own.as_deref() == Some(name);
+    if is_ours(&name, comm("self")) {
+        return true;
+    }
+    // What it was started as may be a link's name. Nobody but its owner may look, and a thread of the kernel has none.
+    let exe = |pid: &str| fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let file_name = |path: std::path::PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned());
+    let own = exe("self").and_then(file_name);
+    exe(&pid.to_string()).and_then(file_name).is_some_and(|name| is_ours(&name, own))
+}
+
 fn is_alive(pid: u32) -> bool {
     let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else {
         return false;
@@ -123,7 +152,14 @@ mod tests {
         let boot_id = me.boot_id.as_deref();
         assert_eq!(running(me.pid, None, now), Some(true));
         assert_eq!(running(me.pid, boot_id, now), Some(true));
-        assert_eq!(running(me.pid, None, began.checked_sub(Duration::from_secs(3600)).unwrap()), Some(false));
+        // It began an hour later, or the clock was set: it is a process of this program, so who knows.
+        let before = began.checked_sub(Duration::from_secs(3600)).unwrap();
+        assert_eq!(running(me.pid, None, before), None);
+        let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let seen = [before, now].map(|since| running(other.id(), boot_id, since));
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert_eq!(seen, [Some(false), Some(true)]);
         assert_eq!(running(1 << 30, None, now), Some(false));
         assert_eq!(running(me.pid, Some("other"), now), None);
         assert_eq!(me.is_running("elsewhere", me.pid, None, now), None);

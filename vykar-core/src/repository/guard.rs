@@ -14,6 +14,9 @@ use crate::storage::PutMode;
 /// Ids do not compress, and what does comes out as small at the fastest level.
 const INDEX_COMPRESSION: Compression = Compression::Zstd(1);
 
+/// Objects that are deleted between two looks at the lock: on a slow storage each takes a while.
+const BATCH: usize = 64;
+
 /// The held lock, and the index that was there when it was taken or written by this process since.
 ///
 /// The format asks to look, before each write, whether the lock is still ours and nobody wrote an index that we
@@ -76,8 +79,9 @@ impl<'r> WriteGuard<'r> {
         entries: impl Iterator<Item = IndexEntry>,
     ) -> Result<IndexStamp> {
         let generation = u64::from_le_bytes(random()?);
-        self.check()?;
-        let (stamp, len) = self.repository.write_index(generation, count, entries, INDEX_COMPRESSION)?;
+        let index = self.repository.encode_index(generation, count, entries, INDEX_COMPRESSION)?;
+        let put = |object: &[u8]| self.put(INDEX, object, PutMode::Replace);
+        let (stamp, len) = self.repository.put_index(index, put)?;
         (self.known, self.index_len) = (Some(stamp), len);
         self.repository.remember_index();
         Ok(stamp)
@@ -92,22 +96,41 @@ impl<'r> WriteGuard<'r> {
     pub fn write_snapshot(&self, plain: &[u8]) -> Result<SnapshotId> {
         let id = SnapshotId(random()?);
         let object = self.repository.keys().seal(ObjectKind::Snapshot, id.as_bytes(), plain)?;
-        self.check()?;
-        self.repository.backend().put(&snapshot_key(&id), &object, PutMode::Exclusive)?;
+        self.put(&snapshot_key(&id), &object, PutMode::Exclusive)?;
         self.repository.remember_snapshot(&id);
         Ok(id)
     }
 
-    /// Deletes objects, in this order, each durably; one that is gone already is fine. The first failure ends it.
+    /// Checks at the last moment: a machine may sleep while a large object is made and sent, long enough for the lock to
+    /// be somebody else's when it wakes.
+    fn put(&self, key: &str, object: &[u8], mode: PutMode) -> Result<()> {
+        let mut lost = None;
+        let mut still = || match self.check() {
+            Ok(()) => true,
+            Err(e) => {
+                lost = Some(e);
+                false
+            }
+        };
+        match self.repository.backend().put_if(key, object, mode, &mut still)? {
+            true => Ok(()),
+            false => Err(lost.unwrap_or_else(index_changed)),
+        }
+    }
+
+    /// Deletes objects, in this order, each durably; one that is gone already is fine. The first failure ends it, and so
+    /// does the loss of the lock, which is looked for before each [`BATCH`].
     pub fn delete(&self, keys: impl IntoIterator<Item = String>) -> Result<()> {
         self.delete_counting(keys, &mut 0)
     }
 
     /// The same, and adds to `deleted` each that is gone, also when it fails at a later one.
     pub fn delete_counting(&self, keys: impl IntoIterator<Item = String>, deleted: &mut usize) -> Result<()> {
-        self.check()?;
         // Taken one by one: the caller may count those that are gone.
-        for key in keys {
+        for (number, key) in keys.into_iter().enumerate() {
+            if number.is_multiple_of(BATCH) {
+                self.check()?;
+            }
             self.repository.remember_deletion(&key);
             self.repository.backend().delete(&key)?;
             *deleted += 1;
@@ -179,14 +202,16 @@ fn index_changed() -> VykarError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
     use crate::format::SessionMarker;
     use crate::platform::ProcessIdentity;
-    use crate::repository::Session;
     use crate::repository::lock::wait_until_free;
+    use crate::repository::{OpenOptions, Session};
     use crate::storage::Backend;
+    use crate::storage::hooked::{Call, HookedBackend};
     use crate::testing::TestRepository;
 
     fn options() -> LockOptions {
@@ -252,6 +277,72 @@ mod tests {
         test.backend.put("config", &config, PutMode::Replace).unwrap();
         WriteGuard::acquire(&test.repository, &options()).unwrap().release().unwrap();
         assert_eq!(keys(&test), before);
+    }
+
+    #[test]
+    fn what_is_written_while_an_index_is_made_and_sent_is_not_written_over() {
+        let mut test = TestRepository::new();
+        test.snapshot("one", &[], None);
+        let backend = Arc::new(HookedBackend::new(test.backend.clone()));
+        let repository =
+            Repository::open(backend.clone(), &mut || unreachable!(), &OpenOptions::default()).unwrap();
+        for key in ["index", "snapshots/"] {
+            let mut guard = WriteGuard::acquire(&repository, &options()).unwrap();
+            // This machine sleeps for long just now, and somebody takes its lock for stale.
+            let other = Repository::open(
+                Arc::new(test.backend.clone()),
+                &mut || unreachable!(),
+                &OpenOptions::default(),
+            );
+            let other = other.unwrap();
+            backend.set(Some(Box::new(move |call, at, inner| {
+                if call == Call::Put && at.starts_with(key) {
+                    for lock in inner.list("locks/")? {
+                        inner.delete(&lock.key)?;
+                    }
+                    let mut theirs = WriteGuard::acquire(&other, &options()).unwrap();
+                    theirs.write_index(0, std::iter::empty()).unwrap();
+                    theirs.release().unwrap();
+                }
+                Ok(())
+            })));
+            let before = keys(&test);
+            let result = match key {
+                "index" => guard.write_index(0, std::iter::empty()).map(drop),
+                _ => guard.write_snapshot(b"").map(drop),
+            };
+            backend.set(None);
+            assert!(matches!(result, Err(VykarError::LockLost { .. })), "{key}: {result:?}");
+            let seen = guard.index_stamp();
+            drop(guard);
+            // Theirs is there, whatever we meant to write.
+            assert!(test.repository.index_stamp().unwrap() != seen, "{key}");
+            let after = keys(&test);
+            assert!(after.iter().all(|now| before.contains(now)), "{key}: {after:?}");
+        }
+    }
+
+    #[test]
+    fn no_more_than_a_batch_is_deleted_after_the_lock_is_lost() {
+        let test = TestRepository::new();
+        let backend = Arc::new(HookedBackend::new(test.backend.clone()));
+        let repository =
+            Repository::open(backend.clone(), &mut || unreachable!(), &OpenOptions::default()).unwrap();
+        let keys: Vec<_> = (0..3 * BATCH).map(|n| format!("packs/00/{n}")).collect();
+        keys.iter().for_each(|key| test.backend.put(key, b"", PutMode::Replace).unwrap());
+        let guard = WriteGuard::acquire(&repository, &options()).unwrap();
+        let lost_at = keys[BATCH + 3].clone();
+        backend.set(Some(Box::new(move |call, key, inner| {
+            if call == Call::Delete && key == lost_at {
+                inner.list("locks/")?.iter().try_for_each(|lock| inner.delete(&lock.key))?;
+            }
+            Ok(())
+        })));
+        let mut deleted = 0;
+        let result = guard.delete_counting(keys.iter().cloned(), &mut deleted);
+        assert!(matches!(result, Err(VykarError::LockLost { .. })), "{result:?}");
+        assert_eq!((deleted, test.backend.list("packs/").unwrap().len()), (2 * BATCH, BATCH));
+        assert!(guard.delete([]).is_ok());
     }
 
     #[test]

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use super::index_copy::{self, Copy, CopyWriter};
 use super::{ChunkReader, INDEX, INDEX_GENERATION, Repository};
 use crate::codec::{Compression, decompress_stream};
-use crate::crypto::ChunkHasher;
+use crate::crypto::{ChunkHasher, pack_id};
 use crate::error::{IndexError, ObjectError, Result, StorageError, VykarError};
 use crate::format::envelope::{INDEX_CONTEXT, ObjectKind};
 use crate::format::{Encryption, IndexBlob, IndexEntry, MAX_METADATA_OBJECT, MAX_METADATA_PLAINTEXT};
+use crate::id::PackId;
 use crate::platform::map::ScratchMap;
 
 /// Bytes of a plain index in which its generation is: it is at the beginning of the first compressed block, which
@@ -85,11 +86,32 @@ impl OpenIndex {
     }
 }
 
+/// An index that is to be written.
+pub(super) struct EncodedIndex {
+    object: Vec<u8>,
+    generation: u64,
+    stamp: IndexStamp,
+    /// Plaintext bytes.
+    len: u64,
+    copy: Option<CopyWriter>,
+}
+
 impl Repository {
     /// Reads and decodes the index. An absent one beside any snapshot is damage, never an empty index.
     pub fn read_index(&self) -> Result<IndexBlob> {
         let Some((_, mut object)) = self.index_object()? else { return Ok(IndexBlob::default()) };
         decode_payload(self.index_payload(&mut object)?)
+    }
+
+    /// The same, and the hash of the object that it was read from, where there is one that is not too long.
+    pub(crate) fn read_index_hashed(&self) -> (Result<IndexBlob>, Option<PackId>) {
+        let mut object = match self.index_object() {
+            Ok(Some((_, object))) => object,
+            Ok(None) => return (Ok(IndexBlob::default()), None),
+            Err(e) => return (Err(e), None),
+        };
+        let hash = pack_id(&object);
+        (self.index_payload(&mut object).and_then(decode_payload), Some(hash))
     }
 
     /// The stamp of the index that is there now.
@@ -221,8 +243,7 @@ impl Repository {
         Ok(opened.map_err(|e| VykarError::damaged(INDEX, e))?)
     }
 
-    /// Writes the index, its generation's hint (best effort), and the local copy (likewise). The caller holds the
-    /// lock. Gives the stamp of what was written, and its plaintext's length in bytes.
+    /// Writes the index as [`Repository::put_index`] does. Only for who needs no lock.
     pub(crate) fn write_index(
         &self,
         generation: u64,
@@ -230,6 +251,19 @@ impl Repository {
         entries: impl Iterator<Item = IndexEntry>,
         compression: Compression,
     ) -> Result<(IndexStamp, u64)> {
+        let index = self.encode_index(generation, count, entries, compression)?;
+        let put = |object: &[u8]| Ok(self.backend().put(INDEX, object, crate::storage::PutMode::Replace)?);
+        self.put_index(index, put)
+    }
+
+    /// Makes the object of an index, and writes the local copy (best effort). `count` must be the number of entries.
+    pub(super) fn encode_index(
+        &self,
+        generation: u64,
+        count: u32,
+        entries: impl Iterator<Item = IndexEntry>,
+        compression: Compression,
+    ) -> Result<EncodedIndex> {
         let mut copy = self.cache_dir().and_then(|dir| CopyWriter::create(&dir).ok());
         let entries = entries.inspect(|entry| {
             if copy.as_mut().is_some_and(|copy| copy.add(entry).is_err()) {
@@ -241,7 +275,18 @@ impl Repository {
             IndexBlob::encode_to(&mut out, generation, count, entries)
         })?;
         let stamp = IndexStamp::of(&object, self.config().encryption, generation);
-        self.backend().put(INDEX, &object, crate::storage::PutMode::Replace)?;
+        Ok(EncodedIndex { object, generation, stamp, len, copy })
+    }
+
+    /// Writes the index by `put`, then its generation's hint (best effort), and gives the local copy its name (likewise).
+    /// Gives the stamp of what was written, and its plaintext's length in bytes.
+    pub(super) fn put_index(
+        &self,
+        index: EncodedIndex,
+        put: impl FnOnce(&[u8]) -> Result<()>,
+    ) -> Result<(IndexStamp, u64)> {
+        let EncodedIndex { object, generation, stamp, len, copy } = index;
+        put(&object)?;
         let hint = generation.to_le_bytes();
         let _ = self.backend().put(INDEX_GENERATION, &hint, crate::storage::PutMode::Replace);
         drop(object);

@@ -1,7 +1,7 @@
 //! Which keys are the format's.
 
-use super::{CONFIG, INDEX, INDEX_GENERATION, REPOKEY};
-use crate::error::StorageError;
+use super::{CONFIG, INDEX, INDEX_GENERATION, REPOKEY, Repository};
+use crate::error::{Result, StorageError, VykarError};
 use crate::format::marker::parse_lock_name;
 use crate::id::{PackId, SessionId, SnapshotId};
 use crate::storage::{Backend, ObjectInfo};
@@ -88,6 +88,30 @@ pub fn folders() -> impl Iterator<Item = String> {
     let folders = ["packs", "snapshots", "keys", "sessions", LOCKS];
     shards.chain(set_aside.into_iter().chain(folders).map(str::to_owned))
 }
+
+/// True for the name of what lies in a folder of the format, or beside `config`. An unfinished write anywhere else is
+/// somebody else's, whatever its name.
+pub fn is_place(name: &str) -> bool {
+    name.rsplit_once('/').is_none_or(|(dir, _)| folders().any(|folder| folder == dir))
+}
+
+/// Refuses where one of these folders is a link that leads out of the repository, unless a person trusts it. That is as
+/// good as any other place for what the index names; but who deletes whatever has a pack's name there may delete another
+/// repository's packs.
+pub(crate) fn refuse_to_follow(repository: &Repository, folders: &[&str]) -> Result<()> {
+    if repository.trust() {
+        return Ok(());
+    }
+    for folder in folders {
+        if repository.backend().leads_out(folder)? {
+            return Err(VykarError::LeadsOut { folder: (*folder).to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// The folders that lie beside `config`.
+pub(crate) const TOP: [&str; 6] = ["packs", "snapshots", "keys", "sessions", LOCKS, "damaged"];
 
 /// Where a repair keeps what it replaces.
 pub const DAMAGED: &str = "damaged/";

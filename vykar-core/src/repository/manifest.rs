@@ -6,6 +6,13 @@ use crate::format::envelope::ObjectKind;
 use crate::format::{MAX_SNAPSHOT_OBJECT, Snapshot, SnapshotMeta};
 use crate::id::SnapshotId;
 
+/// The folder that they are in.
+const SNAPSHOTS: &str = "snapshots/";
+
+fn id_of(key: &str) -> Option<SnapshotId> {
+    key.strip_prefix(SNAPSHOTS)?.parse().ok()
+}
+
 /// Every snapshot, and those that cannot be used.
 #[derive(Debug, Default)]
 pub struct Manifest {
@@ -18,25 +25,46 @@ pub struct Manifest {
 impl Manifest {
     /// Lists and reads all snapshots.
     pub fn load(repository: &Repository) -> Result<Self> {
-        let mut manifest = Manifest::default();
-        for id in Self::ids(repository)? {
-            match read_snapshot(repository, &id) {
+        // One that is not there any more was deleted since it was listed.
+        Ok(Self::read(repository, &Self::ids(repository)?)?.0)
+    }
+
+    /// The same for who takes away what none of them refers to: two lists must be the same, with everything in them
+    /// readable or damaged, but there.
+    ///
+    /// # Errors
+    /// [`VykarError::LockLost`] when they are not, and [`VykarError::SnapshotsMissing`] when something is in the place of
+    /// a snapshot that no listing shows, and may lead to one.
+    pub(crate) fn load_all(repository: &Repository) -> Result<Self> {
+        refuse_odd_entries(repository)?;
+        let before = Self::ids(repository)?;
+        let (manifest, gone) = Self::read(repository, &before)?;
+        if gone || Self::ids(repository)? != before {
+            let reason = "the list of snapshots is not the same twice".to_owned();
+            return Err(VykarError::LockLost { reason });
+        }
+        Ok(manifest)
+    }
+
+    /// Reads these; true when one of them is not there.
+    fn read(repository: &Repository, ids: &[SnapshotId]) -> Result<(Self, bool)> {
+        let (mut manifest, mut gone) = (Manifest::default(), false);
+        for id in ids {
+            match read_snapshot(repository, id) {
                 Ok(snapshot) => manifest.snapshots.push(snapshot),
-                Err(VykarError::SnapshotUnusable { cause, .. }) => manifest.unreadable.push((id, cause)),
-                // Deleted since it was listed.
-                Err(VykarError::Storage(StorageError::NotFound { .. })) => {}
+                Err(VykarError::SnapshotUnusable { cause, .. }) => manifest.unreadable.push((*id, cause)),
+                Err(VykarError::Storage(StorageError::NotFound { .. })) => gone = true,
                 Err(other) => return Err(other),
             }
         }
         manifest.snapshots.sort_by_key(|s| (s.time, s.id));
-        Ok(manifest)
+        Ok((manifest, gone))
     }
 
     /// The ids in the repository.
     pub fn ids(repository: &Repository) -> Result<Vec<SnapshotId>> {
-        let objects = repository.backend().list("snapshots/")?;
-        let name = |key: &str| key.strip_prefix("snapshots/").and_then(|n| n.parse().ok());
-        let mut ids: Vec<SnapshotId> = objects.iter().filter_map(|o| name(&o.key)).collect();
+        let objects = repository.backend().list(SNAPSHOTS)?;
+        let mut ids: Vec<SnapshotId> = objects.iter().filter_map(|o| id_of(&o.key)).collect();
         ids.sort_unstable();
         Ok(ids)
     }
@@ -98,19 +126,41 @@ impl Manifest {
     }
 }
 
+/// Refuses where a link, say, is in the place of a snapshot or of all of them.
+pub(crate) fn refuse_odd_entries(repository: &Repository) -> Result<()> {
+    let is_place = |key: &String| key == SNAPSHOTS || id_of(key).is_some();
+    match repository.backend().odd_entries(SNAPSHOTS)?.into_iter().find(is_place) {
+        Some(key) => {
+            let reason = format!("{key} is not a file: put what it leads to in its place");
+            Err(VykarError::SnapshotsMissing { reason, may_trust: false })
+        }
+        None => Ok(()),
+    }
+}
+
 /// Reads one snapshot's metadata.
 ///
 /// # Errors
 /// [`VykarError::SnapshotUnusable`] when the object is there and damaged or newer.
 pub fn read_snapshot(repository: &Repository, id: &SnapshotId) -> Result<Snapshot> {
-    let unusable = |cause: ObjectError| VykarError::SnapshotUnusable { snapshot: *id, cause };
-    let mut object = match repository.backend().get(&snapshot_key(id), MAX_SNAPSHOT_OBJECT) {
+    open_snapshot(repository, id, &mut read_object(repository, id)?)
+}
+
+/// What is stored of a snapshot.
+pub(crate) fn read_object(repository: &Repository, id: &SnapshotId) -> Result<Vec<u8>> {
+    match repository.backend().get(&snapshot_key(id), MAX_SNAPSHOT_OBJECT) {
         Err(e @ StorageError::TooLarge { .. }) => {
-            return Err(unusable(ObjectError::Unreadable(e.to_string())));
+            let cause = ObjectError::Unreadable(e.to_string());
+            Err(VykarError::SnapshotUnusable { snapshot: *id, cause })
         }
-        other => other?,
-    };
-    let plain = repository.keys().open(ObjectKind::Snapshot, id.as_bytes(), &mut object).map_err(unusable)?;
+        other => Ok(other?),
+    }
+}
+
+/// The snapshot that this object is, which is decrypted in place.
+pub(crate) fn open_snapshot(repository: &Repository, id: &SnapshotId, object: &mut [u8]) -> Result<Snapshot> {
+    let unusable = |cause: ObjectError| VykarError::SnapshotUnusable { snapshot: *id, cause };
+    let plain = repository.keys().open(ObjectKind::Snapshot, id.as_bytes(), object).map_err(unusable)?;
     let meta = SnapshotMeta::decode(plain).map_err(|e| unusable(e.into()))?;
     Snapshot::new(*id, meta).map_err(|e| unusable(e.into()))
 }

@@ -234,7 +234,7 @@ impl Repository {
     }
 
     /// What was seen of it before is not to be held against it.
-    pub(super) fn trust(&self) -> bool {
+    pub(crate) fn trust(&self) -> bool {
         self.trust
     }
 

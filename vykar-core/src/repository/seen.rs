@@ -25,7 +25,7 @@ pub(crate) mod fuzz;
 const FILE: &str = "seen";
 /// Superseded indexes that are remembered.
 const MAX_SUPERSEDED: usize = 1000;
-/// Deleted snapshots that are remembered.
+/// Snapshots that are gone and remembered.
 const MAX_GONE: usize = 10_000;
 /// A longer file is not ours, in bytes.
 const MAX_FILE: u64 = 64 << 20;
@@ -70,6 +70,8 @@ enum State {
     Doomed,
     /// It was deleted from this machine, and was seen to be gone.
     Gone,
+    /// It is gone, was not deleted from this machine, and that was told.
+    Vanished,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -120,6 +122,27 @@ impl Repository {
             Some(Err(e)) => Err(e),
             Some(Ok(None)) | None => Ok(()),
         }
+    }
+
+    /// Which of the snapshots that were here before are not among these, and were not deleted from this machine: how many,
+    /// and the first of them. They are remembered until [`Repository::forget_vanished`].
+    pub(crate) fn vanished_snapshots(&self, ids: &[SnapshotId]) -> Option<(usize, String)> {
+        if self.trust() {
+            return None;
+        }
+        let vanished = self.with_memory(|memory| {
+            memory.snapshots(ids, None);
+            let vanished = memory.snapshots.iter().filter(|(_, known)| known.state == State::Vanished);
+            vanished.map(|(id, known)| label(id, known)).collect::<Vec<_>>()
+        })?;
+        (!vanished.is_empty()).then(|| (vanished.len(), some_of(vanished)))
+    }
+
+    /// What has vanished was deleted as it should be: the index does not count it any more.
+    pub(crate) fn forget_vanished(&self) {
+        let _ = self.with_memory(|memory| {
+            memory.snapshots.retain(|_, known| known.state != State::Vanished);
+        });
     }
 
     /// Remembers the index that was just written here.
@@ -185,20 +208,19 @@ impl Memory {
             })
             .collect();
         let (mut vanished, mut returned) = (Vec::new(), Vec::new());
-        self.snapshots.retain(|id, known| {
+        for (id, known) in &mut self.snapshots {
             match (known.state, here.contains_key(id)) {
-                (State::Here, true) | (State::Gone, false) => {}
-                // The deletion failed.
-                (State::Doomed, true) => known.state = State::Here,
+                (State::Here, true) | (State::Gone | State::Vanished, false) => {}
+                // The deletion failed, or what it is on was not there for a while.
+                (State::Doomed | State::Vanished, true) => known.state = State::Here,
                 (State::Doomed, false) => known.state = State::Gone,
                 (State::Gone, true) => returned.push(label(id, known)),
                 (State::Here, false) => {
                     vanished.push(label(id, known));
-                    return false;
+                    known.state = State::Vanished;
                 }
             }
-            true
-        });
+        }
         for (id, name) in here {
             let known = self.snapshots.entry(id).or_insert(Known { state: State::Here, name: None });
             known.name = name.or(known.name.take());
@@ -214,12 +236,13 @@ impl Memory {
         strange
     }
 
-    /// Keeps the number of deleted snapshots bounded.
+    /// Keeps the number of snapshots that are gone bounded.
     fn forget(&mut self) {
-        let gone = self.snapshots.values().filter(|known| known.state == State::Gone).count();
+        let is_gone = |known: &Known| matches!(known.state, State::Gone | State::Vanished);
+        let gone = self.snapshots.values().filter(|known| is_gone(known)).count();
         let mut excess = gone.saturating_sub(MAX_GONE);
         self.snapshots.retain(|_, known| {
-            let forget = excess > 0 && known.state == State::Gone;
+            let forget = excess > 0 && is_gone(known);
             excess -= usize::from(forget);
             !forget
         });

@@ -152,10 +152,10 @@ pub fn judge_session_marker(marker: SessionMarker) {
 }
 
 fn judge_session(marker: &SessionMarker, me: &ProcessIdentity) -> Standing {
-    // When it was registered: the process was there already.
     let Ok(registered) = marker.registered_at.parse::<Timestamp>() else { return Standing::Unreadable };
-    judge(&marker.last_refresh, SESSION_STALE_AFTER, |_| {
-        match me.is_running(&marker.hostname, marker.pid, None, registered) {
+    judge(&marker.last_refresh, SESSION_STALE_AFTER, |refreshed| {
+        // The process was there at both. The later one makes up for a clock that was set in between.
+        match me.is_running(&marker.hostname, marker.pid, None, registered.max(refreshed)) {
             Some(true) => Standing::Alive,
             Some(false) => Standing::Dead,
             None => Standing::Unknown,
@@ -194,4 +194,36 @@ fn read_markers<M: serde::de::DeserializeOwned>(
     }
     found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_live_process_is_not_taken_for_dead_when_the_clock_was_set_forward() {
+        let me = ProcessIdentity::current();
+        let ago =
+            |hours: u64| Timestamp::now().checked_sub(Duration::from_secs(hours * 3600)).unwrap().to_string();
+        let session = |registered: u64, refreshed: u64| {
+            let (host, pid) = (me.host.clone(), me.pid);
+            let (registered_at, last_refresh) = (ago(registered), ago(refreshed));
+            judge_session(&SessionMarker { hostname: host, pid, registered_at, last_refresh }, &me)
+        };
+        // By the clock as it is now, this process began after it had registered itself.
+        assert_eq!(session(50, 0), Standing::Alive);
+        assert_eq!(session(50, 49), Standing::Unknown);
+        assert_eq!(session(99, 98), Standing::Stale);
+        let lock = |hours| {
+            let (hostname, pid, boot_id) = (me.host.clone(), me.pid, me.boot_id.clone());
+            LockInfo::new(
+                "locks/x".into(),
+                Some(LockMarker { hostname, pid, time: ago(hours), boot_id }),
+                &me,
+            )
+        };
+        assert_eq!(lock(0).standing, Standing::Alive);
+        assert_eq!(lock(5).standing, Standing::Unknown);
+        assert_eq!(lock(7).standing, Standing::Stale);
+    }
 }

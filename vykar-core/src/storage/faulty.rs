@@ -111,8 +111,22 @@ impl<B: Backend> Backend for FaultyBackend<B> {
         self.run(key, || self.inner.get_range(key, offset, len), || ())
     }
 
+    fn drop_cached(&self, key: &str) {
+        self.inner.drop_cached(key);
+    }
+
     fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {
         self.run(key, || self.inner.put(key, data, mode), || self.leave_half(data))
+    }
+
+    fn put_if(
+        &self,
+        key: &str,
+        data: &[u8],
+        mode: PutMode,
+        still: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, StorageError> {
+        self.run(key, || self.inner.put_if(key, data, mode, still), || self.leave_half(data))
     }
 
     fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError> {
@@ -130,6 +144,14 @@ impl<B: Backend> Backend for FaultyBackend<B> {
 
     fn size(&self, key: &str) -> Result<u64, StorageError> {
         self.run(key, || self.inner.size(key), || ())
+    }
+
+    fn odd_entries(&self, folder: &str) -> Result<Vec<String>, StorageError> {
+        self.run(folder, || self.inner.odd_entries(folder), || ())
+    }
+
+    fn leads_out(&self, folder: &str) -> Result<bool, StorageError> {
+        self.run(folder, || self.inner.leads_out(folder), || ())
     }
 
     fn leftovers(&self, min_age: Duration) -> Result<Vec<ObjectInfo>, StorageError> {

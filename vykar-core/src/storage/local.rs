@@ -119,15 +119,25 @@ impl LocalBackend {
         Ok(Temporary { disk: &self.disk, path, named: false, file })
     }
 
-    fn write(&self, path: &Path, data: &[u8], mode: PutMode) -> io::Result<()> {
+    /// Makes a file durable in all but its name, and asks then whether it is to get that.
+    fn write(
+        &self,
+        path: &Path,
+        data: &[u8],
+        mode: PutMode,
+        still: &mut dyn FnMut() -> bool,
+    ) -> io::Result<bool> {
         let temporary = self.temporary(path.parent().unwrap_or(&self.root))?;
         temporary.append(data)?;
-        self.publish(temporary, path, mode)
+        self.disk.sync(&temporary.path, &temporary.file)?;
+        match still() {
+            true => self.publish(temporary, path, mode).map(|()| true),
+            false => Ok(false),
+        }
     }
 
-    /// Makes a complete file durable and gives it its name.
+    /// Gives a complete file, which was synced, its name.
     fn publish(&self, mut temporary: Temporary<'_>, path: &Path, mode: PutMode) -> io::Result<()> {
-        self.disk.sync(&temporary.path, &temporary.file)?;
         let parent = path.parent().unwrap_or(&self.root);
         match temporary.rename(path, mode) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -278,7 +288,11 @@ impl Upload for LocalUpload<'_> {
         let LocalUpload { backend, temporary, .. } = *self;
         // Still open when it has its name.
         let file = temporary.file.try_clone().map_err(|e| failed("write", key, e))?;
-        backend.publish(temporary, &path, PutMode::Replace).map_err(|e| failed("write", key, e))?;
+        let published = backend
+            .disk
+            .sync(&temporary.path, &temporary.file)
+            .and_then(|()| backend.publish(temporary, &path, PutMode::Replace));
+        published.map_err(|e| failed("write", key, e))?;
         let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
         Ok(())
     }
@@ -351,8 +365,24 @@ impl Backend for LocalBackend {
         Ok(())
     }
 
+    fn drop_cached(&self, key: &str) {
+        if let Ok(file) = self.open(key) {
+            let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+        }
+    }
+
     fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {
-        self.write(&self.path(key)?, data, mode).map_err(|e| failed("write", key, e))
+        self.put_if(key, data, mode, &mut || true).map(drop)
+    }
+
+    fn put_if(
+        &self,
+        key: &str,
+        data: &[u8],
+        mode: PutMode,
+        still: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, StorageError> {
+        self.write(&self.path(key)?, data, mode, still).map_err(|e| failed("write", key, e))
     }
 
     fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError> {
@@ -364,6 +394,40 @@ impl Backend for LocalBackend {
         let mut found = Vec::new();
         self.list_into(&self.root.join(prefix), prefix, &mut found)?;
         Ok(found)
+    }
+
+    fn odd_entries(&self, folder: &str) -> Result<Vec<String>, StorageError> {
+        let dir = self.root.join(folder.trim_end_matches('/'));
+        let entries = match fs::read_dir(&dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let is_there = fs::symlink_metadata(&dir).is_ok();
+                return Ok(is_there.then(|| folder.to_owned()).into_iter().collect());
+            }
+            other => other.map_err(|e| failed("list", folder, e))?,
+        };
+        let mut odd = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|e| failed("list", folder, e))?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let key = format!("{folder}{name}");
+            let kind = match entry.file_type() {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(|e| failed("list", &key, e))?,
+            };
+            if !kind.is_file() && !kind.is_dir() && check_key(&key).is_ok() {
+                odd.push(key);
+            }
+        }
+        Ok(odd)
+    }
+
+    fn leads_out(&self, folder: &str) -> Result<bool, StorageError> {
+        let real = |path: &Path| match fs::canonicalize(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some).map_err(|e| failed("look at", folder, e)),
+        };
+        let (root, place) = (real(&self.root)?, real(&self.root.join(folder))?);
+        Ok(place.is_some_and(|place| !root.is_some_and(|root| place.starts_with(root))))
     }
 
     fn leftovers(&self, min_age: Duration) -> Result<Vec<ObjectInfo>, StorageError> {
@@ -404,11 +468,15 @@ impl Backend for LocalBackend {
 
     fn delete(&self, key: &str) -> Result<(), StorageError> {
         let path = self.path(key)?;
-        match self.disk.remove(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other.map_err(|e| failed("delete", key, e))?,
+        let absent = match self.disk.remove(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => true,
+            other => other.map(|()| false).map_err(|e| failed("delete", key, e))?,
+        };
+        // Also where it is gone already: whoever removed it may have been killed before it was durable.
+        match self.disk.sync_dir(path.parent().unwrap_or(&self.root)) {
+            Err(e) if absent && e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(|e| failed("delete", key, e)),
         }
-        self.disk.sync_dir(path.parent().unwrap_or(&self.root)).map_err(|e| failed("delete", key, e))
     }
 
     fn size(&self, key: &str) -> Result<u64, StorageError> {

@@ -8,6 +8,8 @@ pub(crate) mod disk;
 #[cfg(test)]
 pub(crate) mod faulty;
 pub(crate) mod folder;
+#[cfg(test)]
+pub(crate) mod hooked;
 pub mod local;
 pub mod memory;
 pub mod throttle;
@@ -73,9 +75,31 @@ pub trait Backend: Send + Sync {
         Ok(())
     }
 
+    /// What this machine remembers of an object's content is dropped, as far as that can be done: it is read from where it
+    /// is stored when it is read next. Only advice.
+    fn drop_cached(&self, key: &str) {
+        let _ = key;
+    }
+
     /// Writes a whole object. When this returns the object is durable and visible in full; when it
     /// fails, the key is as it was, or holds the whole object.
     fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError>;
+
+    /// Writes a whole object as [`Backend::put`] does, unless `still` says no, which is asked as late as the storage
+    /// allows: when everything is durable and only the name is missing, where there is such a moment. Gives what it
+    /// said. What takes long is so done before, and not between the question and the write that depends on it.
+    fn put_if(
+        &self,
+        key: &str,
+        data: &[u8],
+        mode: PutMode,
+        still: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, StorageError> {
+        match still() {
+            true => self.put(key, data, mode).map(|()| true),
+            false => Ok(false),
+        }
+    }
 
     /// Begins an object that is written piece by piece.
     fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError>;
@@ -83,6 +107,19 @@ pub trait Backend: Send + Sync {
     /// All objects whose key begins with `prefix`, a directory ending in `/` or empty for all, in no
     /// order. Unfinished writes are left out. An absent directory is empty.
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError>;
+
+    /// What has an object's name in a folder and is neither a file nor a folder, such as a link: no listing has it. The
+    /// folder itself, where it is a link that leads nowhere. None where the storage has no such thing.
+    fn odd_entries(&self, folder: &str) -> Result<Vec<String>, StorageError> {
+        let _ = folder;
+        Ok(Vec::new())
+    }
+
+    /// True when a folder is not where its name says, but a link that leads out of the storage.
+    fn leads_out(&self, folder: &str) -> Result<bool, StorageError> {
+        let _ = folder;
+        Ok(false)
+    }
 
     /// Removes an object durably; an absent one is fine.
     fn delete(&self, key: &str) -> Result<(), StorageError>;
@@ -177,6 +214,7 @@ pub fn check_key(key: &str) -> Result<(), StorageError> {
 
 #[cfg(test)]
 mod tests {
+    use super::disk::log::{Entry, Log, Model, Survives};
     use super::*;
 
     /// What every backend must do.
@@ -201,6 +239,20 @@ mod tests {
         assert_eq!(reused, b"hre");
         assert!(matches!(b.get_range("config", 3, 3), Err(StorageError::Short { end: 6, .. })));
         assert!(matches!(b.get_range("config", u64::MAX, 3), Err(StorageError::Short { .. })));
+        let mut asked = 0;
+        for still in [false, true] {
+            for (key, mode) in [("config", PutMode::Replace), ("index", PutMode::Exclusive)] {
+                let mut answer = || {
+                    asked += 1;
+                    assert_eq!(b.get("config", 10).unwrap(), b"three", "not yet");
+                    assert!(!b.exists("index").unwrap());
+                    still
+                };
+                assert_eq!(b.put_if(key, b"three", mode, &mut answer).unwrap(), still);
+            }
+        }
+        assert_eq!((asked, b.get("index", 10).unwrap()), (4, b"three".to_vec()));
+        b.delete("index").unwrap();
         b.put("packs/ab/abcd", b"", PutMode::Replace).unwrap();
         let info = |key: &str, size| ObjectInfo { key: key.into(), size };
         assert_eq!(b.list("packs/").unwrap(), [info("packs/ab/abcd", 0)]);
@@ -250,6 +302,19 @@ mod tests {
     fn local_keeps_the_contract() {
         let dir = tempfile::tempdir().unwrap();
         contract(&LocalBackend::new(dir.path()));
+    }
+
+    #[test]
+    fn local_asks_when_only_the_name_is_missing_and_leaves_nothing_when_it_must_not_go_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let b = LocalBackend::new(dir.path());
+        let unfinished = || b.leftovers(Duration::ZERO).unwrap();
+        let mut stop = || {
+            assert_eq!(unfinished()[0].size, 5, "all of it is there");
+            false
+        };
+        assert!(!b.put_if("index", b"whole", PutMode::Replace, &mut stop).unwrap());
+        assert!(unfinished().is_empty() && !b.exists("index").unwrap());
     }
 
     #[test]
@@ -303,6 +368,25 @@ mod tests {
         }
         assert_eq!(b.leftovers(Duration::ZERO).unwrap(), []);
         assert!(b.exists("packs/ab/abcd").unwrap() && dir.path().join(".tmp-mine").exists());
+    }
+
+    #[test]
+    fn a_deletion_is_durable_also_where_another_program_was_killed_in_the_middle_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, left) = (dir.path().join("repo"), dir.path().join("left"));
+        let log = std::sync::Arc::new(Log::default());
+        let b = LocalBackend::logging(&root, log.clone());
+        b.prepare().unwrap();
+        b.put("snapshots/a", b"x", PutMode::Replace).unwrap();
+        let mut disk = Model::of(&root).unwrap();
+        let before = log.entries().len();
+        std::fs::remove_file(root.join("snapshots/a")).unwrap();
+        disk.apply(&Entry::Remove(root.join("snapshots/a")));
+        b.delete("snapshots/a").unwrap();
+        b.delete("packs/ab/not-even-the-folder").unwrap();
+        log.entries()[before..].iter().for_each(|entry| disk.apply(entry));
+        disk.cut(&root, &left, Survives::Nothing).unwrap();
+        assert!(left.join("snapshots").exists() && !left.join("snapshots/a").exists());
     }
 
     #[test]

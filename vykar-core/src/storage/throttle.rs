@@ -152,6 +152,14 @@ impl Backend for ThrottledBackend {
         self.inner.prepare()
     }
 
+    fn odd_entries(&self, folder: &str) -> Result<Vec<String>, StorageError> {
+        self.inner.odd_entries(folder)
+    }
+
+    fn leads_out(&self, folder: &str) -> Result<bool, StorageError> {
+        self.inner.leads_out(folder)
+    }
+
     fn leftovers(&self, min_age: Duration) -> Result<Vec<ObjectInfo>, StorageError> {
         self.inner.leftovers(min_age)
     }
@@ -207,11 +215,28 @@ impl Backend for ThrottledBackend {
         Ok(())
     }
 
+    fn drop_cached(&self, key: &str) {
+        self.inner.drop_cached(key);
+    }
+
     fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {
         if let Some(bucket) = &self.upload {
             self.wait_for_object(bucket, data.len() as u64);
         }
         self.inner.put(key, data, mode)
+    }
+
+    fn put_if(
+        &self,
+        key: &str,
+        data: &[u8],
+        mode: PutMode,
+        still: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, StorageError> {
+        if let Some(bucket) = &self.upload {
+            self.wait_for_object(bucket, data.len() as u64);
+        }
+        self.inner.put_if(key, data, mode, still)
     }
 
     fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError> {

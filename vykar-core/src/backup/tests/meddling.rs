@@ -199,6 +199,40 @@ fn an_index_that_was_made_from_ours_has_our_references_where_packs_have_names_of
     assert_ne!(index, counted);
 }
 
+#[test]
+fn an_index_that_was_written_over_anothers_is_noticed_before_anything_is_published_on_it() {
+    for encryption in [Encryption::None, Encryption::Aes256Gcm] {
+        let other = tempfile::tempdir().unwrap();
+        fs::write(other.path().join("theirs"), b"theirs").unwrap();
+        let (path, once) = (other.path().to_owned(), AtomicUsize::new(0));
+        // Behind the last look at the lock this machine sleeps, for so long that the lock is taken for stale.
+        let hook = move |key: &str, storage: &MemoryBackend| {
+            if key == "index" && once.fetch_add(1, Ordering::Relaxed) == 0 {
+                for lock in storage.list("locks/").unwrap() {
+                    storage.delete(&lock.key).unwrap();
+                }
+                let backend = Arc::new(storage.clone());
+                let repository = Repository::open(backend, &mut passphrase, &OpenOptions::default()).unwrap();
+                backup(&repository, &BackupOptions::new(vec![path.clone()]), None).unwrap();
+            }
+            Ok(())
+        };
+        let (f, result) = meddled_with(encryption, Duration::from_secs(20), Box::new(hook));
+        let error = result.unwrap_err();
+        assert!(matches!(error, VykarError::Unsound { .. }), "{error}");
+        let repository = f.repository();
+        assert_eq!(repository.manifest().unwrap().snapshots.len(), 2, "the first one and theirs");
+        // What they stored is there, and a repair counts it again.
+        let options = crate::maintenance::RepairOptions::default();
+        let plan = crate::maintenance::plan_repair(&repository, &options, None).unwrap();
+        assert!(!plan.loses_data());
+        crate::maintenance::apply_repair(&repository, &plan, &options).unwrap();
+        let (index, counted) = f.counts();
+        assert_eq!(index, counted);
+        assert_eq!(f.items()[&b"theirs"[..]].1, b"theirs");
+    }
+}
+
 const MANY: u64 = 500;
 
 /// Several hundred files, then what `make` adds; when the first pack is written, long before those are

@@ -96,8 +96,8 @@ pub fn plan_compact(
 /// Tells [`Event::Progress`] with items of snapshots counted, and then with packs and bytes rewritten.
 ///
 /// # Errors
-/// [`VykarError::Unsound`] and [`VykarError::SnapshotUnusable`], with nothing changed, when what snapshots refer to
-/// is not all known, not all there, or not all counted. [`VykarError::Interrupted`] when cancelled. Whatever it ends
+/// [`VykarError::Unsound`], [`VykarError::SnapshotUnusable`] and [`VykarError::SnapshotsMissing`], with nothing changed,
+/// when what snapshots refer to is not all known, not all there, or not all counted. [`VykarError::Interrupted`] when cancelled. Whatever it ends
 /// with, every snapshot is as whole as before, and the next run goes on.
 pub fn compact(
     repository: &Repository,

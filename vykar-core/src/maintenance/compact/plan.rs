@@ -8,18 +8,21 @@ use crate::error::{Result, VykarError};
 use crate::event::Events;
 use crate::format::index::ChunkTable;
 use crate::format::pack::{HEADER, LENGTH_PREFIX, MAX_TREE_PACK};
-use crate::format::{RepoConfig, Snapshot};
+use crate::format::{Encryption, MAX_CHUNK_PLAINTEXT, RepoConfig, Snapshot};
 use crate::id::PackId;
 use crate::maintenance::check::list_packs;
 use crate::maintenance::delete::Counting;
+use crate::maintenance::missing::{refuse_none, refuse_vanished};
 use crate::maintenance::references::{self, MISSING, Seen};
 use crate::maintenance::verify::{ByPack, Pack};
 use crate::repository::pack_writer::{PackKind, data_pack_target};
-use crate::repository::{ChunkReader, Manifest, OpenIndex, Repository};
+use crate::repository::{ChunkReader, Manifest, OpenIndex, Repository, layout, pack_key};
 use crate::storage::ObjectInfo;
 
 /// An unfinished write that is younger may be going on.
 const YOUNG: Duration = Duration::from_secs(3600);
+/// Longest object that a length in a pack may announce: the longest chunk, and what its codec and cipher add.
+const MAX_CHUNK_OBJECT: usize = 2 * MAX_CHUNK_PLAINTEXT as usize;
 /// So many small packs of a kind are put together, even where nothing in them is dead.
 const SMALL_PACKS: usize = 8;
 /// A pack that is smaller than this part of what a pack should have is small.
@@ -103,19 +106,24 @@ pub(super) struct Planned {
 ///
 /// # Errors
 /// [`VykarError::Unsound`] when the counts cannot be trusted, or a pack that is needed is not there in full:
-/// compacting could then take away what a repair needs.
+/// compacting could then take away what a repair needs. [`VykarError::SnapshotsMissing`] when there may be snapshots that
+/// are not seen, and [`VykarError::LeadsOut`] when what the index does not name may be somebody else's.
 pub(super) fn plan(
     repository: &Repository,
     index: OpenIndex,
     options: &CompactOptions,
     events: &mut Events<'_>,
 ) -> Result<Planned> {
-    let manifest = Manifest::load(repository)?;
+    let manifest = Manifest::load_all(repository)?;
     if let Some((snapshot, cause)) = manifest.unreadable.into_iter().next() {
         return Err(VykarError::SnapshotUnusable { snapshot, cause });
     }
     let table = &index.index.chunks;
+    let ids: Vec<_> = manifest.snapshots.iter().map(|s| s.id).collect();
+    refuse_none(repository, &ids, index.stamp.map(|_| table))?;
     let counts = recount(repository, &index, &manifest.snapshots, events)?;
+    let explained = counts.iter().enumerate().all(|(slot, count)| table.entry(slot).refcount <= *count);
+    refuse_vanished(repository, &ids, explained)?;
     let mut tree = vec![false; table.len()];
     for pointer in manifest.snapshots.iter().flat_map(|s| &s.meta.item_ptrs) {
         if let Some(slot) = table.find(pointer) {
@@ -134,6 +142,8 @@ pub(super) fn plan(
     }
     let journals = repository.backend().list("sessions/")?;
     plan.journals = journals.into_iter().filter(|object| object.key.ends_with(".index")).collect();
+    let strange = packs.iter().filter(|pack| pack.number.is_none());
+    refuse_strangers(repository, strange, &plan.journals)?;
     let mut candidates = Vec::new();
     for pack in &packs {
         let slots = pack.number.map_or(&[][..], |number| by_pack.of(number));
@@ -147,6 +157,38 @@ pub(super) fn plan(
     Ok(Planned { plan, index, by_pack, counts, tree, target })
 }
 
+/// Refuses where packs that the index does not name, or journals, are behind a link that leads out of the repository: they
+/// may be another one's. Without encryption nothing tells whose a pack is.
+fn refuse_strangers<'p>(
+    repository: &Repository,
+    mut packs: impl Iterator<Item = &'p Pack>,
+    journals: &[ObjectInfo],
+) -> Result<()> {
+    if !journals.is_empty() {
+        layout::refuse_to_follow(repository, &["sessions"])?;
+    }
+    match layout::refuse_to_follow(repository, &["packs"]) {
+        Err(e @ VykarError::LeadsOut { .. }) => match packs.all(|pack| is_sealed_here(repository, pack)) {
+            true => Ok(()),
+            false => Err(e),
+        },
+        other => other,
+    }
+}
+
+/// True when a pack's first chunk was sealed with this repository's key, which nobody else has.
+fn is_sealed_here(repository: &Repository, pack: &Pack) -> bool {
+    let (backend, key) = (repository.backend(), pack_key(&pack.id));
+    let read = |offset: usize, len: usize| backend.get_range(&key, offset as u64, len).ok();
+    let first = || {
+        let length = read(HEADER.len(), LENGTH_PREFIX as usize)?;
+        let length = u32::from_le_bytes(*length.first_chunk()?) as usize;
+        let object = read(HEADER.len() + LENGTH_PREFIX as usize, length.min(MAX_CHUNK_OBJECT))?;
+        repository.keys().identify_chunk(&object).ok()
+    };
+    repository.config().encryption != Encryption::None && first().is_some()
+}
+
 /// Unfinished writes that nobody is at any more: under the lock nobody writes but markers.
 pub(in crate::maintenance) fn leftovers(repository: &Repository) -> Result<Vec<ObjectInfo>> {
     let is_marker =
@@ -155,6 +197,7 @@ pub(in crate::maintenance) fn leftovers(repository: &Repository) -> Result<Vec<O
     let mut found = backend.leftovers(Duration::ZERO)?;
     found.retain(|object| !is_marker(object));
     found.extend(backend.leftovers(YOUNG)?.into_iter().filter(is_marker));
+    found.retain(|object| layout::is_place(&object.key));
     Ok(found)
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::super::references::{self, MISSING, Seen};
+use super::again::look_again;
 use super::aside::set_aside;
 use super::plan::{RepairPlan, stamp};
 use super::store::Store;
@@ -37,7 +38,8 @@ pub struct RepairReport {
 /// Repairs the repository as planned.
 ///
 /// # Errors
-/// [`VykarError::RepairRefused`] when the repository is not as it was when the plan was made; nothing is changed then.
+/// [`VykarError::RepairRefused`] when the repository is not as it was when the plan was made, or what the plan takes for
+/// damaged is read differently now; nothing is changed then.
 /// After any other failure everything that could be read before can be read still, and another repair finishes it.
 pub fn apply_repair(
     repository: &Repository,
@@ -46,6 +48,7 @@ pub fn apply_repair(
 ) -> Result<RepairReport> {
     repository.with_maintenance_lock(&options.lock, |guard| {
         is_current(repository, plan)?;
+        look_again(repository, plan)?;
         let mut apply = Apply { repository, plan, report: RepairReport::default() };
         apply.run(guard)?;
         Ok(apply.report)
@@ -77,7 +80,7 @@ impl Apply<'_> {
         // Before anything is stored: a new pack may take the place of the damaged one that it is made of.
         for (pack, _, reason) in &plan.packs_damaged {
             guard.check()?;
-            set_aside(repository, &pack_key(pack), reason)?;
+            set_aside(repository, &pack_key(pack), reason, plan.survey.contents.get(pack).copied())?;
         }
         let mut store = Store::new(repository);
         store.move_chunks(plan)?;
@@ -143,11 +146,12 @@ impl Apply<'_> {
         let left: Vec<Snapshot> = plan.whole.iter().chain(&new).cloned().collect();
         let counts = self.count_whole(&reader, table, &left)?;
         for fate in &plan.snapshots {
-            set_aside(repository, &snapshot_key(&fate.id), &fate.plain_reason())?;
+            let key = snapshot_key(&fate.id);
+            set_aside(repository, &key, &fate.plain_reason(), plan.contents.get(&key).copied())?;
         }
         if plan.index_unusable.is_some() || plan.index_entries_change() {
             let reason = plan.index_unusable.as_deref().unwrap_or("replaced by one without what is lost");
-            set_aside(repository, INDEX, reason)?;
+            set_aside(repository, INDEX, reason, plan.contents.get(INDEX).copied())?;
         }
         if !plan.snapshots.is_empty() {
             let old = references::count(&reader, table, &plan.damaged, &mut |_| ()).counts;

@@ -11,9 +11,11 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::unsteady;
+use crate::crypto::pack_ids;
 use crate::error::{Result, StorageError, VykarError};
 use crate::format::{MAX_SMALL_OBJECT, MAX_SNAPSHOT_OBJECT, ObjectKind, SnapshotMeta};
-use crate::id::SnapshotId;
+use crate::id::{PackId, SnapshotId};
 use crate::repository::layout::DAMAGED;
 use crate::repository::{Repository, now_micros, now_rfc3339};
 use crate::storage::{Backend, PutMode};
@@ -90,7 +92,15 @@ fn read_snapshot(repository: &Repository, key: &str, object: &str) -> Option<Sna
 
 /// Copies an object to where damaged ones are kept. The copy and its note are durable when this returns; the object
 /// itself is still there. Does nothing for one that is not there, or that was copied before.
-pub(super) fn set_aside(repository: &Repository, object: &str, reason: &str) -> Result<()> {
+///
+/// # Errors
+/// [`VykarError::RepairRefused`] when the copy would have another hash than `content`, where that is given.
+pub(super) fn set_aside(
+    repository: &Repository,
+    object: &str,
+    reason: &str,
+    content: Option<PackId>,
+) -> Result<()> {
     let backend = &**repository.backend();
     let name = match object.strip_prefix("packs/").and_then(|name| name.split_once('/')) {
         Some((_, id)) => format!("packs/{id}"),
@@ -105,7 +115,7 @@ pub(super) fn set_aside(repository: &Repository, object: &str, reason: &str) -> 
         }
         _ => plain,
     };
-    if !backend.exists(&key)? && !copy(backend, object, &key)? {
+    if !backend.exists(&key)? && !copy(backend, object, &key, content)? {
         return Ok(());
     }
     let note = AsideNote { object: object.to_owned(), set_aside: now_rfc3339(), reason: reason.to_owned() };
@@ -115,7 +125,7 @@ pub(super) fn set_aside(repository: &Repository, object: &str, reason: &str) -> 
 }
 
 /// False when there is nothing to copy.
-fn copy(backend: &dyn Backend, from: &str, to: &str) -> Result<bool> {
+fn copy(backend: &dyn Backend, from: &str, to: &str, content: Option<PackId>) -> Result<bool> {
     let size = match backend.size(from) {
         Err(StorageError::NotFound { .. }) => return Ok(false),
         other => other?,
@@ -123,6 +133,11 @@ fn copy(backend: &dyn Backend, from: &str, to: &str) -> Result<bool> {
     let mut upload = backend.upload()?;
     for offset in (0..size).step_by(SLICE as usize) {
         upload.write(&backend.get_range(from, offset, (size - offset).min(SLICE) as usize)?)?;
+    }
+    if let Some(content) = content
+        && pack_ids(&[size], |_, offset, out| upload.read_at(offset, out))?.first() != Some(&content)
+    {
+        return Err(unsteady(from));
     }
     upload.finish(to)?;
     Ok(true)
@@ -159,18 +174,18 @@ mod tests {
         let whole = t.backend.get(&key, u64::MAX).unwrap();
         // A repair that was cut off does it once more.
         for _ in 0..2 {
-            set_aside(&t.repository, &key, "first").unwrap();
+            set_aside(&t.repository, &key, "first", None).unwrap();
         }
         t.backend.put(&key, b"other", PutMode::Replace).unwrap();
-        set_aside(&t.repository, &key, "second").unwrap();
-        set_aside(&t.repository, "snapshots/nonesuch", "gone").unwrap();
+        set_aside(&t.repository, &key, "second", None).unwrap();
+        set_aside(&t.repository, "snapshots/nonesuch", "gone", None).unwrap();
         let all = SetAside::list(&t.repository).unwrap();
         let reasons: Vec<_> = all.iter().map(|a| (a.object.as_str(), a.reason.as_str(), a.size)).collect();
         assert_eq!(reasons, [(&*key, "first", whole.len() as u64), (&*key, "second", 5)]);
         assert_eq!(all[0].snapshot.as_ref().unwrap().name, "s");
         assert_eq!(t.backend.get(&all[0].key, u64::MAX).unwrap(), whole);
         for _ in 0..2 {
-            set_aside(&t.repository, INDEX, "lost").unwrap();
+            set_aside(&t.repository, INDEX, "lost", None).unwrap();
         }
         let all = SetAside::list(&t.repository).unwrap();
         assert_eq!(all.iter().filter(|a| a.object == INDEX).count(), 2);

@@ -4,6 +4,8 @@
 //! still as it was. It stores first and deletes last, so that whatever could be read before can be read at every
 //! moment of it, and a repair that was interrupted is finished by another one:
 //!
+//! Before that it reads again what is to be replaced: what was read wrongly once is not damaged.
+//!
 //! 1. damaged packs are copied to `damaged/`, and what is whole in them goes into new packs;
 //! 2. items of damaged snapshots that are whole go into new packs too;
 //! 3. the snapshots and the index that are to be replaced are copied to `damaged/`;
@@ -11,6 +13,7 @@
 //! 5. the new snapshots are written, then the old ones deleted;
 //! 6. the index is written with the counts that are left; damaged packs are deleted.
 
+mod again;
 mod apply;
 mod aside;
 pub(crate) mod ext;
@@ -39,6 +42,13 @@ pub struct RepairOptions {
 
 fn refused(reason: impl Into<String>) -> VykarError {
     VykarError::RepairRefused { reason: reason.into() }
+}
+
+/// An object is read differently from one time to the next, so that nobody knows which of it is right.
+fn unsteady(key: &str) -> VykarError {
+    refused(format!(
+        "{key} is not read the same each time: see to memory, cables and network first, and to who else may change it"
+    ))
 }
 
 fn changed() -> VykarError {

@@ -2,17 +2,21 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::super::missing::{refuse_none, refuse_vanished};
 use super::super::references::{self, MISSING, Seen};
 use super::ext::repaired_from;
 use super::salvage::{Part, each_part};
 use super::survey::Survey;
 use super::{RepairOptions, changed, refused};
+use crate::crypto::pack_id;
 use crate::error::{Result, StorageError, VykarError};
 use crate::event::{Event, Events};
 use crate::format::{IndexBlob, ItemProblem, Snapshot};
 use crate::id::{PackId, SnapshotId};
-use crate::repository::manifest::read_snapshot;
-use crate::repository::{ChunkReader, INDEX_GENERATION, IndexStamp, Manifest, Repository};
+use crate::repository::manifest::{open_snapshot, read_object, refuse_odd_entries};
+use crate::repository::{
+    ChunkReader, INDEX, INDEX_GENERATION, IndexStamp, Manifest, Repository, snapshot_key,
+};
 
 /// Dropped items that a plan names; more are counted, and told as [`Event::ItemSkipped`].
 const MAX_NAMED: usize = 1000;
@@ -86,6 +90,8 @@ pub struct RepairPlan {
     pub(super) stamp: Option<IndexStamp>,
     pub(super) generation: u64,
     pub(super) ids: Vec<SnapshotId>,
+    /// The hashes of snapshots and index as they were read, by key, but for those that are too long to be read.
+    pub(super) contents: HashMap<String, PackId>,
     pub(super) survey: Survey,
     /// References of all readable snapshots, for each slot of the survey's table; of damaged ones as far as they can
     /// be counted.
@@ -128,19 +134,24 @@ impl RepairPlan {
 /// # Errors
 /// [`VykarError::RepairRefused`] when something is not this program's to judge (snapshots, items or packs that a newer
 /// one wrote), when config or key are damaged, and when the storage fails while it is read.
+/// [`VykarError::SnapshotsMissing`] when there may be snapshots that are not seen.
 pub fn plan_repair(
     repository: &Repository,
     options: &RepairOptions,
     mut events: Events<'_>,
 ) -> Result<RepairPlan> {
     check_opened_with(repository)?;
+    refuse_odd_entries(repository)?;
     let ids = Manifest::ids(repository)?;
-    let (readable, unreadable) = read_snapshots(repository, &ids)?;
+    let mut contents = HashMap::new();
+    let (readable, unreadable) = read_snapshots(repository, &ids, &mut contents)?;
     let stamp = stamp(repository)?;
-    let (index, index_unusable) = read_index(repository)?;
+    let (index, index_unusable) = read_index(repository, &mut contents)?;
     if self::stamp(repository)? != stamp {
         return Err(changed());
     }
+    let is_there = index_unusable.is_none() && stamp.is_some();
+    refuse_none(repository, &ids, is_there.then_some(&index.chunks))?;
     let objects = repository.backend().list("packs/")?;
     let survey = Survey::make(repository, &index.chunks, &objects, options.threads, &mut events)?;
     let (backend, keys) = (repository.backend().clone(), repository.keys().clone());
@@ -174,6 +185,7 @@ pub fn plan_repair(
         stamp,
         generation: index.generation,
         ids,
+        contents,
         survey,
         needed: counts.iter().map(|counted| *counted > 0).collect(),
         counts,
@@ -182,6 +194,9 @@ pub fn plan_repair(
     };
     plan.judge_snapshots(&reader, &affected, &mut events)?;
     plan.compare_counts(&index);
+    // A repair takes out of the index whatever it finds no reference to.
+    let explained = plan.index_unusable.is_none() && plan.counts_too_high == 0;
+    refuse_vanished(repository, &plan.ids, explained)?;
     Ok(plan)
 }
 
@@ -300,10 +315,18 @@ fn check_opened_with(repository: &Repository) -> Result<()> {
 
 type Unreadable = Vec<(SnapshotId, String)>;
 
-fn read_snapshots(repository: &Repository, ids: &[SnapshotId]) -> Result<(Vec<Snapshot>, Unreadable)> {
+fn read_snapshots(
+    repository: &Repository,
+    ids: &[SnapshotId],
+    contents: &mut HashMap<String, PackId>,
+) -> Result<(Vec<Snapshot>, Unreadable)> {
     let (mut readable, mut unreadable) = (Vec::new(), Vec::new());
     for id in ids {
-        match read_snapshot(repository, id) {
+        let read = read_object(repository, id).and_then(|mut object| {
+            contents.insert(snapshot_key(id), pack_id(&object));
+            open_snapshot(repository, id, &mut object)
+        });
+        match read {
             Ok(snapshot) => readable.push(snapshot),
             Err(VykarError::SnapshotUnusable { cause, .. }) if cause.is_newer() => {
                 return Err(refused(format!("snapshot {id}: {cause}. Only a newer program can judge it")));
@@ -325,8 +348,13 @@ pub(super) fn stamp(repository: &Repository) -> Result<Option<IndexStamp>> {
 }
 
 /// The index, empty where it cannot be used, and why that is.
-fn read_index(repository: &Repository) -> Result<(IndexBlob, Option<String>)> {
-    let reason = match repository.read_index() {
+fn read_index(
+    repository: &Repository,
+    contents: &mut HashMap<String, PackId>,
+) -> Result<(IndexBlob, Option<String>)> {
+    let (read, content) = repository.read_index_hashed();
+    contents.extend(content.map(|content| (INDEX.to_owned(), content)));
+    let reason = match read {
         Ok(index) => return Ok((index, None)),
         Err(VykarError::IndexMissing) => "missing although there are snapshots".to_owned(),
         Err(VykarError::Damaged { cause, .. }) if cause.is_newer() => {

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::plan::RepairPlan;
-use super::refused;
 use super::salvage::{Part, each_part};
 use super::survey::is_chunk;
+use super::{refused, unsteady};
 use crate::codec::chunker::Chunker;
 use crate::codec::{Compression, Compressor};
 use crate::crypto::pack_id;
@@ -13,7 +13,7 @@ use crate::error::{ObjectError, Result, VykarError};
 use crate::format::pack::{HEADER, LENGTH_PREFIX, MAX_BLOBS, MAX_TREE_PACK};
 use crate::format::{ChunkerParams, IndexEntry, Item, ItemType, ObjectKind, Snapshot, SnapshotStats};
 use crate::id::{ChunkId, PackId};
-use crate::repository::{ChunkReader, Repository, pack_key};
+use crate::repository::{ChunkReader, Repository, pack_key, snapshot_key};
 use crate::storage::PutMode;
 
 /// Items are cut when so many bytes of them are there, as in a backup.
@@ -145,8 +145,10 @@ impl<'r> Store<'r> {
             errors: snapshot.meta.stats.errors,
             ..SnapshotStats::default()
         };
+        let mut parts = [0u64; 3];
         each_part(reader, &plan.survey, snapshot, &mut |part| match part {
             Part::Whole(item, bytes) => {
+                parts[0] += 1;
                 count(&mut stats, item);
                 items.pending.extend_from_slice(bytes);
                 if items.pending.len() < CUT_AT {
@@ -155,10 +157,16 @@ impl<'r> Store<'r> {
                 items.cut(self, plan, false)
             }
             Part::Dropped { .. } | Part::Lost(_) => {
+                parts[if matches!(part, Part::Lost(_)) { 2 } else { 1 }] += 1;
                 stats.errors = stats.errors.saturating_add(1);
                 Ok(())
             }
         })?;
+        // A chunk that is not read this time must not cost more than what was agreed to.
+        let fate = plan.snapshots.iter().find(|fate| fate.id == snapshot.id);
+        if fate.map(|fate| [fate.kept, fate.dropped, fate.gaps]) != Some(parts) {
+            return Err(unsteady(&snapshot_key(&snapshot.id)));
+        }
         items.cut(self, plan, true)?;
         let mut rewritten = snapshot.clone();
         let ext = snapshot.meta.ext.as_ref().map(|ext| &ext[..]);

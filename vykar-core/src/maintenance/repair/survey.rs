@@ -43,6 +43,8 @@ pub(super) struct Survey {
     /// Packs that are not what they were written as, with their lengths and what is wrong. What is whole in them has
     /// to be stored anew.
     pub damaged: HashMap<PackId, (u64, String)>,
+    /// The hashes of what was read of these, but for those that are too long to be read.
+    pub contents: HashMap<PackId, PackId>,
     /// Packs that the index names and that are not there.
     pub missing: Vec<PackId>,
     /// Chunks of the index without a whole copy.
@@ -62,6 +64,8 @@ struct Extra {
 struct PackFound {
     pack: Pack,
     damage: Option<String>,
+    /// The hash of what was read.
+    content: Option<PackId>,
     extras: Vec<Extra>,
 }
 
@@ -102,10 +106,11 @@ impl Survey {
             next,
             memory,
         };
-        let (mut extras, mut damaged) = (Vec::new(), HashMap::new());
+        let (mut extras, mut damaged, mut contents) = (Vec::new(), HashMap::new(), HashMap::new());
         surveyor.run_all(threads, &mut |found, done| {
             if let Some(reason) = found.damage {
                 damaged.insert(found.pack.id, (found.pack.size, reason));
+                contents.extend(found.content.map(|content| (found.pack.id, content)));
             }
             extras.extend(found.extras);
             if let Some(events) = events {
@@ -123,6 +128,7 @@ impl Survey {
             sizes: Vec::new(),
             packs,
             damaged,
+            contents,
             missing,
             lost: 0,
             redirected: 0,
@@ -217,7 +223,7 @@ impl Surveyor<'_> {
     }
 
     fn pack(&self, pack: &Pack) -> Result<PackFound> {
-        let mut found = PackFound { pack: *pack, damage: None, extras: Vec::new() };
+        let mut found = PackFound { pack: *pack, damage: None, content: None, extras: Vec::new() };
         let data = match self.repository.backend().get(&pack_key(&pack.id), MAX_PACK_OBJECT) {
             Ok(data) => data,
             Err(e @ StorageError::TooLarge { .. }) => {
@@ -227,7 +233,9 @@ impl Surveyor<'_> {
             Err(StorageError::NotFound { .. }) => return Err(super::changed()),
             Err(e) => return Err(e.into()),
         };
-        let sound = pack_id(&data) == pack.id;
+        let content = pack_id(&data);
+        found.content = Some(content);
+        let sound = content == pack.id;
         match newer_pack(&data) {
             Some(reason) if sound => return Err(refused(format!("pack {}: {reason}", pack.id))),
             _ if !sound => found.damage = Some("content does not match its id".into()),
