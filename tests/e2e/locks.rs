@@ -19,7 +19,7 @@ fn put(world: &World, key: &str, marker: serde_json::Value) -> PathBuf {
     path
 }
 
-fn put_lock(world: &World, number: u64, host: &str, pid: u32) -> PathBuf {
+pub fn put_lock(world: &World, number: u64, host: &str, pid: u32) -> PathBuf {
     let boot_id = ProcessIdentity::current().boot_id;
     let marker = serde_json::json!({"hostname": host, "pid": pid, "time": now_rfc3339(), "boot_id": boot_id});
     put(world, &format!("locks/{number:020}-{}.json", "ab".repeat(16)), marker)

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::harness::{Mount, World, eventually, is_mounted, is_root, note, require_fuse, require_fusermount};
 
 /// What the watchdog beside a mount is called.
-const WATCHDOG: &str = "vykar-watchdog";
+pub const WATCHDOG: &str = "vykar-watchdog";
 
 /// Root and nobody; without root, whoever this is.
 pub fn users() -> Vec<bool> {

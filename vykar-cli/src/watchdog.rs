@@ -5,15 +5,19 @@
 //! nothing open but a pipe. It knows of the end of the other process by the end of that pipe.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use vykar_mount::Mount;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::Signal;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
+use vykar_mount::Announce;
 
 use crate::exit::Exit;
 use crate::platform;
@@ -23,18 +27,30 @@ pub const NAME: &str = "vykar-watchdog";
 /// This program, even when its file was replaced since.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 /// Longest order: a path and some numbers, in bytes.
-const ORDER_MAX: u64 = 16 << 10;
+const ORDER_MAX: usize = 16 << 10;
 /// Behind an order that is void.
 const DISMISSED: &[u8] = b"dismissed";
+/// How long the other process may take from the end of its first thread to its own.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
+/// A signal that comes just before the watchdog waits for one is noticed this late.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How long a mount that was being made may take to appear.
+const APPEARS_WITHIN: Duration = Duration::from_millis(500);
 
 /// The watchdog of a mount, as the process that serves the mount sees it.
-pub struct Watchdog {
+#[derive(Clone)]
+pub struct Watchdog(Arc<Mutex<Inner>>);
+
+struct Inner {
     process: Child,
-    pipe: ChildStdin,
+    /// Until it is dismissed.
+    pipe: Option<ChildStdin>,
+    failure: Option<io::Error>,
 }
 
 impl Watchdog {
-    /// Starts it. It does nothing until [`Watchdog::guard`].
+    /// Starts it. It does nothing until it is told of a mount. To be called by the process's first thread, whose end
+    /// it watches.
     pub fn start() -> io::Result<Self> {
         let mut command = Command::new(THIS_PROGRAM);
         // The environment may hold the passphrase. The path leads to fusermount3.
@@ -44,23 +60,43 @@ impl Watchdog {
         }
         command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut process = command.spawn()?;
-        let pipe = process.stdin.take().ok_or_else(|| io::Error::other("no pipe"))?;
-        Ok(Watchdog { process, pipe })
+        let pipe = process.stdin.take();
+        Ok(Watchdog(Arc::new(Mutex::new(Inner { process, pipe, failure: None }))))
     }
 
-    /// From now on the mount is taken away when this process ends.
-    pub fn guard(&mut self, mount: &Mount) -> io::Result<()> {
-        // Neither can hold NUL.
-        let path = mount.path().as_os_str().as_bytes();
-        self.pipe.write_all(&[mount.device().as_bytes(), b"\0", path, b"\0"].concat())
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets it go: the mount is unmounted.
-    pub fn dismiss(mut self) {
+    /// What tells it of a mount, which it takes away from then on when this process ends.
+    pub fn announce(&self) -> Announce {
+        let watchdog = self.clone();
+        Announce(Arc::new(move |path, device| {
+            // Neither can hold NUL.
+            let word = device.map_or(path.as_os_str().as_bytes(), str::as_bytes);
+            watchdog.tell(&[word, b"\0"].concat());
+        }))
+    }
+
+    fn tell(&self, word: &[u8]) {
+        let mut inner = self.inner();
+        if let Some(Err(e)) = inner.pipe.as_mut().map(|pipe| pipe.write_all(word)) {
+            inner.failure.get_or_insert(e);
+        }
+    }
+
+    /// Why it does not know of the mount, if it does not.
+    pub fn failure(&self) -> Option<io::Error> {
+        self.inner().failure.take()
+    }
+
+    /// Lets it go: nothing is mounted any more.
+    pub fn dismiss(&self) {
         // One that is gone already needs no word.
-        let _ = self.pipe.write_all(DISMISSED);
-        drop(self.pipe);
-        let _ = self.process.wait();
+        self.tell(DISMISSED);
+        let mut inner = self.inner();
+        drop(inner.pipe.take());
+        let _ = inner.process.wait();
     }
 }
 
@@ -74,23 +110,71 @@ pub fn run() -> Exit {
     for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
         let _ = signal_hook::flag::register(signal, Arc::default());
     }
-    let mut order = Vec::new();
-    match io::stdin().lock().take(ORDER_MAX).read_to_end(&mut order).map(|_| parse(order)) {
-        Ok(Some((device, path))) => match vykar_mount::unmount_dead(&path, &device) {
-            Ok(()) => Exit::Success,
-            Err(_) => Exit::Failure,
-        },
-        Ok(None) => Exit::Success,
-        Err(_) => Exit::Failure,
+    let done = listen().map(|(order, ended)| match (parse(&order), ended) {
+        (Some((path, None)), _) => unmount_when_it_appears(&path),
+        (Some((path, Some(device))), true) => vykar_mount::unmount_dead(&path, Some(&device)).is_ok(),
+        (Some((path, Some(device))), false) => vykar_mount::unmount_stuck(&path, &device).is_ok(),
+        (None, _) => true,
+    });
+    if done.unwrap_or(false) { Exit::Success } else { Exit::Failure }
+}
+
+/// Of a mount that was just being made. A helper may be at it still, which only root does without.
+fn unmount_when_it_appears(path: &Path) -> bool {
+    let began = Instant::now();
+    loop {
+        let done = vykar_mount::unmount_dead(path, None).is_ok();
+        if began.elapsed() > APPEARS_WITHIN || rustix::process::geteuid().is_root() {
+            return done;
+        }
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
-/// Device and path; `None` where nothing is to be done.
-fn parse(order: Vec<u8>) -> Option<(String, PathBuf)> {
-    let mut parts = order.split(|byte| *byte == 0);
-    let (device, path, rest) = (parts.next()?, parts.next()?, parts.next()?);
-    let device = OsStr::from_bytes(device).to_str()?.to_owned();
-    rest.is_empty().then(|| (device, OsString::from_vec(path.to_vec()).into()))
+/// Reads the order until the other process ends; false when its first thread has ended, and yet something of it is still
+/// there after a while.
+fn listen() -> io::Result<(Vec<u8>, bool)> {
+    let died = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGUSR1, died.clone())?;
+    // Who is killed ends thread by thread, and the pipe is closed by the last: that one may wait in the kernel.
+    rustix::process::set_parent_process_death_signal(Some(Signal::USR1))?;
+    let mut order = Vec::new();
+    let mut dead_since: Option<Instant> = None;
+    let mut buffer = [0; 4096];
+    let stdin = io::stdin();
+    loop {
+        if died.load(Ordering::Relaxed) {
+            dead_since.get_or_insert_with(Instant::now);
+        }
+        let left = dead_since.map_or(LOOK_EVERY, |since| ENDS_WITHIN.saturating_sub(since.elapsed()));
+        if left.is_zero() {
+            return Ok((order, false));
+        }
+        let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
+        match rustix::event::poll(&mut fds, Timespec::try_from(left).ok().as_ref()) {
+            // The signal, most likely.
+            Err(rustix::io::Errno::INTR) | Ok(0) => continue,
+            other => other?,
+        };
+        match rustix::io::read(&stdin, &mut buffer)? {
+            0 => return Ok((order, true)),
+            _ if order.len() > ORDER_MAX => return Err(io::ErrorKind::InvalidData.into()),
+            n => order.extend_from_slice(&buffer[..n]),
+        }
+    }
+}
+
+/// Path and, where it is known, device; `None` where nothing is to be done.
+fn parse(order: &[u8]) -> Option<(PathBuf, Option<String>)> {
+    let mut parts: Vec<_> = order.split(|byte| *byte == 0).collect();
+    // What stands behind the last NUL makes it void.
+    let _ = parts.pop().filter(|rest| rest.is_empty())?;
+    let path = |path: &[u8]| OsString::from_vec(path.to_vec()).into();
+    match parts[..] {
+        [at] => Some((path(at), None)),
+        [at, device] => Some((path(at), Some(OsStr::from_bytes(device).to_str()?.to_owned()))),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -99,9 +183,13 @@ mod tests {
 
     #[test]
     fn only_a_whole_order_that_stands_is_followed() {
-        assert_eq!(parse(b"0:45\0/a\xffb\0".to_vec()).map(|(d, _)| d), Some("0:45".into()));
-        for order in [&b""[..], b"0:45", b"0:45\0/a", b"0:45\0/a\0dismissed"] {
-            assert_eq!(parse(order.to_vec()), None);
+        let path = || PathBuf::from(OsString::from_vec(b"/a\xffb".to_vec()));
+        assert_eq!(parse(b"/a\xffb\0"), Some((path(), None)));
+        assert_eq!(parse(b"/a\xffb\x000:45\0"), Some((path(), Some("0:45".into()))));
+        for order in
+            [&b""[..], b"/a", b"/a\x000:45", b"/a\x000:45\0dismissed", b"/a\0dismissed", b"dismissed"]
+        {
+            assert_eq!(parse(order), None);
         }
     }
 }

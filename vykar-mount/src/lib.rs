@@ -37,6 +37,6 @@ pub mod xattr;
 
 pub use data::Freed;
 pub use log::{Log, LogLine};
-pub use mount::{Mount, MountOptions, Unmounter};
+pub use mount::{Announce, Mount, MountOptions, Unmounter};
 pub use mountpoint::MountError;
-pub use unmount::{unmount, unmount_dead};
+pub use unmount::{unmount, unmount_dead, unmount_stuck};

@@ -63,6 +63,23 @@ pub struct MountOptions {
     pub shown: Shown,
     /// Called when much memory was freed.
     pub freed: Option<Freed>,
+    /// Told of the mount while it is made.
+    pub announce: Option<Announce>,
+}
+
+/// Takes a path and, once it is known, a device number.
+pub type Announced = dyn Fn(&Path, Option<&str>) + Send + Sync;
+
+/// Called with the path, as the kernel will know it, just before anything is mounted there, and again with the number
+/// of the mount's device before anything is answered. So whoever is to take it away knows it whenever this process
+/// is killed.
+#[derive(Clone)]
+pub struct Announce(pub Arc<Announced>);
+
+impl std::fmt::Debug for Announce {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Announce")
+    }
 }
 
 impl MountOptions {
@@ -83,6 +100,7 @@ impl MountOptions {
             zone: TimeZone::UTC,
             shown: Shown::default(),
             freed: None,
+            announce: None,
         }
     }
 
@@ -131,7 +149,7 @@ struct Place {
 }
 
 impl Mount {
-    /// Mounts, and returns when the file system answers.
+    /// Mounts, and returns when the file system is about to answer; who asks before waits for that.
     ///
     /// # Errors
     /// See [`MountError`]. Nothing is mounted then.
@@ -140,12 +158,19 @@ impl Mount {
         let source = format!("vykar:{}", repository.backend().url());
         let fs = Arc::new(Fs::new(repository, options.fs_options(), log.clone())?);
         let spec = Spec { source, allow_other: options.allow_other, no_exec: options.no_exec };
+        let announce = |device: Option<&str>| {
+            if let Some(Announce(tell)) = &options.announce {
+                tell(&path, device);
+            }
+        };
+        announce(None);
         let fd = mountpoint::mount(&path, &spec)?;
         let device = match mountpoint::mounted_at(&path) {
             Ok(Some(entry)) => entry.device,
             Ok(None) => return Err(MountError::NotMounted { path }),
             Err(source) => return Err(abandon(&path, source)),
         };
+        announce(Some(&device));
         let connection = fd.try_clone().map_err(|source| abandon(&path, source))?;
         let connection = Mutex::new(Some(connection));
         let place = Arc::new(Place { path, device, asked: AtomicBool::new(false), connection });
@@ -162,10 +187,9 @@ impl Mount {
                 serve(session, place.clone())
             })
             .map_err(|source| abandon(&place.path, source))?;
-        // From here on dropping it unmounts.
+        // The conversation has begun. That nobody asks the file system from here is on purpose: who waits for an answer
+        // of a process that is killed, and is that process, waits forever, and so does everybody else.
         let mount = Mount { place, session: Some(session) };
-        fs::metadata(&mount.place.path).map_err(|source| MountError::Session { source })?;
-        // After the first answer: the kernel sets its default when the conversation begins.
         if let Err(e) = mountpoint::raise_read_ahead(&mount.place.device, options.read_ahead_kib)
             && options.read_ahead_kib != DEFAULT_READ_AHEAD_KIB
         {

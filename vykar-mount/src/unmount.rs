@@ -17,6 +17,8 @@ use crate::users::Users;
 const BUSY_FOR: Duration = Duration::from_secs(1);
 /// How long between two tries.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
+/// How long a mount that lives may take to say how large it is.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Unmounts what this program mounted at `path`, dead or alive. `lazy` detaches it at once, while
 /// those who use it go on. What is busy only for a moment (a file manager that looks at a new mount, a
@@ -38,19 +40,58 @@ pub fn unmount(path: &Path, lazy: bool) -> Result<(), MountError> {
 }
 
 /// Detaches the mount with this device number, `MAJOR:MINOR`, from `path`, a path that the kernel knows,
-/// if nobody answers for it any more because its process was killed. Anything else that is there stays.
+/// if nobody answers for it any more because its process was killed. Anything else that is there stays. Without
+/// a number it may be any mount of this program.
 ///
 /// # Errors
 /// What the system or its helper says.
-pub fn unmount_dead(path: &Path, device: &str) -> Result<(), MountError> {
-    let failed = |source| MountError::Mountpoint { path: path.to_owned(), source };
-    match mounted_at(path).map_err(failed)? {
-        // Another mount may have come to this place and got the number of the one that is gone. It lives.
-        Some(entry) if entry.kind == FS_TYPE && entry.device == device && is_dead(path) => {
+pub fn unmount_dead(path: &Path, device: Option<&str>) -> Result<(), MountError> {
+    // Another mount may have come to this place and got the number of the one that is gone. It lives.
+    match is_at(path, device)? && is_dead(path) {
+        true => unmount_resolved(path, true),
+        false => Ok(()),
+    }
+}
+
+/// The same where the process was killed and cannot end: a thread of it may be waiting in the kernel, which nothing
+/// interrupts, for a page of a file that somebody reads, and who reads waits for the process. So all that is asked
+/// of this mount is ended.
+///
+/// # Errors
+/// What the system or its helper says.
+pub fn unmount_stuck(path: &Path, device: &str) -> Result<(), MountError> {
+    if !is_at(path, Some(device))? {
+        return Ok(());
+    }
+    let (sender, answer) = std::sync::mpsc::channel();
+    let asked = path.to_owned();
+    // It waits as all others do, until they are let go.
+    let asking = std::thread::Builder::new().spawn(move || sender.send(is_dead(&asked)));
+    asking.map_err(|source| MountError::Session { source })?;
+    match answer.recv_timeout(ANSWERS_WITHIN) {
+        Ok(true) => return unmount_resolved(path, true),
+        // Somebody else's that came to this place, and lives.
+        Ok(false) => return Ok(()),
+        Err(_) => {}
+    }
+    let force = UnmountFlags::NOFOLLOW | UnmountFlags::DETACH | UnmountFlags::FORCE;
+    match rustix::mount::unmount(path, force) {
+        Err(Errno::PERM) => {
+            // Where this is not mounted, whoever reads waits on, and can be killed.
+            let number = device.rsplit(':').next().unwrap_or_default();
+            let _ = std::fs::write(format!("/sys/fs/fuse/connections/{number}/abort"), "1");
             unmount_resolved(path, true)
         }
-        _ => Ok(()),
+        Err(e) => Err(MountError::System { operation: "unmount", path: path.into(), source: e.into() }),
+        Ok(()) => Ok(()),
     }
+}
+
+/// True when the mount with this device number is on top at `path`; without a number, any of this program.
+fn is_at(path: &Path, device: Option<&str>) -> Result<bool, MountError> {
+    let failed = |source| MountError::Mountpoint { path: path.to_owned(), source };
+    let entry = mounted_at(path).map_err(failed)?;
+    Ok(entry.is_some_and(|entry| entry.kind == FS_TYPE && device.is_none_or(|device| entry.device == device)))
 }
 
 /// Asks the file system itself. While its process is still ending, this waits until it has.
@@ -119,7 +160,9 @@ mod tests {
         let proc = Path::new("/proc");
         assert!(matches!(unmount(proc, false), Err(MountError::NotOurs { .. })));
         let device = mounted_at(proc).unwrap().unwrap().device;
-        unmount_dead(proc, &device).unwrap();
+        unmount_dead(proc, Some(&device)).unwrap();
+        unmount_dead(proc, None).unwrap();
+        unmount_stuck(proc, &device).unwrap();
         assert!(!unmount_device(proc, "0:0", true).unwrap());
         assert!(proc.join("self").exists());
     }

@@ -241,7 +241,9 @@ fn a_mount_that_was_unmounted_from_outside_never_takes_away_its_successor() {
     unmounter.unmount().unwrap();
     unmounter.unmount().unwrap();
     drop(first);
-    vykar_mount::unmount_dead(second.path(), second.device()).unwrap();
+    vykar_mount::unmount_dead(second.path(), Some(second.device())).unwrap();
+    vykar_mount::unmount_dead(second.path(), None).unwrap();
+    vykar_mount::unmount_stuck(second.path(), second.device()).unwrap();
     assert_eq!(device_at(second.path()), second.device(), "the second mount was taken away");
     assert_eq!(fs::read_dir(dir.path().join("ids")).unwrap().count(), {
         fs::read_dir(second.path().join("snapshots")).unwrap().count() - 1

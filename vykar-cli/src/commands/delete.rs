@@ -1,10 +1,12 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use serde_json::json;
 use vykar_core::Event;
-use vykar_core::maintenance::{RepositoryContents, WholeReport, delete_repository};
+use vykar_core::maintenance::{Remains, RepositoryContents, WholeReport, delete_repository};
 use vykar_core::repository::{Manifest, Repository};
+use vykar_core::storage::Backend;
 
 use super::{print, print_json};
 use crate::args::Global;
@@ -15,6 +17,8 @@ use crate::{context, render};
 
 /// Names of other things in the folder that are listed; more are counted.
 const MAX_NAMES: usize = 10;
+const REMAINS: &str =
+    "no repository any more: its deletion was cut off, and a lock or empty folders are left";
 
 pub struct Request {
     pub confirm: Option<String>,
@@ -23,6 +27,10 @@ pub struct Request {
 }
 
 pub fn run(global: &Global, request: &Request) -> CliResult {
+    let backend = context::backend(global, &Arc::default())?;
+    if let Some(remains) = Remains::of(backend.as_ref())? {
+        return run_remains(global, request, backend.as_ref(), &remains);
+    }
     let repository = context::open_to_delete(global)?;
     let contents = RepositoryContents::of(&repository)?;
     let manifest = repository.manifest()?;
@@ -33,27 +41,45 @@ pub fn run(global: &Global, request: &Request) -> CliResult {
         }
         return Ok(Exit::Success);
     }
-    confirm(&repository, request, || description(&repository, &manifest, &contents))?;
+    let url = repository.backend().url();
+    confirm(url, request, || description(&repository, &manifest, &contents))?;
     let status = StatusLine::new(!global.quiet && !request.json);
     let mut listen = |event: Event| status.event(&event);
     let lock = context::lock_options(global);
     let report = delete_repository(&repository, &contents, &lock, Some(&mut listen))?;
     drop(status);
     if request.json {
-        print_json(&report_json(&repository, &report))?;
+        let id = repository.config().id.to_string();
+        print_json(&report_json(url, Some(id), false, &report))?;
     } else if !global.quiet {
-        print(&report_text(&repository, &report));
+        print(&report_text(url, &report));
+    }
+    Ok(Exit::Success)
+}
+
+/// Ends a deletion that was cut off when it was no repository any more.
+fn run_remains(global: &Global, request: &Request, backend: &dyn Backend, remains: &Remains) -> CliResult {
+    let url = backend.url();
+    let description = || format!("{}: {REMAINS}\n", render::plain(url.as_bytes()));
+    if request.dry_run {
+        match request.json {
+            true => print_json(&report_json(url, None, true, &remains.plan()))?,
+            false => print(&description()),
+        }
+        return Ok(Exit::Success);
+    }
+    confirm(url, request, description)?;
+    let report = remains.delete(backend)?;
+    if request.json {
+        print_json(&report_json(url, None, false, &report))?;
+    } else if !global.quiet {
+        print(&report_text(url, &report));
     }
     Ok(Exit::Success)
 }
 
 /// Returns when somebody has given the repository's path, and fails otherwise.
-fn confirm(
-    repository: &Repository,
-    request: &Request,
-    description: impl FnOnce() -> String,
-) -> CliResult<()> {
-    let url = repository.backend().url();
+fn confirm(url: &str, request: &Request, description: impl FnOnce() -> String) -> CliResult<()> {
     let shown = render::plain(url.as_bytes());
     let is_it = |text: &str| text == url || text == shown;
     match &request.confirm {
@@ -121,8 +147,8 @@ fn names(all: &[impl AsRef<str>]) -> String {
     }
 }
 
-fn report_text(repository: &Repository, report: &WholeReport) -> String {
-    let url = render::plain(repository.backend().url().as_bytes());
+fn report_text(url: &str, report: &WholeReport) -> String {
+    let url = render::plain(url.as_bytes());
     let (snapshots, objects, size) = (report.snapshots, report.objects, render::size(report.bytes));
     let mut out = format!("Deleted {url}: {snapshots} snapshots, {objects} objects, {size}\n");
     if !report.left.is_empty() {
@@ -145,11 +171,12 @@ fn plan_json(repository: &Repository, contents: &RepositoryContents) -> serde_js
     })
 }
 
-fn report_json(repository: &Repository, report: &WholeReport) -> serde_json::Value {
+/// Without an id, of what is no repository any more.
+fn report_json(url: &str, id: Option<String>, dry_run: bool, report: &WholeReport) -> serde_json::Value {
     json!({
-        "dry_run": false,
-        "url": repository.backend().url(),
-        "id": repository.config().id.to_string(),
+        "dry_run": dry_run,
+        "url": url,
+        "id": id,
         "snapshots": report.snapshots,
         "objects": report.objects,
         "bytes": report.bytes,

@@ -48,7 +48,7 @@ pub fn run(global: &Global, args: &MountArgs) -> CliResult {
 
 fn serve(global: &Global, args: &MountArgs, mountpoint: &Path, ready: Option<Ready>) -> CliResult {
     platform::return_freed_memory();
-    // Before the mount, so that hardly a moment of it is without.
+    // Before the mount, so that no moment of it is without, and by the process's first thread.
     let watchdog = Watchdog::start();
     let repository = Arc::new(context::open(global)?);
     let mut options = MountOptions::new(mountpoint);
@@ -62,13 +62,19 @@ fn serve(global: &Global, args: &MountArgs, mountpoint: &Path, ready: Option<Rea
     options.keep_awake = !args.no_keep_awake;
     options.zone = jiff::tz::TimeZone::system();
     options.freed = Some(Freed(Arc::new(platform::trim_memory)));
+    options.announce = watchdog.as_ref().ok().map(Watchdog::announce);
     let log: vykar_mount::Log = Arc::new(|line| eprintln!("vykar: {line}"));
     // Before the mount's threads are made, so that signals reach only this handler.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
         .map_err(|e| CliError::new(Exit::Failure, format!("cannot handle signals: {e}")))?;
-    let mount = Mount::new(repository, &options, log)?;
-    let watchdog = watchdog.and_then(|mut watchdog| watchdog.guard(&mount).map(|()| watchdog));
-    if let Err(e) = &watchdog {
+    let mount = Mount::new(repository, &options, log).inspect_err(|_| {
+        let _ = watchdog.as_ref().map(Watchdog::dismiss);
+    })?;
+    let failure = match &watchdog {
+        Ok(watchdog) => watchdog.failure().map(|e| e.to_string()),
+        Err(e) => Some(e.to_string()),
+    };
+    if let Some(e) = failure {
         eprintln!("vykar: nothing will unmount this if the process is killed: {e}");
     }
     let place = render::path(mountpoint);

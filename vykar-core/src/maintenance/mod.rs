@@ -23,4 +23,4 @@ pub use finding::{Finding, Severity};
 pub use prune::{PruneOptions, PruneReport, prune};
 pub use repair::{RepairOptions, RepairPlan, RepairReport, SetAside, apply_repair, plan_repair};
 pub use retention::{GroupBy, KeepRules, Rule};
-pub use whole::{RepositoryContents, WholeReport, delete_repository};
+pub use whole::{Remains, RepositoryContents, WholeReport, delete_repository};

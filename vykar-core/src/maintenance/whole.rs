@@ -2,7 +2,9 @@
 //!
 //! The snapshots go first, then the index, the packs, the key, and `config` at the very end: what is cut off in between
 //! is still a repository, with fewer snapshots or none, and can be deleted again. Everything that is not the format's
-//! stays.
+//! stays. What is cut off behind `config` leaves a lock and empty folders, see [`Remains`].
+
+mod remains;
 
 use std::time::Duration;
 
@@ -12,7 +14,9 @@ use crate::event::{Event, Events, Totals, emit};
 use crate::id::SnapshotId;
 use crate::repository::layout::{self, KeyKind};
 use crate::repository::{LockOptions, Manifest, Repository, WriteGuard};
-use crate::storage::{ObjectInfo, folder};
+use crate::storage::{Backend, ObjectInfo, folder};
+
+pub use remains::Remains;
 
 /// Objects that are deleted between two [`Event::Progress`].
 const BATCH: usize = 256;
@@ -44,7 +48,7 @@ impl RepositoryContents {
             snapshots: Manifest::ids(repository)?,
             objects: found.into_iter().map(|(_, object)| object).collect(),
             leftovers: leftovers(repository)?,
-            others: strangers(repository, &|key| KeyKind::of(key).is_some())?,
+            others: strangers(repository.backend().as_ref(), &|key| KeyKind::of(key).is_some())?,
         })
     }
 
@@ -83,9 +87,9 @@ impl Stage {
     }
 }
 
-fn strangers(repository: &Repository, is_object: &dyn Fn(&str) -> bool) -> Result<Vec<String>> {
-    let Some(root) = repository.backend().local_path() else {
-        let objects = repository.backend().list("")?.into_iter();
+fn strangers(backend: &dyn Backend, is_object: &dyn Fn(&str) -> bool) -> Result<Vec<String>> {
+    let Some(root) = backend.local_path() else {
+        let objects = backend.list("")?.into_iter();
         return Ok(objects.map(|object| object.key).filter(|key| !is_object(key)).collect());
     };
     let folders: std::collections::HashSet<_> = layout::folders().collect();
@@ -145,19 +149,19 @@ pub fn delete_repository(
     if let Err(e) = repository.remove_caches() {
         emit(&mut events, Event::Note(format!("its local cache could not be removed: {e}")));
     }
-    let place_is_gone = clear_place(repository);
+    let backend = repository.backend().as_ref();
+    let place_is_gone = clear_place(backend);
     Ok(WholeReport {
         snapshots: contents.snapshots.len() as u64,
         objects: (contents.objects.len() + contents.leftovers.len()) as u64,
         bytes: contents.bytes(),
-        left: if place_is_gone { Vec::new() } else { what_is_left(repository) },
+        left: if place_is_gone { Vec::new() } else { what_is_left(backend) },
         place_is_gone,
     })
 }
 
 /// Removes unfinished writes, which nobody can finish any more, and what is empty.
-fn clear_place(repository: &Repository) -> bool {
-    let backend = repository.backend();
+fn clear_place(backend: &dyn Backend) -> bool {
     for object in backend.leftovers(Duration::ZERO).unwrap_or_default() {
         if layout::is_place(&object.key) {
             let _ = backend.remove_leftover(&object.key);
@@ -169,9 +173,9 @@ fn clear_place(repository: &Repository) -> bool {
 }
 
 /// Names of all that still lies there, as far as it can be seen.
-fn what_is_left(repository: &Repository) -> Vec<String> {
-    let mut left = strangers(repository, &|_| false).unwrap_or_default();
-    let leftovers = repository.backend().leftovers(Duration::ZERO).unwrap_or_default();
+fn what_is_left(backend: &dyn Backend) -> Vec<String> {
+    let mut left = strangers(backend, &|_| false).unwrap_or_default();
+    let leftovers = backend.leftovers(Duration::ZERO).unwrap_or_default();
     left.extend(leftovers.into_iter().map(|object| object.key).filter(|key| layout::is_place(key)));
     left
 }

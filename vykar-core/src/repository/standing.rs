@@ -10,6 +10,7 @@ use crate::format::marker::parse_lock_name;
 use crate::format::{LockMarker, MAX_SMALL_OBJECT, SessionMarker};
 use crate::id::SessionId;
 use crate::platform::ProcessIdentity;
+use crate::storage::Backend;
 
 /// A lock that was not refreshed for this long is nobody's.
 pub const LOCK_STALE_AFTER: Duration = Duration::from_secs(6 * 3600);
@@ -52,9 +53,14 @@ pub struct LockInfo {
 impl LockInfo {
     /// All locks, in the order of their keys.
     pub fn list(repository: &Repository) -> Result<Vec<Self>> {
+        Self::list_at(repository.backend().as_ref())
+    }
+
+    /// The same where there may be no repository any more.
+    pub fn list_at(backend: &dyn Backend) -> Result<Vec<Self>> {
         let me = ProcessIdentity::current();
         let is_lock = |name: &str| parse_lock_name(name).is_some();
-        read_markers(repository, "locks/", is_lock)
+        read_markers(backend, "locks/", is_lock)
             .map(|found| found.into_iter().map(|(key, marker)| LockInfo::new(key, marker, &me)).collect())
     }
 
@@ -97,8 +103,13 @@ pub struct SessionInfo {
 impl SessionInfo {
     /// All sessions that have a marker, in the order of their ids.
     pub fn list(repository: &Repository) -> Result<Vec<Self>> {
+        Self::list_at(repository.backend().as_ref())
+    }
+
+    /// The same where there may be no repository any more.
+    pub fn list_at(backend: &dyn Backend) -> Result<Vec<Self>> {
         let me = ProcessIdentity::current();
-        let found = read_markers(repository, "sessions/", |name| session_of(name).is_some())?;
+        let found = read_markers(backend, "sessions/", |name| session_of(name).is_some())?;
         let info = |(key, marker): (String, Option<SessionMarker>)| {
             let id = session_of(key.strip_prefix("sessions/")?)?;
             let standing = marker.as_ref().map_or(Standing::Unreadable, |m| judge_session(m, &me));
@@ -175,16 +186,16 @@ fn judge(written: &str, stale_after: Duration, process: impl FnOnce(Timestamp) -
 
 /// Keys below a prefix whose names are of a kind, and what they say where that can be read.
 fn read_markers<M: serde::de::DeserializeOwned>(
-    repository: &Repository,
+    backend: &dyn Backend,
     prefix: &str,
     is_one: impl Fn(&str) -> bool,
 ) -> Result<Vec<(String, Option<M>)>> {
     let mut found = Vec::new();
-    for object in repository.backend().list(prefix)? {
+    for object in backend.list(prefix)? {
         if !object.key.strip_prefix(prefix).is_some_and(&is_one) {
             continue;
         }
-        let marker = match repository.backend().get(&object.key, MAX_SMALL_OBJECT) {
+        let marker = match backend.get(&object.key, MAX_SMALL_OBJECT) {
             // Gone since it was listed.
             Err(StorageError::NotFound { .. }) => continue,
             Err(StorageError::TooLarge { .. }) => None,

@@ -199,3 +199,40 @@ fn folders_and_local_caches_go_too_where_nothing_else_is_in_them() {
         fs::remove_dir_all(&place).unwrap();
     }
 }
+
+/// A lock of this machine, held by this process, or by one that never was.
+fn lock_of(process: u32) -> Vec<u8> {
+    let me = crate::platform::ProcessIdentity::current();
+    let time = crate::repository::now_rfc3339();
+    let marker = crate::format::LockMarker { hostname: me.host, pid: process, time, boot_id: me.boot_id };
+    serde_json::to_vec(&marker).unwrap()
+}
+
+#[test]
+fn what_a_deletion_leaves_that_is_cut_off_at_its_end_is_deleted_by_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("repo");
+    let backend = LocalBackend::new(&place);
+    let remains = || Remains::of(&backend).unwrap();
+    let lock = format!("locks/{:020}-{}.json", 7, "ab".repeat(16));
+    assert!(remains().is_none(), "there is not even a folder");
+    let pack = pack_key(&crate::PackId([1; 32]));
+    for what in ["", "notes", "locks/notes", CONFIG, &pack] {
+        fs::create_dir(&place).unwrap();
+        assert!(remains().is_none(), "an empty folder may be anybody's");
+        backend.put(&lock, &lock_of(1 << 30), PutMode::Replace).unwrap();
+        fs::create_dir_all(place.join("sessions")).unwrap();
+        fs::write(place.join(format!("locks/.tmp-{}", "0f".repeat(16))), b"half").unwrap();
+        if !what.is_empty() {
+            backend.put(what, b"mine", PutMode::Replace).unwrap();
+            assert!(remains().is_none(), "{what} is there");
+            backend.delete(what).unwrap();
+        }
+        let report = remains().unwrap().delete(&backend).unwrap();
+        assert!(report.place_is_gone && report.objects == 2 && !place.exists(), "{what}: {report:?}");
+    }
+    fs::create_dir(&place).unwrap();
+    backend.put(&lock, &lock_of(std::process::id()), PutMode::Replace).unwrap();
+    assert!(matches!(Remains::of(&backend), Err(VykarError::Locked { .. })));
+    assert!(place.join(&lock).exists());
+}
