@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use zeroize::Zeroizing;
 
@@ -61,6 +62,8 @@ pub struct Repository {
     key_object: Option<PackId>,
     cache_dir: Option<PathBuf>,
     trust: bool,
+    /// Another program kept the memory of what was seen to itself for too long.
+    memory_is_busy: AtomicBool,
 }
 
 impl Repository {
@@ -109,7 +112,15 @@ impl Repository {
         let keys = Arc::new(Keys::new(&config, master.as_ref().map(|(keys, _)| keys))?);
         // Nothing that was seen at this place was of this one.
         let (cache_dir, trust) = (open.cache_dir.clone(), true);
-        let repo = Repository { backend, config, keys, key_object, cache_dir, trust };
+        let repo = Repository {
+            backend,
+            config,
+            keys,
+            key_object,
+            cache_dir,
+            trust,
+            memory_is_busy: AtomicBool::new(false),
+        };
         repo.write_index(0, 0, std::iter::empty(), Compression::default())?;
         exclusive(&*repo.backend, CONFIG, &crate::format::wire::encode("config", &repo.config)?)?;
         if let Some(cache) = &open.cache_dir {
@@ -136,7 +147,15 @@ impl Repository {
             pin::check(cache, backend.url(), &config, &keys, options.trust)?;
         }
         let (cache_dir, trust) = (options.cache_dir.clone(), options.trust);
-        Ok(Repository { backend, config, keys, key_object, cache_dir, trust })
+        Ok(Repository {
+            backend,
+            config,
+            keys,
+            key_object,
+            cache_dir,
+            trust,
+            memory_is_busy: AtomicBool::new(false),
+        })
     }
 
     /// What is left of an encrypted repository whose deletion was cut off after its key went and before its config did:
@@ -160,7 +179,15 @@ impl Repository {
         random_bytes(&mut master.chunk_id_key)?;
         let keys = Arc::new(Keys::new(&config, Some(&master))?);
         let (cache_dir, trust) = (options.cache_dir.clone(), options.trust);
-        Ok(Some(Repository { backend, config, keys, key_object: None, cache_dir, trust }))
+        Ok(Some(Repository {
+            backend,
+            config,
+            keys,
+            key_object: None,
+            cache_dir,
+            trust,
+            memory_is_busy: AtomicBool::new(false),
+        }))
     }
 
     /// The repository is still there, and the one that was opened: who waited for a lock may have waited for its
@@ -236,6 +263,10 @@ impl Repository {
     /// What was seen of it before is not to be held against it.
     pub(crate) fn trust(&self) -> bool {
         self.trust
+    }
+
+    pub(super) fn memory_is_busy(&self) -> &AtomicBool {
+        &self.memory_is_busy
     }
 
     /// Reads every snapshot's metadata.

@@ -11,7 +11,9 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +31,10 @@ const MAX_SUPERSEDED: usize = 1000;
 const MAX_GONE: usize = 10_000;
 /// A longer file is not ours, in bytes.
 const MAX_FILE: u64 = 64 << 20;
+/// How long another program's look at the memory is waited for: it takes moments, unless its storage does not answer.
+const LOCK_WAIT: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(10) };
+/// Between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Snapshots that a message names.
 const NAMED: usize = 5;
 
@@ -60,6 +66,17 @@ pub enum Strange {
         count: usize,
         /// The first of them.
         names: String,
+    },
+    /// Nothing was compared: another program has kept the memory to itself for long.
+    #[error(
+        "not compared with what this machine saw before: another program has been at {file} for {} s, and may wait for the \
+         storage", .waited.as_secs()
+    )]
+    NotCompared {
+        /// The file that it holds.
+        file: String,
+        /// For how long that was waited for.
+        waited: Duration,
     },
 }
 
@@ -95,12 +112,18 @@ impl Repository {
     /// # Errors
     /// When the storage fails. What cannot be remembered is not an error.
     pub fn compare_with_last_time(&self, manifest: Option<&Manifest>) -> Result<Vec<Strange>> {
-        self.with_memory(|memory| {
+        let compared = self.with_memory(|memory| {
             let mut strange: Vec<_> = self.see_index(memory)?.into_iter().collect();
             strange.extend(memory.snapshots(&Manifest::ids(self)?, manifest));
             Ok(strange)
-        })
-        .unwrap_or_else(|| Ok(Vec::new()))
+        });
+        match compared {
+            Seen::Done(strange) => strange,
+            Seen::Nothing => Ok(Vec::new()),
+            Seen::Busy(file) => {
+                Ok(vec![Strange::NotCompared { file: file.display().to_string(), waited: LOCK_WAIT }])
+            }
+        }
     }
 
     fn see_index(&self, memory: &mut Memory) -> Result<Option<Strange>> {
@@ -115,12 +138,12 @@ impl Repository {
     /// after it.
     pub(crate) fn refuse_rollback(&self) -> Result<()> {
         match self.with_memory(|memory| self.see_index(memory)) {
-            Some(Ok(Some(strange))) => {
+            Seen::Done(Ok(Some(strange))) => {
                 let (url, detail) = (self.backend().url().to_owned(), strange.to_string());
                 Err(VykarError::RolledBack { url, detail })
             }
-            Some(Err(e)) => Err(e),
-            Some(Ok(None)) | None => Ok(()),
+            Seen::Done(Err(e)) => Err(e),
+            Seen::Done(Ok(None)) | Seen::Nothing | Seen::Busy(_) => Ok(()),
         }
     }
 
@@ -134,7 +157,8 @@ impl Repository {
             memory.snapshots(ids, None);
             let vanished = memory.snapshots.iter().filter(|(_, known)| known.state == State::Vanished);
             vanished.map(|(id, known)| label(id, known)).collect::<Vec<_>>()
-        })?;
+        });
+        let Seen::Done(vanished) = vanished else { return None };
         (!vanished.is_empty()).then(|| (vanished.len(), some_of(vanished)))
     }
 
@@ -165,21 +189,56 @@ impl Repository {
         });
     }
 
-    /// Nothing where there is no cache directory that can be written.
-    fn with_memory<T>(&self, work: impl FnOnce(&mut Memory) -> T) -> Option<T> {
-        let dir = self.cache_dir()?;
-        fs::create_dir_all(&dir).ok()?;
-        let lock = File::create(dir.join("seen.lock")).ok()?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).ok()?;
+    /// Works on what is remembered, and keeps what becomes of it where the cache directory can be written. Where it
+    /// cannot, what is there is compared all the same.
+    fn with_memory<T>(&self, work: impl FnOnce(&mut Memory) -> T) -> Seen<T> {
+        let Some(dir) = self.cache_dir() else { return Seen::Nothing };
+        let _ = fs::create_dir_all(&dir);
+        let file = dir.join("seen.lock");
+        let (lock, can_write) = match File::create(&file) {
+            Ok(lock) => (Some(lock), true),
+            Err(_) => (File::open(&file).ok(), false),
+        };
+        // Whoever holds it looks at the storage meanwhile, which may not answer. That was waited for once.
+        let wait = if self.memory_is_busy().load(Ordering::Relaxed) { Duration::ZERO } else { LOCK_WAIT };
+        if lock.as_ref().is_some_and(|lock| !lock_within(lock, wait)) {
+            self.memory_is_busy().store(true, Ordering::Relaxed);
+            return Seen::Busy(file);
+        }
         let before = read(&dir, self.keys());
         let mut memory =
             before.as_deref().and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_default();
         let done = work(&mut memory);
-        let after = serde_json::to_vec(&memory).ok()?;
-        if before.as_deref() != Some(&after[..]) {
+        if can_write
+            && let Ok(after) = serde_json::to_vec(&memory)
+            && before.as_deref() != Some(&after[..])
+        {
             let _ = write(&dir, self.keys(), &after);
         }
-        Some(done)
+        Seen::Done(done)
+    }
+}
+
+/// What came of looking at what is remembered.
+enum Seen<T> {
+    Done(T),
+    /// Nothing is kept.
+    Nothing,
+    /// Somebody else has this file for long.
+    Busy(PathBuf),
+}
+
+/// Locks a file against others, within this time. Where the file system has no locks it goes on without.
+fn lock_within(file: &File, wait: Duration) -> bool {
+    let began = Instant::now();
+    loop {
+        match rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) if began.elapsed() < wait => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return false,
+            _ => return true,
+        }
     }
 }
 
@@ -394,6 +453,55 @@ mod tests {
             let told = place.look();
             assert!(matches!(told[..], [Strange::SnapshotsReturned { count: 1, .. }]), "{told:?}");
         }
+    }
+
+    #[test]
+    fn a_memory_that_somebody_keeps_is_not_waited_for_without_end() {
+        let place = Place::new();
+        assert_eq!(place.look(), []);
+        let first = place.index();
+        place.write_index().unwrap();
+        place.put_index(&first);
+        let file = place.open(false).cache_dir().unwrap().join("seen.lock");
+        let held = File::open(&file).unwrap();
+        assert!(lock_within(&held, LOCK_WAIT));
+        let told = place.look();
+        assert!(matches!(told[..], [Strange::NotCompared { .. }]), "{told:?}");
+        assert!(told[0].to_string().contains("seen.lock"), "{}", told[0]);
+        // Waited for once, however much there is to remember.
+        let repository = place.open(false);
+        let began = Instant::now();
+        for n in 0..100 {
+            repository.remember_deletion(&snapshot_key(&SnapshotId([n; 32])));
+        }
+        assert!(began.elapsed() < 3 * LOCK_WAIT, "{:?}", began.elapsed());
+        drop(held);
+        assert!(matches!(place.look()[..], [Strange::IndexRolledBack { .. }]));
+    }
+
+    #[test]
+    fn a_cache_that_cannot_be_written_is_compared_with_all_the_same() {
+        let place = Place::new();
+        let id = place.put_snapshot(1);
+        assert_eq!(place.look(), []);
+        let (dir, first) = (place.open(false).cache_dir().unwrap(), place.index());
+        place.write_index().unwrap();
+        place.put_index(&first);
+        place.backend.delete(&snapshot_key(&id)).unwrap();
+        let before = fs::read(dir.join(FILE)).unwrap();
+        // Where even root cannot make a file.
+        fs::remove_file(dir.join("seen.lock")).unwrap();
+        fs::create_dir(dir.join("seen.lock")).unwrap();
+        for _ in 0..2 {
+            let told = place.look();
+            let expected = matches!(
+                told[..],
+                [Strange::IndexRolledBack { .. }, Strange::SnapshotsVanished { count: 1, .. }]
+            );
+            assert!(expected, "{told:?}");
+            assert!(matches!(place.write_index(), Err(VykarError::RolledBack { .. })));
+        }
+        assert!(fs::read(dir.join(FILE)).unwrap() == before);
     }
 
     #[test]
