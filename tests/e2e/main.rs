@@ -35,6 +35,7 @@ mod semantics;
 mod soak;
 mod sources;
 mod torture;
+mod transcript;
 mod tree;
 mod upkeep;
 mod view;

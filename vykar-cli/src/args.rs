@@ -80,6 +80,12 @@ pub struct GlobalArgs {
     /// Seconds to wait for a lock that another program holds
     #[arg(long, value_name = "SECONDS", default_value_t = 600, global = true)]
     pub lock_wait: u64,
+    /// Write what happened to this file, for Prometheus' node_exporter
+    #[arg(long, value_name = "FILE", global = true)]
+    pub metrics_file: Option<PathBuf>,
+    /// Say more: -v what is used and what is left out, -vv each file that is stored
+    #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "quiet", global = true)]
+    pub verbose: u8,
     /// Print errors only
     #[arg(short, long, global = true)]
     pub quiet: bool,
@@ -432,6 +438,9 @@ pub struct CheckArgs {
     /// Show the plan, and change nothing
     #[arg(long, requires = "repair")]
     pub dry_run: bool,
+    /// Print JSON
+    #[arg(long, conflicts_with = "repair")]
+    pub json: bool,
 }
 
 #[derive(Debug, clap::Args)]

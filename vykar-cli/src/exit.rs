@@ -206,6 +206,9 @@ impl From<VykarError> for CliError {
                 ),
             ),
             V::Interrupted => (Exit::Interrupted, None),
+            V::Path { source, .. } if source.kind() == std::io::ErrorKind::NotADirectory => {
+                (Exit::Failure, Some("give a folder, or a path that does not exist yet"))
+            }
             V::Path { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 (Exit::Failure, Some("check the path; nothing was stored or restored"))
             }

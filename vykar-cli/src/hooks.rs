@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use crate::args::Global;
 use crate::config::{Around, Hooks, When};
 use crate::exit::{CliError, CliResult, Exit};
-use crate::render;
+use crate::{metrics, render};
 
 /// What a hook is told: `{command}` and so on in it, and `VYKAR_COMMAND` and so on in its environment.
 #[derive(Debug, Clone)]
@@ -43,10 +43,10 @@ impl Told {
 
 /// Runs a command between the hooks of the configuration, if there are any.
 pub fn configured(around_what: Around, global: &Global, run: impl FnOnce() -> CliResult) -> CliResult {
-    match &global.plan {
+    metrics::timed(global, around_what.name(), || match &global.plan {
         Some(plan) => around(&plan.hooks, &Told::of(around_what, global), run),
         None => run(),
-    }
+    })
 }
 
 /// Runs something between its hooks. When one before it fails it does not run; those for failures, and those for

@@ -10,6 +10,7 @@ mod exit;
 mod filter;
 mod help;
 mod hooks;
+mod metrics;
 mod mount_defaults;
 mod mount_helper;
 mod parse;

@@ -5,12 +5,14 @@
 
 use std::cell::Cell;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use console::{Term, measure_text_width};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use serde_json::json;
 use vykar_core::{Event, Totals};
 
+use crate::args::Global;
 use crate::render;
 
 /// Redraws a second, at most: two for each [`Event::Progress`], of its numbers and of its path.
@@ -29,13 +31,27 @@ const CUT: &str = "...";
 /// A status line, or nothing where it has no place.
 pub struct StatusLine {
     bar: ProgressBar,
+    /// Events are for programs: when the last one was written.
+    json: Option<Cell<Instant>>,
     /// There was a path: when there is none any more, the rest is no matter of files.
     begun: Cell<bool>,
 }
 
 impl StatusLine {
+    /// What a command shows: a line on a terminal; with `json` objects on stderr; with `--quiet` nothing.
+    pub fn of(global: &Global, json: bool) -> Self {
+        match json {
+            true => Self::build(false, (!global.quiet).then(|| Cell::new(Instant::now()))),
+            false => Self::build(!global.quiet, None),
+        }
+    }
+
     /// A line on stderr; none when not wanted, when stderr is no terminal, or when that is a dumb one.
     pub fn new(wanted: bool) -> Self {
+        Self::build(wanted, None)
+    }
+
+    fn build(wanted: bool, json: Option<Cell<Instant>>) -> Self {
         let target = match wanted {
             true => ProgressDrawTarget::stderr_with_hz(REDRAWS),
             false => ProgressDrawTarget::hidden(),
@@ -52,7 +68,7 @@ impl StatusLine {
             bar.set_message("starting");
             bar.enable_steady_tick(TICK);
         }
-        StatusLine { bar, begun: Cell::new(false) }
+        StatusLine { bar, json, begun: Cell::new(false) }
     }
 
     /// True when somebody can see it.
@@ -62,6 +78,9 @@ impl StatusLine {
 
     /// Takes progress into the line; prints everything else above it.
     pub fn event(&self, event: &Event) {
+        if let Some(last) = &self.json {
+            return write_json(event, last);
+        }
         match event {
             Event::Progress { files, bytes, path, expected } => {
                 if self.is_shown() {
@@ -98,6 +117,29 @@ impl Drop for StatusLine {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// One object a line on stderr: progress now and then, and everything else at once.
+fn write_json(event: &Event, last: &Cell<Instant>) {
+    let object = match event {
+        Event::Progress { .. } if last.get().elapsed() < TICK => return,
+        Event::Progress { files, bytes, path, expected } => {
+            last.set(Instant::now());
+            json!({
+                "event": "progress",
+                "files": files,
+                "bytes": bytes,
+                "path": path.as_ref().map(|path| path.to_string_lossy()),
+                "total_files": expected.map(|totals| totals.files),
+                "total_bytes": expected.map(|totals| totals.bytes),
+            })
+        }
+        other => match render::event_line(other) {
+            Some(text) => json!({ "event": "message", "text": text }),
+            None => return,
+        },
+    };
+    eprintln!("{object}");
 }
 
 /// What the line says in numbers.

@@ -137,7 +137,8 @@ pub fn event(event: &Event) {
     }
 }
 
-fn event_line(event: &Event) -> Option<String> {
+/// What an event says in words; nothing of progress.
+pub fn event_line(event: &Event) -> Option<String> {
     Some(match event {
         Event::SourceFailed { path: p, reason } => format!("{}: not stored: {reason}", path(p)),
         Event::SourceIncomplete { path: p, reason } => format!("{}: stored, but {reason}", path(p)),
@@ -145,6 +146,9 @@ fn event_line(event: &Event) -> Option<String> {
             format!("{}: changed while it was read; stored as it was read", path(p))
         }
         Event::Skipped { path: p, reason } => format!("{}: left out: {reason}", path(p)),
+        Event::ItemSkipped { snapshot, path, reason } if path.is_empty() => {
+            format!("snapshot {}: left out: {reason}", snapshot.short())
+        }
         Event::ItemSkipped { snapshot, path, reason } => {
             format!("snapshot {}: {}: left out: {reason}", snapshot.short(), plain(path.as_bytes()))
         }

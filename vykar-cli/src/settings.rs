@@ -32,6 +32,9 @@ pub struct Settings {
     pub download_limit: u64,
     /// Seconds.
     pub lock_wait: u64,
+    pub metrics_file: Option<PathBuf>,
+    /// How often `-v` was given.
+    pub verbose: u8,
     pub quiet: bool,
     /// What the configuration says about it, if it is in there.
     pub plan: Option<Box<RepositoryPlan>>,
@@ -123,6 +126,8 @@ fn given(args: &GlobalArgs) -> Settings {
         upload_limit: args.upload_limit.unwrap_or(0),
         download_limit: args.download_limit.unwrap_or(0),
         lock_wait: args.lock_wait,
+        metrics_file: args.metrics_file.clone(),
+        verbose: args.verbose,
         quiet: args.quiet,
         plan: None,
     }

@@ -326,7 +326,7 @@ pub enum VykarError {
         sessions: Vec<String>,
     },
     /// Somebody else holds the repository's lock.
-    #[error("the repository is locked by {holder} (waited {waited:?})")]
+    #[error("the repository is locked by {holder} (waited {} s)", .waited.as_secs())]
     Locked {
         /// Host and process.
         holder: String,

@@ -35,6 +35,15 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A file of the source that was read is stored.
+    Stored {
+        /// The path as walked.
+        path: PathBuf,
+        /// New or changed, as far as earlier backups tell.
+        what: Planned,
+        /// Bytes of its content.
+        size: u64,
+    },
     /// Something in the source was left out because a rule says so.
     Excluded {
         /// The path as walked.

@@ -17,7 +17,7 @@ use crate::config::Around;
 use crate::exit::{CliResult, Exit};
 use crate::hooks::{self, Told};
 use crate::progress::StatusLine;
-use crate::{context, render};
+use crate::{context, metrics, render};
 
 /// Stores what is asked for, each source as a snapshot, between the hooks of the configuration.
 pub fn run(global: &Global, args: &BackupArgs) -> CliResult {
@@ -60,7 +60,10 @@ fn one(global: &Global, args: &BackupArgs, job: &Job) -> CliResult {
     let cancel = context::interrupts();
     let repository = context::open_until(global, &cancel)?;
     context::cancel_on_signals()?;
-    let status = StatusLine::new(!global.quiet && !args.json && !args.dry_run);
+    let status = match args.dry_run {
+        true => StatusLine::new(false),
+        false => StatusLine::of(global, args.json),
+    };
     let options = BackupOptions {
         streams: job.streams(),
         label: job.label.clone(),
@@ -69,7 +72,8 @@ fn one(global: &Global, args: &BackupArgs, job: &Job) -> CliResult {
         compression: choose::compression(global, args),
         xattrs: job.options.xattrs,
         excludes: job.options.excludes.clone(),
-        report_excluded: args.dry_run,
+        report_excluded: args.dry_run || global.verbose > 0,
+        report_stored: global.verbose > 1,
         reread: args.force,
         threads: global.threads,
         estimate: status.is_shown(),
@@ -83,9 +87,15 @@ fn one(global: &Global, args: &BackupArgs, job: &Job) -> CliResult {
     }
     let opened = began.elapsed();
     let began = Instant::now();
-    let mut listen = |event: Event| status.event(&event);
+    let mut listen = |event: Event| match &event {
+        Event::Stored { .. } | Event::Excluded { .. } => {
+            status.suspend(|| eprintln!("{}", entry_line(&event)))
+        }
+        _ => status.event(&event),
+    };
     let summary = backup(&repository, &options, Some(&mut listen))?;
     drop(status);
+    metrics::backup(global, &summary);
     let seconds = began.elapsed().as_secs_f64();
     let times = args.stats.then(|| times(&summary, opened));
     if args.json {
@@ -140,6 +150,18 @@ fn show_planned(event: &Event, json: bool) {
     };
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").unwrap_or_else(stdout_failed);
+}
+
+/// A file that was stored, or an entry that was left out, as a line of `-v`.
+fn entry_line(event: &Event) -> String {
+    match event {
+        Event::Stored { path, what, size } => {
+            let sign = if *what == Planned::New { '+' } else { 'M' };
+            format!("{sign} {}  {}", render::path(path), render::size(*size))
+        }
+        Event::Excluded { path, why } => format!("x {}  ({why})", render::path(path)),
+        _ => String::new(),
+    }
 }
 
 fn finish_preview(found: &Preview, json: bool) -> CliResult {

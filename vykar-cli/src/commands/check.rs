@@ -1,8 +1,11 @@
+use std::fmt::Write as _;
+
+use serde_json::json;
 use vykar_core::Event;
 use vykar_core::maintenance::{CheckOptions, CheckReport, Severity, Subset, check};
 use vykar_core::repository::Repository;
 
-use super::{print, repair};
+use super::{print, print_json, repair};
 use crate::args::{CheckArgs, Global};
 use crate::config::Around;
 use crate::exit::{CliError, CliResult, Exit};
@@ -19,7 +22,7 @@ fn inside(global: &Global, args: &CheckArgs) -> CliResult {
     let repository = context::open(global)?;
     let subset = args.read_data_subset.map(subset).transpose()?;
     let options = CheckOptions { verify_data: args.verify_data, subset, threads: global.threads };
-    let report = show(global, &repository, &options)?;
+    let report = show(global, &repository, &options, args.json)?;
     if args.repair {
         return repair::run(global, &repository, args, &report);
     }
@@ -39,43 +42,75 @@ pub fn subset(asked: DataSubset) -> CliResult<Subset> {
 }
 
 /// Checks, and prints what is found.
-pub fn show(global: &Global, repository: &Repository, options: &CheckOptions) -> CliResult<CheckReport> {
-    let status = StatusLine::new(!global.quiet);
+pub fn show(
+    global: &Global,
+    repository: &Repository,
+    options: &CheckOptions,
+    json: bool,
+) -> CliResult<CheckReport> {
+    let status = StatusLine::of(global, json);
     let mut listen = |event: Event| status.event(&event);
     let report = check(repository, options, Some(&mut listen))?;
     drop(status);
-    for finding in &report.findings {
-        let kind = match finding.severity() {
-            Severity::Damage => "damage",
-            Severity::Newer => "newer",
-            Severity::Harmless => "note",
-        };
-        print(&format!("{kind}: {finding}\n"));
-    }
-    if report.unlisted() > 0 {
-        print(&format!("... and {} more\n", report.unlisted()));
-    }
-    if !global.quiet {
-        let verified = render::size(report.bytes_verified);
-        let what = match (options.subset, options.verify_data) {
-            (Some(_), _) => format!("{} of them, {verified}, read and verified", report.packs_verified),
-            (None, true) => format!("{verified} of packs read and verified"),
-            (None, false) => "metadata only; --verify-data reads everything".to_owned(),
-        };
-        print(&format!(
-            "Checked {} snapshots, {} items, {} chunks, {} packs ({what}): {}\n",
-            report.snapshots,
-            report.items,
-            report.chunks,
-            report.packs,
-            match report.damage {
-                0 => "no damage".to_owned(),
-                n => format!("{n} problems"),
-            },
-        ));
+    match json {
+        true => print_json(&report_json(&report))?,
+        false => print(&report_text(&report, options, global.quiet)),
     }
     if report.changed_meanwhile {
         eprintln!("vykar: the repository changed while it was checked; counts may be off, so check again");
     }
     Ok(report)
+}
+
+fn kind(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Damage => "damage",
+        Severity::Newer => "newer",
+        Severity::Harmless => "note",
+    }
+}
+
+fn report_text(report: &CheckReport, options: &CheckOptions, quiet: bool) -> String {
+    let mut out = String::new();
+    for finding in &report.findings {
+        let _ = writeln!(out, "{}: {finding}", kind(finding.severity()));
+    }
+    if report.unlisted() > 0 {
+        let _ = writeln!(out, "... and {} more", report.unlisted());
+    }
+    if quiet {
+        return out;
+    }
+    let verified = render::size(report.bytes_verified);
+    let what = match (options.subset, options.verify_data) {
+        (Some(_), _) => format!("{} of them, {verified}, read and verified", report.packs_verified),
+        (None, true) => format!("{verified} of packs read and verified"),
+        (None, false) => "metadata only; --verify-data reads everything".to_owned(),
+    };
+    let CheckReport { snapshots, items, chunks, packs, .. } = report;
+    let damage = match report.damage {
+        0 => "no damage".to_owned(),
+        n => format!("{n} problems"),
+    };
+    let _ = writeln!(
+        out,
+        "Checked {snapshots} snapshots, {items} items, {chunks} chunks, {packs} packs ({what}): {damage}"
+    );
+    out
+}
+
+fn report_json(report: &CheckReport) -> serde_json::Value {
+    let finding = |f: &vykar_core::maintenance::Finding| json!({ "severity": kind(f.severity()), "message": f.to_string() });
+    json!({
+        "snapshots": report.snapshots,
+        "items": report.items,
+        "chunks": report.chunks,
+        "packs": report.packs,
+        "packs_verified": report.packs_verified,
+        "bytes_verified": report.bytes_verified,
+        "damage": report.damage,
+        "changed_meanwhile": report.changed_meanwhile,
+        "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
+        "unlisted": report.unlisted(),
+    })
 }

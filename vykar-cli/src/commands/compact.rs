@@ -37,7 +37,7 @@ fn inside(global: &Global, request: &Request) -> CliResult {
     let threshold = request.threshold.unwrap_or(configured);
     let max_repack_size = request.max_repack_size;
     let options = CompactOptions { threshold, max_repack_size, lock, cancel };
-    let status = StatusLine::new(!global.quiet && !request.json);
+    let status = StatusLine::of(global, request.json);
     let mut listen = |event: Event| status.event(&event);
     if request.dry_run {
         let plan = plan_compact(&repository, &options, Some(&mut listen))?;

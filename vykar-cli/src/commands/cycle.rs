@@ -81,7 +81,7 @@ fn scheduled_check(global: &Global, policy: CheckPolicy) -> CliResult {
             },
             threads: global.threads,
         };
-        let report = check::show(global, &repository, &options)?;
+        let report = check::show(global, &repository, &options, false)?;
         if let (Extent::Everything, Some(record)) = (extent, record) {
             // Without it everything is read again the next time.
             let _ = std::fs::write(record, Timestamp::now().to_string());

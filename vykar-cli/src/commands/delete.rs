@@ -43,7 +43,7 @@ pub fn run(global: &Global, request: &Request) -> CliResult {
     }
     let url = repository.backend().url();
     confirm(url, request, || description(&repository, &manifest, &contents))?;
-    let status = StatusLine::new(!global.quiet && !request.json);
+    let status = StatusLine::of(global, request.json);
     let mut listen = |event: Event| status.event(&event);
     let lock = context::lock_options(global);
     let report = delete_repository(&repository, &contents, &lock, Some(&mut listen))?;

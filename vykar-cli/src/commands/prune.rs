@@ -85,7 +85,7 @@ fn one(global: &Global, args: &PruneArgs, job: &Job) -> CliResult<()> {
         lock: context::lock_options(global),
         ..PruneOptions::new(job.rules)
     };
-    let status = StatusLine::new(!global.quiet && !args.json);
+    let status = StatusLine::of(global, args.json);
     let mut listen = |event: Event| status.event(&event);
     let report = prune(&repository, &options, Some(&mut listen))?;
     drop(status);

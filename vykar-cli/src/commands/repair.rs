@@ -35,7 +35,7 @@ pub fn run(global: &Global, repository: &Repository, args: &CheckArgs, checked: 
     let report = apply_repair(repository, &plan, &options)?;
     print(&report_text(&report, &plan));
     let verify = CheckOptions { verify_data: true, threads: global.threads, ..CheckOptions::default() };
-    let after = check::show(global, repository, &verify)?;
+    let after = check::show(global, repository, &verify, false)?;
     Ok(match (after.damage, plan.loses_data()) {
         (0, false) => Exit::Success,
         (0, true) => Exit::Partial,
@@ -45,7 +45,7 @@ pub fn run(global: &Global, repository: &Repository, args: &CheckArgs, checked: 
 
 /// Makes the plan, and prints what would be dropped as it is found: that may be more than fits into memory.
 fn make_plan(global: &Global, repository: &Repository, options: &RepairOptions) -> CliResult<RepairPlan> {
-    let status = StatusLine::new(!global.quiet);
+    let status = StatusLine::of(global, false);
     let names: HashMap<_, _> =
         repository.manifest()?.snapshots.into_iter().map(|s| (s.id, s.meta.name)).collect();
     let mut listen = |event: Event| match &event {

@@ -34,7 +34,10 @@ pub fn run(global: &Global, args: &RestoreArgs) -> CliResult {
         threads: global.threads,
         numeric_ids: args.numeric_ids,
     };
-    let status = StatusLine::new(!global.quiet && !args.json && !args.dry_run);
+    let status = match args.dry_run {
+        true => StatusLine::new(false),
+        false => StatusLine::of(global, args.json),
+    };
     let mut listen = |event: Event| match event {
         Event::PlannedRestore { path, what } => show_planned(&path, what, args.json),
         other => status.event(&other),

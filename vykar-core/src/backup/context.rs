@@ -15,7 +15,7 @@ use super::source::{Names, OwnedXattrs, Stat, XattrResult};
 use super::walk::shown_path;
 use crate::crypto::ChunkHasher;
 use crate::error::{Result, VykarError};
-use crate::event::Event;
+use crate::event::{Event, Planned};
 use crate::format::{ChunkRef, Item, special, wire};
 use crate::repository::Keys;
 use crate::stage::Stages;
@@ -31,6 +31,7 @@ pub struct Context<'c> {
     /// Entries that were left out.
     pub excluded_entries: AtomicU64,
     report_excluded: bool,
+    report_stored: bool,
     /// Read all files, whatever the cache says.
     pub reread: bool,
     pub stages: &'c Stages,
@@ -68,6 +69,7 @@ pub struct Parts<'c> {
     pub reread: bool,
     pub filter: Filter,
     pub report_excluded: bool,
+    pub report_stored: bool,
     pub base: PathBuf,
     pub excluded: Vec<(u64, u64, &'static str)>,
     pub events: Sender<Event>,
@@ -78,7 +80,7 @@ impl<'c> Context<'c> {
     /// A fresh one.
     pub fn new(parts: Parts<'c>) -> Self {
         let Parts { keys, references, cache, stages, read_xattrs, reread, .. } = parts;
-        let Parts { filter, report_excluded, base, excluded, events, cancel, .. } = parts;
+        let Parts { filter, report_excluded, report_stored, base, excluded, events, cancel, .. } = parts;
         Context {
             keys,
             references,
@@ -88,6 +90,7 @@ impl<'c> Context<'c> {
             filter,
             excluded_entries: AtomicU64::new(0),
             report_excluded,
+            report_stored,
             reread,
             stages,
             errors: AtomicU64::new(0),
@@ -166,6 +169,14 @@ impl<'c> Context<'c> {
         self.excluded_entries.fetch_add(1, Ordering::Relaxed);
         if self.report_excluded {
             self.event(Event::Excluded { path: self.shown(path), why });
+        }
+    }
+
+    /// Says that a file was read and stored, to who wants to know.
+    pub fn stored(&self, path: &[u8], new: bool, size: u64) {
+        if self.report_stored {
+            let what = if new { Planned::New } else { Planned::Changed };
+            self.event(Event::Stored { path: self.shown(path), what, size });
         }
     }
 

@@ -76,6 +76,8 @@ pub struct BackupOptions {
     pub excludes: Excludes,
     /// Tell what is left out, and why, with [`Event::Excluded`].
     pub report_excluded: bool,
+    /// Tell each file that was read, with [`Event::Stored`].
+    pub report_stored: bool,
     /// Read all files again, also those that look unchanged.
     pub reread: bool,
     /// Look up what the previous snapshot of the same host, label and sources held, for
@@ -101,6 +103,7 @@ impl BackupOptions {
             xattrs: true,
             excludes: Excludes::default(),
             report_excluded: false,
+            report_stored: false,
             reread: false,
             estimate: false,
             lock: LockOptions::default(),

@@ -66,6 +66,7 @@ pub fn preview(repository: &Repository, options: &BackupOptions, mut events: Eve
         reread: options.reread,
         filter: surroundings::filter(options)?,
         report_excluded: options.report_excluded,
+        report_stored: false,
         base: sources.base(),
         excluded: surroundings::own_places(repository),
         events: sender,

@@ -110,6 +110,7 @@ impl<'r> Run<'r> {
             reread: self.options.reread,
             filter: surroundings::filter(self.options)?,
             report_excluded: self.options.report_excluded,
+            report_stored: self.options.report_stored,
             base: self.task.sources.base(),
             excluded: surroundings::own_places(self.repository),
             events: sender,

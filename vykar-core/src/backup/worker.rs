@@ -310,6 +310,7 @@ impl<'w> Worker<'w> {
             ..draft.compared(chunks)
         });
         self.context.done(1, 0);
+        self.context.stored(&draft.path, draft.before.is_none(), stat.size);
     }
 
     /// Reads and stores the content of an open file, alone or with the other workers' help.
