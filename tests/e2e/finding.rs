@@ -188,6 +188,7 @@ fn what_is_found_can_be_narrowed() {
     assert_eq!(find(&["--label", "other"]), [""; 0]);
     let none = world.run(["snapshot", "find", "no/such"]).ok();
     assert_eq!((none.out().as_str(), none.stderr.as_str()), ("", "vykar: nothing found\n"));
+    world.run(["snapshot", "find", "notes"]).ok().says("--name notes");
     world.run(["snapshot", "find", "[x"]).exits(exit::USAGE).one_message().says("pattern");
     world.run(["snapshot", "find", "--type", "x"]).exits(exit::USAGE);
 }
@@ -206,7 +207,7 @@ fn two_snapshots_are_compared() {
         text,
         "m . (mtime)\nm d (mtime)\n+ d/new\nM d/notes (5 B -> 2.0 KiB)\n- d/old\n+ d/raw-\\xff\n\
          T stays (file -> symlink)\n\
-         2 added (3 B), 1 removed (11 B), 1 of another type\n\
+         2 added (3 B), 1 removed (3 B), 1 of another type (8 B -> 0 B)\n\
          1 with other content (5 B -> 2.0 KiB), 2 with other metadata only, 0 unchanged\n"
     );
     let none = diff(&[&names[0], &names[1]]);

@@ -90,17 +90,18 @@ fn line(change: &Change) -> (char, String) {
 
 fn summary(s: &DiffSummary) -> String {
     let size = render::size;
+    let both = |(before, after)| format!("{} -> {}", size(before), size(after));
     format!(
-        "{} added ({}), {} removed ({}), {} of another type\n\
-         {} with other content ({} -> {}), {} with other metadata only, {} unchanged\n",
+        "{} added ({}), {} removed ({}), {} of another type ({})\n\
+         {} with other content ({}), {} with other metadata only, {} unchanged\n",
         s.added,
         size(s.added_bytes),
         s.removed,
         size(s.removed_bytes),
         s.types,
+        both(s.type_bytes),
         s.content,
-        size(s.before_bytes),
-        size(s.after_bytes),
+        both(s.content_bytes),
         s.metadata,
         s.unchanged
     )
@@ -119,8 +120,10 @@ fn report_json(report: &DiffReport) -> Value {
             "unchanged": s.unchanged,
             "added_bytes": s.added_bytes,
             "removed_bytes": s.removed_bytes,
-            "content_bytes_before": s.before_bytes,
-            "content_bytes_after": s.after_bytes,
+            "type_bytes_before": s.type_bytes.0,
+            "type_bytes_after": s.type_bytes.1,
+            "content_bytes_before": s.content_bytes.0,
+            "content_bytes_after": s.content_bytes.1,
         },
     })
 }

@@ -37,9 +37,20 @@ pub fn run(global: &Global, args: &FindArgs) -> CliResult {
         print(&text(&report, &snapshots));
         if report.paths.is_empty() && !global.quiet {
             eprintln!("vykar: nothing found");
+            if is_name(place) {
+                let name = render::plain(place);
+                eprintln!(
+                    "       a path begins at the top of a snapshot; for a name in any folder: --name {name}"
+                );
+            }
         }
     }
     Ok(if damaged { Exit::Damaged } else { Exit::Success })
+}
+
+/// True for what may have been meant as a name.
+fn is_name(place: &[u8]) -> bool {
+    !place.is_empty() && !place.iter().any(|c| b"/*?[".contains(c))
 }
 
 /// Nanoseconds since the epoch, within what a snapshot can hold.

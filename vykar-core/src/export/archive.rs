@@ -1,4 +1,6 @@
 //! A folder of a snapshot as a tar archive.
+//!
+//! Items are written as they come, so that nothing but hashes of their paths is kept of most.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -56,6 +58,7 @@ pub fn archive(
         events,
         names: HashMap::new(),
         symlinks: HashSet::new(),
+        paths: HashSet::new(),
         hasher: RandomState::new(),
         summary: ArchiveSummary { met: top.is_empty(), ..ArchiveSummary::default() },
     };
@@ -82,6 +85,8 @@ struct Archiver<'a, 'e> {
     names: HashMap<(u64, u64), FirstName>,
     /// Hashes of the paths of symlinks, below which nothing may lie: it would come to lie elsewhere.
     symlinks: HashSet<u64>,
+    /// Hashes of the paths in the archive.
+    paths: HashSet<u64>,
     hasher: RandomState,
     summary: ArchiveSummary,
 }
@@ -112,26 +117,34 @@ impl Archiver<'_, '_> {
 
     fn item(&mut self, item: &Item<'_>, top: &[u8]) -> Result<(), ExportError> {
         let path = item.path_bytes();
-        let wanted = path::is_within(path, top);
-        if item.kind == ItemType::Symlink && (wanted || path::is_within(top, path)) {
-            self.symlinks.insert(self.hasher.hash_one(path));
+        let (wanted, above) = (path::is_within(path, top), path::is_within(top, path));
+        if !wanted && !above {
+            return Ok(());
         }
-        if !wanted {
-            return match item.kind == ItemType::Directory && path::is_within(top, path) {
-                true => self.directory(item),
-                false => Ok(()),
-            };
+        self.summary.met |= wanted;
+        let hash = self.hasher.hash_one(path);
+        if !self.paths.insert(hash) {
+            let reason = "the snapshot has this path more than once; the first one counts";
+            self.left_out(item.path.to_string(), reason.into());
+            return Ok(());
         }
-        self.summary.met = true;
         if self.is_below_symlink(path) {
             self.left_out(item.path.to_string(), "lies below a symlink".into());
             return Ok(());
         }
         match item.kind {
-            ItemType::Directory => self.directory(item),
-            ItemType::Symlink => {
-                self.entry(item, path, Kind::Symlink(item.target_bytes().unwrap_or_default()))
+            ItemType::Directory => {
+                let name = [path, b"/"].concat();
+                self.entry(item, &name, Kind::Directory)
             }
+            ItemType::Symlink => {
+                self.symlinks.insert(hash);
+                match wanted {
+                    true => self.entry(item, path, Kind::Symlink(item.target_bytes().unwrap_or_default())),
+                    false => Ok(()),
+                }
+            }
+            _ if !wanted => Ok(()),
             ItemType::RegularFile => self.file_or_link(item),
             ItemType::Fifo => self.entry(item, path, Kind::Fifo),
             ItemType::CharDevice => self.entry(item, path, Kind::CharDevice),
@@ -147,11 +160,6 @@ impl Archiver<'_, '_> {
         let slashes = path.iter().enumerate().filter(|(_, c)| **c == b'/').map(|(at, _)| at);
         !self.symlinks.is_empty()
             && slashes.into_iter().any(|end| self.symlinks.contains(&self.hasher.hash_one(&path[..end])))
-    }
-
-    fn directory(&mut self, item: &Item<'_>) -> Result<(), ExportError> {
-        let name = [item.path_bytes(), b"/"].concat();
-        self.entry(item, &name, Kind::Directory)
     }
 
     fn file_or_link(&mut self, item: &Item<'_>) -> Result<(), ExportError> {

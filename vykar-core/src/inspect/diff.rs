@@ -73,14 +73,14 @@ pub struct DiffSummary {
     pub metadata: u64,
     /// Paths that are the same.
     pub unchanged: u64,
-    /// Bytes of files that only the second one has, also in place of something else.
+    /// Bytes of files that only the second one has.
     pub added_bytes: u64,
-    /// Bytes of files that only the first one has, likewise.
+    /// Bytes of files that only the first one has.
     pub removed_bytes: u64,
-    /// Bytes of the files with other content, in the first one.
-    pub before_bytes: u64,
-    /// Bytes of the same files in the second one.
-    pub after_bytes: u64,
+    /// Bytes of what has another type, before and after: of files.
+    pub type_bytes: (u64, u64),
+    /// Bytes of the files with other content, before and after.
+    pub content_bytes: (u64, u64),
 }
 
 impl DiffSummary {
@@ -88,24 +88,26 @@ impl DiffSummary {
         let size = |facts: &Option<Facts>| facts.as_ref().map_or(0, |facts| facts.size);
         let (before, after) = (size(&change.before), size(&change.after));
         let add = |to: &mut u64, n: u64| *to = to.saturating_add(n);
-        let kind = change.kind();
-        *match kind {
-            ChangeKind::Added => &mut self.added,
-            ChangeKind::Removed => &mut self.removed,
-            ChangeKind::Type => &mut self.types,
-            ChangeKind::Content => &mut self.content,
-            ChangeKind::Metadata => &mut self.metadata,
-        } += 1;
-        match kind {
-            ChangeKind::Added | ChangeKind::Removed | ChangeKind::Type => {
+        match change.kind() {
+            ChangeKind::Added => {
+                self.added += 1;
                 add(&mut self.added_bytes, after);
+            }
+            ChangeKind::Removed => {
+                self.removed += 1;
                 add(&mut self.removed_bytes, before);
             }
-            ChangeKind::Content => {
-                add(&mut self.before_bytes, before);
-                add(&mut self.after_bytes, after);
+            ChangeKind::Type => {
+                self.types += 1;
+                add(&mut self.type_bytes.0, before);
+                add(&mut self.type_bytes.1, after);
             }
-            ChangeKind::Metadata => {}
+            ChangeKind::Content => {
+                self.content += 1;
+                add(&mut self.content_bytes.0, before);
+                add(&mut self.content_bytes.1, after);
+            }
+            ChangeKind::Metadata => self.metadata += 1,
         }
     }
 }

@@ -123,6 +123,17 @@ fn a_damaged_file_is_left_out_unless_it_is_large() {
 }
 
 #[test]
+fn of_a_path_that_is_there_twice_the_first_counts() {
+    let mut t = TestRepository::new();
+    // With both in the archive, tar would make way for the second, and what follows would leave the folder.
+    let items =
+        [directory("d"), symlink("d", "/etc"), t.file("d/passwd", b"root"), t.file("d/passwd", b"other")];
+    let snapshot = t.snapshot("s", &items, None);
+    let written = write(&t, &snapshot, "").unwrap();
+    assert_eq!((names(&written), written.summary.left_out), (vec!["5 d/".into(), "0 d/passwd".into()], 2));
+}
+
+#[test]
 fn nothing_lies_below_a_symlink() {
     let mut t = TestRepository::new();
     let items =

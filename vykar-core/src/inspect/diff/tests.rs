@@ -71,9 +71,9 @@ fn every_kind_of_change_is_named() {
         metadata: 4,
         unchanged: 1,
         added_bytes: 5,
-        removed_bytes: 8,
-        before_bytes: 3,
-        after_bytes: 7,
+        removed_bytes: 4,
+        type_bytes: (4, 0),
+        content_bytes: (3, 7),
     };
     assert_eq!((&report.summary, report.complete, report.met), (&summary, true, true));
     assert_eq!(said(&compared(&t, &before, &after, "d")), expected[1..5]);
@@ -82,7 +82,7 @@ fn every_kind_of_change_is_named() {
 
     let back = compared(&t, &after, &before, "");
     assert_eq!(said(&back)[2], "- d/came");
-    assert_eq!((back.summary.added_bytes, back.summary.before_bytes), (8, 7));
+    assert_eq!((back.summary.added_bytes, back.summary.content_bytes), (4, (7, 3)));
     let same = compared(&t, &after, &after, "");
     assert_eq!((said(&same).len(), same.summary.unchanged), (0, 8));
 }
