@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use vykar_core::Event;
 use vykar_core::format::{Item, ItemType};
 use vykar_core::maintenance::{DeleteOptions, delete_snapshots};
+use vykar_core::repository::MovingReader;
 use vykar_core::repository::items::{Found, for_each_item};
 
 use super::list::snapshot_json;
@@ -78,7 +79,7 @@ fn list(global: &Global, wanted: &str, json: bool) -> CliResult {
     let repository = context::open(global)?;
     let manifest = repository.manifest()?;
     let snapshot = manifest.resolve(wanted)?;
-    let reader = repository.chunk_reader()?;
+    let reader = MovingReader::new(&repository)?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut damaged = false;
     for_each_item(&reader, snapshot, &mut |found| {

@@ -28,7 +28,9 @@ use crate::id::SessionId;
 use crate::platform::process;
 use crate::repository::items::{Found, for_each_item};
 use crate::repository::pack_writer::{PackOutput, PackUploader, PackWriter};
-use crate::repository::{Journal, Leftovers, Manifest, OpenIndex, Repository, Session, now_rfc3339};
+use crate::repository::{
+    Journal, Leftovers, Manifest, MovingReader, OpenIndex, Repository, Session, now_rfc3339,
+};
 use crate::stage::Stage;
 
 /// Pieces and jobs waiting for the item writer.
@@ -127,7 +129,7 @@ impl<'r> Run<'r> {
         let hasher = self.repository.keys().hasher();
         let failed = |e| VykarError::path(path, e);
         let mut cache = FileCacheWriter::create(path, self.repository.config().id, hasher).map_err(failed)?;
-        let reader = self.repository.chunk_reader()?;
+        let reader = MovingReader::new(self.repository)?;
         for_each_item(&reader, previous, &mut |found| {
             if let Found::Item(item) = found
                 && let Some(record) = record_of(&item, hasher, began)?

@@ -22,7 +22,7 @@ mod tree;
 mod write;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
@@ -31,7 +31,7 @@ use parking_lot::Mutex;
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Events};
 use crate::format::Snapshot;
-use crate::repository::Repository;
+use crate::repository::{MovingReader, Repository};
 
 use directories::Destination;
 use fetch::Source;
@@ -99,7 +99,7 @@ pub fn restore(
     events: Events<'_>,
 ) -> Result<RestoreSummary> {
     let mut reporter = Reporter::new(events);
-    let reader = repository.chunk_reader()?;
+    let reader = MovingReader::new(repository)?;
     let plan = Plan::read(&reader, snapshot, options, &mut reporter)?;
     let destination = Destination::open(dest, &plan).map_err(|e| VykarError::path(dest, e))?;
     let threads = match options.threads {
@@ -109,8 +109,7 @@ pub fn restore(
     let threads = threads.clamp(1, MAX_THREADS);
     let max_read = (READ_IN_FLIGHT / threads as u64).clamp(MIN_READ, MAX_READ);
     let table = &plan.index.chunks;
-    let (refreshed, spare) = (AtomicBool::new(false), Mutex::default());
-    let source = Source { repository, reader: &reader, table, refreshed, spare };
+    let source = Source { repository, reader: &reader, table, spare: Mutex::default() };
     let site = Site::new(&plan, &source, destination.root.clone(), max_read);
 
     directories::make(&site, &mut reporter);

@@ -3,6 +3,7 @@ mod bombs;
 mod damage;
 mod fixtures;
 mod hostile;
+mod moving;
 mod round_trip;
 
 use std::collections::BTreeMap;
