@@ -82,7 +82,7 @@ impl Loader<'_> {
         let mut builder = Builder::new(info.root, made_up, reader.index(), &mut report);
         builder.expect(expected_items(snapshot));
         let mut error = None;
-        let read = for_each_item(&reader, snapshot, &mut |found| {
+        let read = for_each_item(reader.as_ref(), snapshot, &mut |found| {
             match found {
                 Found::Item(item) => error = builder.add(&item).err(),
                 Found::Problem(problem) => leave_out(problem.path().as_bytes(), &problem.to_string()),

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use serde_json::{Map, Value, json};
 use vykar_core::format::{Item, ItemType, path};
+use vykar_core::repository::MovingReader;
 use vykar_core::repository::items::{Found, for_each_item};
 
 use super::stdout_failed;
@@ -19,7 +20,7 @@ pub fn run(global: &Global, args: &ItemsArgs) -> CliResult {
     let repository = context::open(global)?;
     let manifest = repository.manifest()?;
     let snapshot = manifest.resolve(&args.snapshot)?;
-    let reader = repository.chunk_reader()?;
+    let reader = MovingReader::new(&repository)?;
     let top = args.path.as_ref().map(|typed| path::plain(typed.as_os_str().as_bytes())).unwrap_or_default();
     let mut lines = Lines { args, out: BufWriter::new(std::io::stdout().lock()), kept: Vec::new() };
     let (mut damaged, mut met) = (false, false);

@@ -11,7 +11,7 @@ use super::stream::{DUMPS, Stream};
 use crate::error::{Result, VykarError};
 use crate::format::{Item, Snapshot};
 use crate::repository::items::{Found, for_each_item};
-use crate::repository::{Manifest, Repository};
+use crate::repository::{Manifest, MovingReader, Repository};
 
 /// The file cache of one host, label and set of sources.
 pub struct KnownFiles<'r> {
@@ -62,7 +62,7 @@ impl<'r> KnownFiles<'r> {
         let hasher = self.repository.keys().hasher();
         let failed = |e| VykarError::path(path, e);
         let mut cache = FileCacheWriter::create(path, self.repository.config().id, hasher).map_err(failed)?;
-        let reader = self.repository.chunk_reader()?;
+        let reader = MovingReader::new(self.repository)?;
         for_each_item(&reader, previous, &mut |found| {
             if let Found::Item(item) = found
                 && let Some(record) = record_of(&item, hasher, began)?

@@ -4,7 +4,7 @@ use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
 
-use super::ChunkReader;
+use super::ReadChunk;
 use crate::error::Result;
 use crate::format::{Item, ItemProblem, ItemStream, Snapshot};
 
@@ -29,7 +29,7 @@ const AHEAD: usize = 4;
 ///
 /// Damage is reported through [`Found`], so this fails only when the caller's `found` does.
 pub fn for_each_item(
-    reader: &ChunkReader,
+    reader: &dyn ReadChunk,
     snapshot: &Snapshot,
     found: &mut dyn FnMut(Found<'_>) -> Result<bool>,
 ) -> Result<()> {
@@ -49,19 +49,19 @@ pub fn for_each_item(
 }
 
 fn in_stream(
-    reader: &ChunkReader,
+    reader: &dyn ReadChunk,
     snapshot: &Snapshot,
     found: &mut dyn FnMut(Found<'_>) -> Result<bool>,
 ) -> Result<()> {
     let pointers = &snapshot.meta.item_ptrs;
     if pointers.len() < 2 {
-        return parse(pointers.len(), &mut pointers.iter().map(|id| reader.read(id)), found);
+        return parse(pointers.len(), &mut pointers.iter().map(|id| reader.read_chunk(id)), found);
     }
     std::thread::scope(|scope| {
         let (send, chunks) = sync_channel(AHEAD);
         let ahead = move || {
             for pointer in pointers {
-                let chunk = reader.read(pointer);
+                let chunk = reader.read_chunk(pointer);
                 let last = chunk.is_err();
                 // Nobody listens when no more are wanted.
                 if send.send(chunk).is_err() || last {
@@ -72,7 +72,7 @@ fn in_stream(
         match std::thread::Builder::new().name("vykar-items".into()).spawn_scoped(scope, ahead) {
             Ok(_) => parse(pointers.len(), &mut chunks.into_iter(), found),
             // Without a thread they are read when they are wanted.
-            Err(_) => parse(pointers.len(), &mut pointers.iter().map(|id| reader.read(id)), found),
+            Err(_) => parse(pointers.len(), &mut pointers.iter().map(|id| reader.read_chunk(id)), found),
         }
     })
 }

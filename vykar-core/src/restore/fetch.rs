@@ -1,7 +1,6 @@
 //! Reading and decoding chunks in the order they lie in the packs, neighbours in one read.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -10,7 +9,7 @@ use crate::error::{ObjectError, Result, VykarError};
 use crate::format::index::ChunkTable;
 use crate::format::{IndexEntry, MAX_CHUNK_PLAINTEXT};
 use crate::id::PackId;
-use crate::repository::{ChunkReader, Repository, pack_key};
+use crate::repository::{MovingReader, ReadChunk, Repository, pack_key};
 
 /// Unwanted bytes between two chunks that are read along instead of reading twice.
 const MAX_GAP: u64 = 64 << 10;
@@ -20,10 +19,8 @@ const MAX_STORED: u64 = MAX_CHUNK_PLAINTEXT + (MAX_CHUNK_PLAINTEXT >> 3);
 /// Where chunks come from; shared by all threads.
 pub(super) struct Source<'a> {
     pub repository: &'a Repository,
-    pub reader: &'a ChunkReader,
+    pub reader: &'a MovingReader<'a>,
     pub table: &'a ChunkTable,
-    /// The index was read again after a chunk was not where it should be.
-    pub refreshed: AtomicBool,
     /// Buffers of chunks that were kept and are not needed any more.
     pub spare: Mutex<Vec<Vec<u8>>>,
 }
@@ -180,7 +177,8 @@ impl<'a> Fetcher<'a> {
                 Err(_) => {}
             }
         }
-        Ok(Plain::Expanded(self.source.alone(&entry)?))
+        // By itself, and where it was moved meanwhile.
+        Ok(Plain::Expanded(self.source.reader.read_chunk(&entry.id)?.into()))
     }
 
     /// A pack that ends early, or is gone, may still have some of a run's chunks: those are then
@@ -192,26 +190,6 @@ impl<'a> Fetcher<'a> {
         match self.source.repository.backend().get_range_into(&key, run.offset, len, &mut self.bytes) {
             Ok(()) => Buffer::Read,
             Err(_) => Buffer::Unreadable,
-        }
-    }
-}
-
-impl Source<'_> {
-    /// Reads one chunk by itself; where it is not, looks whether it was moved meanwhile.
-    fn alone(&self, entry: &IndexEntry) -> Result<Vec<u8>> {
-        let error = match self.reader.read(&entry.id) {
-            Ok(data) => return Ok(data.into()),
-            Err(error) => error,
-        };
-        if !self.refreshed.swap(true, Ordering::AcqRel) {
-            // Without a newer index the first error stands.
-            let _ = self.reader.refresh(self.repository);
-        }
-        match self.reader.locate(&entry.id) {
-            Ok(now) if (now.pack, now.offset) != (entry.pack, entry.offset) => {
-                self.reader.read(&entry.id).map(Vec::from)
-            }
-            _ => Err(error),
         }
     }
 }

@@ -33,7 +33,7 @@ use parking_lot::Mutex;
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Events};
 use crate::format::Snapshot;
-use crate::repository::{ChunkReader, Repository};
+use crate::repository::{MovingReader, Repository};
 
 use directories::Destination;
 use fetch::Source;
@@ -121,7 +121,7 @@ pub fn restore(
     events: Events<'_>,
 ) -> Result<RestoreSummary> {
     let mut reporter = Reporter::new(events);
-    let reader = repository.chunk_reader()?;
+    let reader = MovingReader::new(repository)?;
     let plan = Plan::read(&reader, snapshot, options, &mut reporter)?;
     if options.dry_run {
         return dry_run(repository, &reader, &plan, dest, options, reporter);
@@ -135,8 +135,7 @@ pub fn restore(
     let threads = threads.clamp(1, MAX_THREADS);
     let max_read = (READ_IN_FLIGHT / threads as u64).clamp(MIN_READ, MAX_READ);
     let table = &plan.index.chunks;
-    let (refreshed, spare) = (AtomicBool::new(false), Mutex::default());
-    let source = Source { repository, reader: &reader, table, refreshed, spare };
+    let source = Source { repository, reader: &reader, table, spare: Mutex::default() };
     let mut site = Site::new(&plan, &source, destination.root.clone(), max_read);
     site.verify = options.verify;
     let site = site;
@@ -196,7 +195,7 @@ fn in_threads<'a>(
 /// Says what would be done.
 fn dry_run(
     repository: &Repository,
-    reader: &ChunkReader,
+    reader: &MovingReader<'_>,
     plan: &Plan,
     dest: &Path,
     options: &RestoreOptions,
@@ -209,8 +208,7 @@ fn dry_run(
         Err(rustix::io::Errno::NOENT) => None,
         Err(e) => return Err(VykarError::path(dest, e)),
     };
-    let (refreshed, spare) = (AtomicBool::new(false), Mutex::default());
-    let source = Source { repository, reader, table: &plan.index.chunks, refreshed, spare };
+    let source = Source { repository, reader, table: &plan.index.chunks, spare: Mutex::default() };
     // Nothing is reached through it.
     let root = rustix::fs::open("/", flags | OFlags::PATH, Mode::empty());
     let root = Arc::new(root.map_err(|e| VykarError::path("/", e))?);

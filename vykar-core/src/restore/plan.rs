@@ -15,7 +15,7 @@ use crate::error::{Result, VykarError};
 use crate::event::{Event, Totals};
 use crate::format::{IndexBlob, Item, ItemProblem, ItemType, Snapshot};
 use crate::id::ChunkId;
-use crate::repository::ChunkReader;
+use crate::repository::MovingReader;
 use crate::repository::items::{Found, for_each_item};
 
 pub(crate) mod fuzz;
@@ -44,7 +44,7 @@ pub(super) fn as_path(bytes: Vec<u8>) -> PathBuf {
 impl Plan {
     /// Reads a snapshot's items. What cannot be restored is reported and left out.
     pub fn read(
-        reader: &ChunkReader,
+        reader: &MovingReader<'_>,
         snapshot: &Snapshot,
         options: &RestoreOptions,
         reporter: &mut Reporter<'_>,

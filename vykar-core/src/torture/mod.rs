@@ -15,7 +15,7 @@ fn is_thorough() -> bool {
 }
 
 /// Tells past the test harness what was tried, for docs/reliability.md.
-fn tell(what: &str) {
+pub(crate) fn tell(what: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "torture: {what}");
 }

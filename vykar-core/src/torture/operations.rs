@@ -120,7 +120,7 @@ fn damage_what_can_be_read(world: &World) {
 }
 
 /// A backup that fails late, and leaves a journal of what it has stored.
-fn leave_a_journal(world: &World) {
+pub fn leave_a_journal(world: &World) {
     for at in 10..60 {
         let backend = Arc::new(FaultyBackend::new(world.backend(), at, Fault::Error));
         let failed = backup_of(&world.open_on(backend).unwrap(), world.source()).is_err();

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use super::faults::by_age;
-use super::operations::{OPERATIONS, Operation};
-use super::world::World;
+use super::operations::{OPERATIONS, Operation, leave_a_journal};
+use super::world::{World, lock};
 use super::{is_thorough, tell};
-use crate::storage::LocalBackend;
+use crate::maintenance::{Remains, RepositoryContents, delete_repository};
+use crate::repository::Repository;
 use crate::storage::disk::log::{Log, Model, Survives};
+use crate::storage::{Backend, LocalBackend, PutMode};
 
 /// Numbers that are the same in each run (splitmix64).
 struct Dice(u64);
@@ -109,6 +111,77 @@ fn taking_up_what_a_failed_backup_left_survives_every_power_cut() {
 #[test]
 fn repairing_survives_every_power_cut() {
     survives_every_cut(&OPERATIONS[6]);
+}
+
+/// Whatever is left of a repository is one, in which every snapshot is whole, or nothing of it but what keeps its place;
+/// and the next deletion ends it. What was said to be deleted does not come back.
+#[test]
+fn deleting_a_repository_survives_every_power_cut() {
+    let template = World::new();
+    leave_a_journal(&template);
+    let set_aside = format!("damaged/snapshots/{}", "ab".repeat(32));
+    template.backend().put(&set_aside, b"set aside", PutMode::Replace).unwrap();
+    let before = template.snapshots();
+    let world = template.copy();
+    let mut model = Model::of(&world.repo()).unwrap();
+    let log = Arc::new(Log::default());
+    let repository = world.open_on(Arc::new(LocalBackend::logging(world.repo(), log.clone()))).unwrap();
+    delete(&repository);
+    assert!(!world.repo().exists());
+    let entries = log.entries();
+    let mut dice = Dice(7);
+    let (mut cuts, mut whole, mut in_part) = (0, 0, 0);
+    for at in 0..=entries.len() {
+        if at > 0 {
+            model.apply(&entries[at - 1]);
+        }
+        for try_number in 0..if is_thorough() { 40 } else { 6 } {
+            let when = format!("cut after {at} calls, {try_number}");
+            let mut choose = |among: usize| dice.below(among);
+            let survives = match try_number {
+                0 => Survives::Nothing,
+                1 => Survives::Everything,
+                _ => Survives::Chosen(&mut choose),
+            };
+            let left = template.copy();
+            left.replace_repository(|to| model.cut(&world.repo(), to, survives).unwrap());
+            left.bury();
+            cuts += 1;
+            let has = |name: &str| left.repo().join(name).exists();
+            if has("config") {
+                assert!(at < entries.len(), "{when}: said to be deleted");
+                let repository = left.open();
+                let manifest = repository.manifest().unwrap();
+                assert!(manifest.unreadable.is_empty(), "{when}: {:?}", manifest.unreadable);
+                assert!(has("index") || manifest.snapshots.is_empty(), "{when}");
+                if has("index") {
+                    let after = left.snapshots();
+                    assert!(after.iter().all(|(id, files)| before.get(id) == Some(files)), "{when}");
+                    whole += u32::from(after.len() == before.len());
+                    in_part += u32::from(after.len() < before.len());
+                }
+                delete(&repository);
+            } else {
+                let remains = Remains::of(&left.backend()).unwrap();
+                remains
+                    .unwrap_or_else(|| panic!("{when}: something else is left"))
+                    .delete(&left.backend())
+                    .unwrap();
+            }
+            assert!(!left.repo().exists(), "{when}, and again");
+        }
+    }
+    tell(&format!(
+        "power cuts, delete: {} calls, {cuts} cuts, {whole} left all snapshots and {in_part} some or an index",
+        entries.len()
+    ));
+    assert!(entries.len() > 20 && whole > 5 && in_part > 5);
+}
+
+fn delete(repository: &Repository) {
+    let contents = RepositoryContents::of(repository).unwrap();
+    let report = delete_repository(repository, &contents, &lock(), None).unwrap();
+    assert!(report.place_is_gone && report.left.is_empty(), "{report:?}");
 }
 
 /// The model itself: without a sync, the new name may be there and its content not.

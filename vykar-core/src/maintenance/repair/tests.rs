@@ -13,6 +13,7 @@ use crate::storage::faulty::{Fault, FaultyBackend};
 use crate::storage::hooked::{Call, HookedBackend};
 use crate::storage::{Backend, MemoryBackend, PutMode};
 use crate::testing::{TestRepository, directory, fixtures, noise};
+use crate::torture::tell;
 
 /// Paths and contents of a snapshot; `None` for what cannot be read in full.
 type Content = BTreeMap<String, Option<Vec<u8>>>;
@@ -129,6 +130,7 @@ fn expected(
 fn after_any_damage_all_that_is_whole_is_kept_and_nothing_else_is_left() {
     let skip = |key: &str| key == "config" || key.starts_with("keys/") || key.starts_with("sessions/");
     let mut kinds = BTreeSet::new();
+    let (mut done, mut unseen, mut refused, mut clean, mut whole_after, mut items_lost) = (0, 0, 0, 0, 0, 0);
     for encryption in [Encryption::None, Encryption::Aes256Gcm, Encryption::Chacha20Poly1305] {
         let (t, items, [first, second]) = damage::full(encryption);
         let (other, ..) = damage::full(encryption);
@@ -137,7 +139,11 @@ fn after_any_damage_all_that_is_whole_is_kept_and_nothing_else_is_left() {
         for damage in damage::all(&t, &other, skip) {
             damage.apply(&t);
             let context = format!("{encryption} {} {}", damage.key, damage.kind);
-            if !damage.shows(encryption) || refuses(&t) {
+            done += 1;
+            let shows = damage.shows(encryption);
+            if !shows || refuses(&t) {
+                unseen += u32::from(!shows);
+                refused += u32::from(shows);
                 put_back(&t.backend, &written);
                 continue;
             }
@@ -147,6 +153,9 @@ fn after_any_damage_all_that_is_whole_is_kept_and_nothing_else_is_left() {
             let (plan, report) = repair(&t);
             assert_clean(&t.repository, &context);
             let left = contents(&t.repository);
+            clean += 1;
+            whole_after += u32::from(left == original);
+            items_lost += plan.dropped_total;
             for (name, content) in &left {
                 // Without a cipher a flipped bit may have changed a name.
                 let Some(was) = original.get(name) else { continue };
@@ -182,6 +191,10 @@ fn after_any_damage_all_that_is_whole_is_kept_and_nothing_else_is_left() {
             put_back(&t.backend, &written);
         }
     }
+    tell(&format!(
+        "damage, repair: {done} done, {unseen} that nobody can tell, {refused} refused as newer, {clean} clean \
+         afterwards, {whole_after} of them without any loss, {items_lost} items lost"
+    ));
     assert!(kinds.len() >= 12, "{kinds:?}");
 }
 
@@ -206,6 +219,7 @@ fn refuses(t: &TestRepository) -> bool {
 
 #[test]
 fn an_index_rebuilt_from_packs_alone_is_the_one_that_was_lost() {
+    let (mut rebuilt, mut entries) = (0, 0);
     for fixture in fixtures() {
         let backend = MemoryBackend::new();
         for object in fixture.repository.backend().list("").unwrap() {
@@ -228,8 +242,11 @@ fn an_index_rebuilt_from_packs_alone_is_the_one_that_was_lost() {
             assert_eq!(is, was, "{}", fixture.name);
             assert!(contents(&repository) == before);
             assert_clean(&repository, fixture.name);
+            rebuilt += 1;
+            entries += was.len();
         }
     }
+    tell(&format!("damage, repair: {rebuilt} indexes rebuilt from the packs alone, {entries} entries"));
 }
 
 fn open(backend: Arc<dyn Backend>, passphrase: &str) -> Repository {
@@ -460,6 +477,7 @@ fn a_repair_that_is_cut_off_anywhere_loses_nothing_more_and_is_finished_by_the_n
             steps += 1;
         }
     }
+    tell(&format!("damage, repair: cut off in {steps} places, and finished by the next"));
     assert!(steps > 60, "{steps}");
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::format::Item;
-use crate::repository::pack_key;
+use crate::repository::{MovingReader, pack_key};
 use crate::storage::{Backend, PutMode};
 use crate::testing::{TestRepository, directory, noise};
 
@@ -117,6 +117,7 @@ fn chunks_that_were_moved_meanwhile_are_found_again() {
     t.backend.delete(&pack_key(&old)).unwrap();
 
     let options = RestoreOptions::default();
+    let reader = MovingReader::over(&t.repository, reader);
     let mut reporter = super::super::Reporter::new(None);
     let plan = super::super::Plan::read(&reader, &snapshot, &options, &mut reporter).unwrap();
     let source = super::super::Source {
@@ -124,7 +125,6 @@ fn chunks_that_were_moved_meanwhile_are_found_again() {
         reader: &reader,
         table: &plan.index.chunks,
         spare: Default::default(),
-        refreshed: false.into(),
     };
     let mut fetcher = super::super::fetch::Fetcher::new(&source, 1 << 20);
     fetcher.begin(&plan.pieces);

@@ -4,6 +4,7 @@ mod damage;
 mod existing;
 mod fixtures;
 mod hostile;
+mod moving;
 mod round_trip;
 
 use std::collections::BTreeMap;
