@@ -1,5 +1,7 @@
 //! The command line.
 
+mod key;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use vykar_core::codec::Compression;
 use vykar_core::maintenance::GroupBy;
 use vykar_mount::mount::DEFAULT_READ_AHEAD_KIB;
 
+pub use self::key::{KeyCommand, NewPassphraseArgs};
 use crate::parse;
 pub use crate::settings::Settings as Global;
 use crate::view::ViewArgs;
@@ -190,6 +193,9 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Change the passphrase
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Show all snapshots as folders
     ///
     /// Stays until unmounted, interrupted (Ctrl-C) or told to go to the background.

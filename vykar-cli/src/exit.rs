@@ -127,9 +127,10 @@ impl From<VykarError> for CliError {
             V::NotEmpty { .. } => {
                 (Exit::Failure, Some("give an empty folder, or one that does not exist yet"))
             }
-            V::WrongPassphrase { .. } => {
-                (Exit::Passphrase, Some("if it is certainly right, keys/repokey may be damaged"))
-            }
+            V::WrongPassphrase { .. } => (
+                Exit::Passphrase,
+                Some("it may have been changed since; if it is certainly right, keys/repokey may be damaged"),
+            ),
             V::NoPassphrase { .. } => (
                 Exit::Passphrase,
                 Some("set VYKAR_PASSPHRASE, give --passphrase-file or --passcommand, or run on a terminal"),

@@ -11,6 +11,7 @@ mod hooks;
 mod mount_defaults;
 mod mount_helper;
 mod parse;
+mod passphrase;
 mod platform;
 mod progress;
 mod render;

@@ -6,8 +6,8 @@ use vykar_core::repository::{InitOptions, Repository};
 
 use super::print;
 use crate::args::{EncryptionArg, Global};
-use crate::context;
 use crate::exit::{CliResult, Exit};
+use crate::{context, passphrase};
 
 pub fn run(
     global: &Global,
@@ -40,14 +40,14 @@ pub fn run(
         backend,
         &options,
         &mut || {
-            let passphrase = context::passphrase(global, true)?;
-            empty = passphrase.is_empty();
-            Ok(passphrase)
+            let secret = passphrase::current(global, true)?;
+            empty = secret.is_empty();
+            Ok(secret)
         },
         &context::open_options(global),
     )?;
     if empty {
-        eprintln!("vykar: the passphrase is empty: whoever can read the repository can read what is in it");
+        eprintln!("vykar: {}", passphrase::EMPTY);
     }
     if !global.quiet {
         let id = repository.config().id.short();

@@ -10,6 +10,7 @@ mod daemon;
 mod delete;
 mod info;
 mod init;
+mod key;
 mod list;
 mod mount;
 mod prune;
@@ -76,6 +77,7 @@ fn with_one(command: Command, global: &Global) -> CliResult {
         Command::BreakLock { sessions, yes, dry_run, json } => {
             break_lock::run(global, &break_lock::Request { sessions, yes, dry_run, json })
         }
+        Command::Key(command) => key::run(global, command),
         Command::Mount(args) => mount::run(global, &args),
         // Those that were done already.
         Command::Init { .. }

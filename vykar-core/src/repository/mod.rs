@@ -16,6 +16,7 @@ pub mod lock;
 pub mod manifest;
 pub mod open;
 pub mod pack_writer;
+mod passphrase;
 pub mod pin;
 pub mod seen;
 pub mod session;

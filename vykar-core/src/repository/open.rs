@@ -224,8 +224,17 @@ impl Repository {
         EncryptedKey::decode(&data).map_err(|e| VykarError::damaged(REPOKEY, e))?;
         match pack_id(&data) == opened {
             true => Ok(()),
-            false => Err(VykarError::damaged(REPOKEY, changed())),
+            false => {
+                let reason = "not what the repository was opened with: the passphrase was changed meanwhile, or it was \
+                              damaged, which shows when it is opened anew";
+                Err(VykarError::damaged(REPOKEY, ObjectError::Unreadable(reason.into())))
+            }
         }
+    }
+
+    /// Hash of the wrapped keys' object that it was opened with, where there is one.
+    pub(super) fn key_object(&self) -> Option<PackId> {
+        self.key_object
     }
 
     /// A directory for local caches of this repository alone, if caches are kept.
@@ -274,7 +283,7 @@ fn changed() -> ObjectError {
     ObjectError::Unreadable("not what the repository was opened with".into())
 }
 
-fn read_key(backend: &dyn Backend) -> Result<Vec<u8>> {
+pub(super) fn read_key(backend: &dyn Backend) -> Result<Vec<u8>> {
     match backend.get(REPOKEY, MAX_SMALL_OBJECT) {
         Err(StorageError::NotFound { .. }) => {
             let reason = "missing: without it nothing here can be decrypted";
@@ -286,14 +295,17 @@ fn read_key(backend: &dyn Backend) -> Result<Vec<u8>> {
 
 /// The unwrapped keys, and the hash of the object they were in.
 fn read_master(backend: &dyn Backend, passphrase: PassphraseSource<'_>) -> Result<(MasterKeys, PackId)> {
-    let damaged = |e: ObjectError| VykarError::damaged(REPOKEY, e);
     let data = read_key(backend)?;
-    let key = EncryptedKey::decode(&data).map_err(|e| damaged(e.into()))?;
+    let key = EncryptedKey::decode(&data).map_err(|e| VykarError::damaged(REPOKEY, e))?;
     let secret = passphrase().map_err(|reason| VykarError::NoPassphrase { reason })?;
-    let keys = kdf::unwrap(&key, secret.as_bytes()).map_err(|e| match e {
-        UnwrapError::WrongPassphrase => VykarError::WrongPassphrase { url: backend.url().to_owned() },
+    Ok((unwrap_key(backend.url(), &key, &secret)?, pack_id(&data)))
+}
+
+/// The master keys, if this passphrase is theirs.
+pub(super) fn unwrap_key(url: &str, key: &EncryptedKey, secret: &Passphrase) -> Result<MasterKeys> {
+    kdf::unwrap(key, secret.as_bytes()).map_err(|e| match e {
+        UnwrapError::WrongPassphrase => VykarError::WrongPassphrase { url: url.to_owned() },
         UnwrapError::Crypto(e) => e.into(),
-        UnwrapError::Format(e) => damaged(e.into()),
-    })?;
-    Ok((keys, pack_id(&data)))
+        UnwrapError::Format(e) => VykarError::damaged(REPOKEY, e),
+    })
 }
