@@ -30,6 +30,7 @@ mod repair;
 mod resume;
 mod rollback;
 mod roundtrip;
+mod secrets;
 mod semantics;
 mod soak;
 mod sources;

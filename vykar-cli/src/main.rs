@@ -2,6 +2,7 @@
 
 mod args;
 mod background;
+mod children;
 mod commands;
 mod config;
 mod confirm;
@@ -17,6 +18,7 @@ mod progress;
 mod render;
 mod settings;
 mod streams;
+mod strength;
 mod view;
 mod watchdog;
 

@@ -3,24 +3,21 @@
 use std::fs::File;
 use std::io::{IsTerminal, Read};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use vykar_core::repository::Passphrase;
 use zeroize::Zeroizing;
 
 use crate::args::{Global, NewPassphraseArgs};
 use crate::exit::{CliError, CliResult, Exit};
-use crate::render;
+use crate::{children, render};
 
 /// Longest file that is taken for a passphrase, in bytes.
 const PASSPHRASE_MAX: u64 = 64 << 10;
 /// The variable that holds the passphrase.
-const CURRENT: &str = "VYKAR_PASSPHRASE";
+pub const CURRENT: &str = "VYKAR_PASSPHRASE";
 /// The variable that holds the one it is to be changed to.
-const NEW: &str = "VYKAR_NEW_PASSPHRASE";
-
-/// What is said of an empty one.
-pub const EMPTY: &str = "the passphrase is empty: whoever can read the repository can read what is in it";
+pub const NEW: &str = "VYKAR_NEW_PASSPHRASE";
 
 /// The passphrase: VYKAR_PASSPHRASE, then the file and the pass command of the command line, then those of the
 /// configuration, then a prompt (twice for the one of a repository that is made).
@@ -110,8 +107,7 @@ fn without_end(text: &[u8]) -> Option<Passphrase> {
 }
 
 fn from_command(command: &str) -> Result<Passphrase, String> {
-    let output =
-        Command::new("sh").args(["-c", command]).stdin(Stdio::inherit()).stderr(Stdio::inherit()).output();
+    let output = children::shell(command).stdin(Stdio::inherit()).stderr(Stdio::inherit()).output();
     let output = output.map_err(|e| format!("the pass command cannot be run: {e}"))?;
     if !output.status.success() {
         return Err(format!("the pass command failed ({})", output.status));

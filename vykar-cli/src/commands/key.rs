@@ -3,7 +3,7 @@ use vykar_core::format::Encryption;
 use super::print;
 use crate::args::{Global, KeyCommand, NewPassphraseArgs};
 use crate::exit::{CliError, CliResult, Exit};
-use crate::{context, passphrase, render};
+use crate::{context, passphrase, render, strength};
 
 pub fn run(global: &Global, command: KeyCommand) -> CliResult {
     match command {
@@ -21,8 +21,8 @@ fn change_passphrase(global: &Global, new: &NewPassphraseArgs) -> CliResult {
     // It was asked for when the repository was opened.
     let old = passphrase::current(global, false).map_err(|e| CliError::new(Exit::Passphrase, e))?;
     let new = passphrase::replacement(new)?;
-    if new.is_empty() {
-        eprintln!("vykar: {}", passphrase::EMPTY);
+    if let Some(warning) = strength::warning(&new) {
+        eprintln!("vykar: {warning}");
     }
     repository.change_passphrase(&old, &new, &context::lock_options(global))?;
     if !global.quiet {
