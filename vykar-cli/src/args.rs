@@ -10,7 +10,7 @@ use vykar_core::codec::Compression;
 use vykar_core::maintenance::GroupBy;
 use vykar_mount::mount::DEFAULT_READ_AHEAD_KIB;
 
-pub use self::key::{KeyCommand, NewPassphraseArgs};
+pub use self::key::{ImportArgs, KeyCommand, NewPassphraseArgs};
 use crate::parse;
 pub use crate::settings::Settings as Global;
 use crate::view::ViewArgs;
@@ -193,7 +193,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Change the passphrase
+    /// Change the passphrase, export the key, or put it back
     #[command(subcommand)]
     Key(KeyCommand),
     /// Show all snapshots as folders

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use vykar_core::repository::{CONFIG, REPOKEY};
 use vykar_core::{StorageError, VykarError};
 
 /// What the exit code says to a script. Documented in the README.
@@ -119,7 +120,10 @@ impl From<VykarError> for CliError {
             V::Usage(_) => (Exit::Usage, None),
             V::NotARepository { .. } => (
                 Exit::NoRepository,
-                Some("check the path given with -R; `vykar -R PATH init` makes a new repository"),
+                Some(
+                    "check the path given with -R; `vykar -R PATH init` makes a new repository, and `vykar key import` \
+                     gives one its config back",
+                ),
             ),
             V::AlreadyARepository { .. } => {
                 (Exit::Failure, Some("to store something in it, use `vykar backup`"))
@@ -129,7 +133,10 @@ impl From<VykarError> for CliError {
             }
             V::WrongPassphrase { .. } => (
                 Exit::Passphrase,
-                Some("it may have been changed since; if it is certainly right, keys/repokey may be damaged"),
+                Some(
+                    "it may have been changed since; if it is certainly right, keys/repokey may be damaged: `vykar key \
+                     import`",
+                ),
             ),
             V::NoPassphrase { .. } => (
                 Exit::Passphrase,
@@ -148,6 +155,10 @@ impl From<VykarError> for CliError {
             V::Damaged { cause, .. } | V::SnapshotUnusable { cause, .. } if cause.is_newer() => {
                 (Exit::Failure, Some("use a newer version of this program"))
             }
+            V::Damaged { key, .. } if key == CONFIG || key == REPOKEY => (
+                Exit::Damaged,
+                Some("`vykar key import` puts back what `vykar key export` wrote; else take it from a copy"),
+            ),
             V::Damaged { .. }
             | V::IndexMissing
             | V::ChunkMissing { .. }

@@ -10,7 +10,9 @@ use crate::codec::Compression;
 use crate::crypto::kdf::{self, UnwrapError};
 use crate::crypto::{pack_id, random, random_bytes};
 use crate::error::{ObjectError, Result, StorageError, VykarError};
-use crate::format::{ChunkerParams, EncryptedKey, Encryption, MAX_SMALL_OBJECT, MasterKeys, RepoConfig};
+use crate::format::{
+    ChunkerParams, EncryptedKey, Encryption, KeyExport, MAX_SMALL_OBJECT, MasterKeys, RepoConfig,
+};
 use crate::id::{PackId, RepositoryId};
 use crate::storage::{Backend, PutMode};
 
@@ -132,11 +134,10 @@ impl Repository {
         };
         let key_object = master.as_ref().map(|(_, object)| *object);
         let keys = Arc::new(Keys::new(&config, master.as_ref().map(|(keys, _)| keys))?);
-        if let Some(cache) = &options.cache_dir {
-            pin::check(cache, backend.url(), &config, &keys, options.trust)?;
-        }
         let (cache_dir, trust) = (options.cache_dir.clone(), options.trust);
-        Ok(Repository { backend, config, keys, key_object, cache_dir, trust })
+        let repository = Repository { backend, config, keys, key_object, cache_dir, trust };
+        repository.check_identity(options)?;
+        Ok(repository)
     }
 
     /// What is left of an encrypted repository whose deletion was cut off after its key went and before its config did:
@@ -161,6 +162,34 @@ impl Repository {
         let keys = Arc::new(Keys::new(&config, Some(&master))?);
         let (cache_dir, trust) = (options.cache_dir.clone(), options.trust);
         Ok(Some(Repository { backend, config, keys, key_object: None, cache_dir, trust }))
+    }
+
+    /// A repository as an export of its key says it is, whatever lies in its place. `key_object` is the hash of the wrapped
+    /// keys' object as it would be written.
+    pub(crate) fn from_export(
+        backend: Arc<dyn Backend>,
+        export: &KeyExport,
+        key_object: PackId,
+        passphrase: PassphraseSource<'_>,
+        options: &OpenOptions,
+    ) -> Result<Self> {
+        let secret = passphrase().map_err(|reason| VykarError::NoPassphrase { reason })?;
+        let master = unwrap_key(backend.url(), &export.key, &secret)?;
+        let config = export.config.clone();
+        let keys = Arc::new(Keys::new(&config, Some(&master))?);
+        let (cache_dir, trust) = (options.cache_dir.clone(), options.trust);
+        Ok(Repository { backend, config, keys, key_object: Some(key_object), cache_dir, trust })
+    }
+
+    /// Compares it with what is remembered of this place, and remembers it.
+    ///
+    /// # Errors
+    /// [`VykarError::IdentityChanged`].
+    pub(crate) fn check_identity(&self, options: &OpenOptions) -> Result<()> {
+        match &options.cache_dir {
+            Some(cache) => pin::check(cache, self.backend.url(), &self.config, &self.keys, options.trust),
+            None => Ok(()),
+        }
     }
 
     /// The repository is still there, and the one that was opened: who waited for a lock may have waited for its

@@ -4,7 +4,7 @@ use super::open::{read_key, unwrap_key};
 use super::{LockOptions, Passphrase, REPOKEY, Repository, WriteGuard};
 use crate::crypto::{kdf, pack_id};
 use crate::error::{Result, VykarError};
-use crate::format::{EncryptedKey, KdfParams, MasterKeys};
+use crate::format::{EncryptedKey, KdfParams, KeyExport, MasterKeys};
 use crate::storage::PutMode;
 
 impl Repository {
@@ -22,7 +22,36 @@ impl Repository {
         self.wrap_anew(old, new, kdf::default_params()?, lock)
     }
 
-    /// The same, with other costs of the derivation.
+    /// The key and the parameters, to be kept elsewhere.
+    ///
+    /// # Errors
+    /// [`VykarError::Usage`] where nothing is encrypted, and [`VykarError::Changed`] when the key is not what this
+    /// repository was opened with.
+    pub fn export_key(&self) -> Result<KeyExport> {
+        let object = self.opened_key()?;
+        let key = EncryptedKey::decode(&object).map_err(|e| VykarError::damaged(REPOKEY, e))?;
+        Ok(KeyExport { config: self.config().clone(), key })
+    }
+
+    /// The wrapped keys that this repository was opened with.
+    fn opened_key(&self) -> Result<Vec<u8>> {
+        let url = self.backend().url();
+        let Some(opened) = self.key_object() else {
+            return Err(VykarError::Usage(format!(
+                "{url}: not encrypted, so it has no key and no passphrase"
+            )));
+        };
+        let object = read_key(&**self.backend())?;
+        match pack_id(&object) == opened {
+            true => Ok(object),
+            false => {
+                let reason = format!("{REPOKEY} was replaced since the repository was opened");
+                Err(VykarError::Changed { reason })
+            }
+        }
+    }
+
+    /// [`Repository::change_passphrase`] with other costs of the derivation.
     pub(crate) fn wrap_anew(
         &self,
         old: &Passphrase,
@@ -30,16 +59,11 @@ impl Repository {
         kdf: KdfParams,
         lock: &LockOptions,
     ) -> Result<()> {
-        let url = self.backend().url();
-        let Some(opened) = self.key_object() else {
-            return Err(VykarError::Usage(format!("{url}: not encrypted, so it has no passphrase")));
-        };
+        if self.key_object().is_none() {
+            return self.opened_key().map(drop);
+        }
         self.with_maintenance_lock(lock, |guard| {
-            let before = read_key(&**self.backend())?;
-            if pack_id(&before) != opened {
-                let reason = format!("{REPOKEY} was replaced since the repository was opened");
-                return Err(VykarError::Changed { reason });
-            }
+            let before = self.opened_key()?;
             let master = self.unwrap(&before, old)?;
             let object = kdf::wrap(&master, new.as_bytes(), kdf)?.encode()?;
             self.demand_opens(&object, new, &master)?;

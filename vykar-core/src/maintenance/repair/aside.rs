@@ -90,7 +90,7 @@ fn read_snapshot(repository: &Repository, key: &str, object: &str) -> Option<Sna
 
 /// Copies an object to where damaged ones are kept. The copy and its note are durable when this returns; the object
 /// itself is still there. Does nothing for one that is not there, or that was copied before.
-pub(super) fn set_aside(repository: &Repository, object: &str, reason: &str) -> Result<()> {
+pub(in crate::maintenance) fn set_aside(repository: &Repository, object: &str, reason: &str) -> Result<()> {
     let backend = &**repository.backend();
     let name = match object.strip_prefix("packs/").and_then(|name| name.split_once('/')) {
         Some((_, id)) => format!("packs/{id}"),

@@ -12,7 +12,7 @@
 //! 6. the index is written with the counts that are left; damaged packs are deleted.
 
 mod apply;
-mod aside;
+pub(super) mod aside;
 pub(crate) mod ext;
 mod plan;
 pub(crate) mod salvage;
