@@ -15,6 +15,7 @@ mod fixtures;
 mod fuzz;
 mod golden;
 mod harness;
+mod install;
 mod keys;
 mod life;
 mod limits;

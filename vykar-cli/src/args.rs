@@ -209,6 +209,18 @@ pub enum Command {
     /// Stays in the foreground. SIGHUP reads the configuration again, SIGUSR1 runs the cycle now, SIGTERM ends it: a
     /// backup that is running publishes nothing then, and what it stored is taken up by the next one.
     Daemon,
+    /// Print what lets a shell complete the command line; `make install` puts it in its place
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: ShellArg,
+    },
+    /// Write the manual pages to a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder, made if it does not exist
+        dir: PathBuf,
+    },
     /// Unmount a vykar mount
     Umount {
         /// The folder it is mounted on
@@ -434,6 +446,13 @@ pub enum SnapshotCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ShellArg {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

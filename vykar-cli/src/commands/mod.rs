@@ -4,6 +4,7 @@ mod backup;
 mod break_lock;
 mod check;
 mod compact;
+mod completions;
 mod config;
 mod cycle;
 mod daemon;
@@ -12,6 +13,7 @@ mod info;
 mod init;
 mod key;
 mod list;
+mod man;
 mod mount;
 mod prune;
 mod repair;
@@ -30,6 +32,8 @@ pub fn run(args: Args) -> CliResult {
         // These are about no repository.
         Some(Command::Umount { mountpoint, lazy }) => mount::unmount(&mountpoint, lazy),
         Some(Command::Config(args)) => config::run(&global, &args),
+        Some(Command::Completions { shell }) => completions::run(shell),
+        Some(Command::Man { dir }) => man::run(&dir),
         Some(Command::Daemon) => daemon::run(&global),
         command => {
             let config = settings::configuration(&global)?;
@@ -85,6 +89,8 @@ fn with_one(command: Command, global: &Global) -> CliResult {
         | Command::Prune(_)
         | Command::Compact { .. }
         | Command::Config(_)
+        | Command::Completions { .. }
+        | Command::Man { .. }
         | Command::Daemon
         | Command::Umount { .. } => Ok(Exit::Success),
     }
