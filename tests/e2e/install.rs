@@ -46,7 +46,7 @@ fn completions_and_manual_pages_are_installed_and_sound() {
     }
     assert!(!pages.join("vykar-man.1").exists());
     let text = fs::read_to_string(pages.join("vykar-key-import.1")).unwrap();
-    assert!(text.contains("\\-\\-replace"), "{text}");
+    assert!(text.contains(".SH EXAMPLES\n") && text.contains("\\-\\-replace"), "{text}");
     assert!(!text.contains("upload"), "what every command takes is in one page: {text}");
     if !exists("man") {
         note("no man here: the pages are not read by it");

@@ -4,17 +4,21 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
+use super::examples;
+
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// Let another passphrase open the repository, in place of the one that does
     ///
     /// Asks for the old one, unless it is given as for any command, and for the new one twice. Nothing but the small
     /// object that holds the keys is written, and at every moment one of the two passphrases opens it.
+    #[command(after_help = examples::CHANGE_PASSPHRASE)]
     ChangePassphrase(NewPassphraseArgs),
     /// Print the key and the parameters of the repository, to be kept on paper or elsewhere
     ///
     /// The key is still protected by the passphrase. With both, a repository can be read whose keys/repokey or config is
     /// lost (`vykar key import`). Its lines are numbered and checked, so that they can be typed back.
+    #[command(after_help = examples::EXPORT)]
     Export {
         /// Write to this file, which must not exist yet, and which nobody else may read
         #[arg(short, long, value_name = "FILE")]
@@ -23,6 +27,7 @@ pub enum KeyCommand {
     /// Put back the key, or the parameters, of a repository that lost them
     ///
     /// Writes what is missing or damaged, once the passphrase of the export opens it and it opens the repository.
+    #[command(after_help = examples::IMPORT)]
     Import(ImportArgs),
 }
 
