@@ -4,10 +4,12 @@ CARGO ?= cargo
 PREFIX ?= $(HOME)/.cargo
 
 SBIN ?= /sbin
+SHARE ?= $(PREFIX)/share
+VYKAR ?= $(PREFIX)/bin/vykar
 SOAK_SECONDS ?= 600
 SECONDS ?= 60
 
-.PHONY: help needs fmt-check lint test soak torture fuzz-check fuzz pre-commit build install install-mount-helper demo bench bench-mount scale bench-stages
+.PHONY: help needs fmt-check lint test soak torture fuzz-check fuzz pre-commit build install install-extras install-mount-helper demo bench bench-mount scale bench-stages
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -42,11 +44,19 @@ build: ## an optimised binary in target/release/vykar
 	@scripts/needs build
 	$(CARGO) build --release --locked --package vykar-cli
 
-install: ## the same, into PREFIX/bin (default ~/.cargo/bin)
+install: ## the same, into PREFIX/bin (default ~/.cargo/bin), with completions and manual pages in PREFIX/share
 	@scripts/needs build
 	$(CARGO) install --locked --path vykar-cli --root $(PREFIX)
 	ln -sf vykar $(PREFIX)/bin/mount.fuse.vykar
 	ln -sf vykar $(PREFIX)/bin/mount.vykar
+	@$(MAKE) --no-print-directory install-extras
+
+install-extras: # completions and manual pages, below PREFIX/share
+	mkdir -p $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
+	$(VYKAR) man $(SHARE)/man/man1
+	$(VYKAR) completions bash > $(SHARE)/bash-completion/completions/vykar
+	$(VYKAR) completions zsh > $(SHARE)/zsh/site-functions/_vykar
+	$(VYKAR) completions fish > $(SHARE)/fish/vendor_completions.d/vykar.fish
 
 install-mount-helper: ## as root, after make install PREFIX=/usr/local: lets mount(8) and fstab find it
 	@[ "$$(stat -L -c %u $(PREFIX)/bin/vykar)" = 0 ] || { \

@@ -15,7 +15,7 @@ pub use cli::cli;
 pub use envelope::envelope;
 pub use item::{item, stream};
 pub use marker::marker;
-pub use metadata::{config, index, key, pending, snapshot};
+pub use metadata::{config, index, key, key_text, pending, snapshot};
 pub use pack::pack;
 pub use payload::payload;
 pub use vykar_core::fuzzing::{file_cache, index_copy, pack_scan, pin, salvage, seen};
@@ -34,6 +34,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("index_copy", index_copy),
     ("item", item),
     ("key", key),
+    ("key_text", key_text),
     ("marker", marker),
     ("mount_tree", mount_tree),
     ("mountinfo", mountinfo),

@@ -4,8 +4,8 @@ use std::io::Read;
 
 use vykar_core::crypto::kdf;
 use vykar_core::format::{
-    ChunkerParams, EncryptedKey, IndexBlob, IndexEntry, MasterKeys, PendingPack, RepoConfig, Snapshot,
-    SnapshotMeta, pending as journal, wire,
+    ChunkerParams, EncryptedKey, IndexBlob, IndexEntry, KeyExport, MasterKeys, PendingPack, RepoConfig,
+    Snapshot, SnapshotMeta, pending as journal, wire,
 };
 use vykar_core::{PackId, SnapshotId};
 
@@ -53,6 +53,31 @@ pub fn key(data: &[u8]) {
     // What costs nothing is derived: parameters that the library refuses are an error.
     if kdf.time_cost == 1 && kdf.memory_cost <= 64 {
         let _ = kdf::unwrap(&key, b"no");
+    }
+}
+
+/// An exported key as text.
+pub fn key_text(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    // Of at most 999 lines it is said that they are missing.
+    let parsed = within(data.len(), 128 << 10, || KeyExport::parse(&text));
+    let export = match parsed {
+        Ok(export) => export,
+        Err(e) => {
+            assert!(!e.problems.is_empty() && e.to_string().len() < 2000, "{e}");
+            return;
+        }
+    };
+    let Ok(written) = export.to_text() else { panic!("{export:?} cannot be written") };
+    assert_eq!(KeyExport::parse(&written).as_ref(), Ok(&export));
+    assert_eq!(KeyExport::parse(&written.to_lowercase().replace(' ', "")).as_ref(), Ok(&export));
+    // None of its lines can be missing.
+    let is_numbered = |line: &&str| line.trim_start().starts_with(|c: char| c.is_ascii_digit());
+    let lines: Vec<&str> = written.lines().filter(is_numbered).collect();
+    for left_out in 0..lines.len() {
+        let others: Vec<&str> =
+            lines.iter().enumerate().filter(|(n, _)| *n != left_out).map(|(_, line)| *line).collect();
+        assert!(KeyExport::parse(&others.join("\n")).is_err());
     }
 }
 

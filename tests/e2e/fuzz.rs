@@ -6,7 +6,7 @@ use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
 use vykar_core::format::wire::Reader;
-use vykar_core::format::{EncryptedKey, IndexBlob, Item, RepoConfig, SnapshotMeta, pack, pending};
+use vykar_core::format::{EncryptedKey, IndexBlob, Item, KeyExport, RepoConfig, SnapshotMeta, pack, pending};
 
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
@@ -71,6 +71,7 @@ fn good_seeds_are_good() {
                     matches!(Item::decode(&mut Reader::new(&data)), Ok(Ok(item)) if item.check().is_ok())
                 }
                 "key" => EncryptedKey::decode(&data).is_ok(),
+                "key_text" => std::str::from_utf8(&data).is_ok_and(|text| KeyExport::parse(text).is_ok()),
                 "pack" => pack::blobs(&data).is_ok_and(|mut blobs| blobs.next().is_some_and(|b| b.is_ok())),
                 "pending" => pending::decode(&data).is_ok_and(|packs| packs.len() == 3),
                 "snapshot" => SnapshotMeta::decode(&data).is_ok(),
@@ -80,5 +81,5 @@ fn good_seeds_are_good() {
             tried.insert(*target);
         }
     }
-    assert_eq!(tried.len(), 7, "{tried:?}");
+    assert_eq!(tried.len(), 8, "{tried:?}");
 }

@@ -153,6 +153,7 @@ fn the_walkthrough_of_the_readme_is_what_one_sees() {
     let names = Names::new(&world);
     let sizes = Regex::new(r"\d+(\.\d+)? (B|KiB|MiB)|\d+\.\d%|\d+[acd]\d+|/tmp/ada").unwrap();
     let plain = |text: &str| sizes.replace_all(&names.put_in(text), "#").replace("DIR", "#");
+    let written = Regex::new(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d").unwrap();
     for Step { command, printed } in steps(block) {
         // A snapshot's folder has the name of its time, which is another one here.
         let times: Vec<String> = match fs::read_dir(world.path("mnt/snapshots")) {
@@ -160,7 +161,6 @@ fn the_walkthrough_of_the_readme_is_what_one_sees() {
             Err(_) => Vec::new(),
         };
         let first = times.iter().filter(|name| *name != "latest").min();
-        let written = Regex::new(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d").unwrap();
         let command = match first {
             Some(first) => written.replace_all(&command, first.as_str()).into_owned(),
             None => command,

@@ -1,26 +1,33 @@
 //! The command line.
 
+mod backup;
+mod examples;
+mod key;
+mod restore;
+mod upkeep;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
-use vykar_core::codec::Compression;
-use vykar_core::maintenance::GroupBy;
 use vykar_mount::mount::DEFAULT_READ_AHEAD_KIB;
 
+pub use self::backup::{BackupArgs, ExcludeArgs};
+pub use self::key::{ImportArgs, KeyCommand, NewPassphraseArgs};
+pub use self::restore::{OverwriteArg, RestoreArgs};
+pub use self::upkeep::{CheckArgs, KeepArgs, PruneArgs};
 use crate::filter::SnapshotFilter;
+use crate::parse;
 pub use crate::settings::Settings as Global;
 use crate::view::ViewArgs;
-use crate::{help, parse};
 
 /// Encrypted, deduplicating backups that you can mount.
 ///
 /// The passphrase comes from VYKAR_PASSPHRASE, from a file (--passphrase-file), from a command
 /// (--passcommand), or from a prompt.
 #[derive(Debug, Parser)]
-#[command(name = "vykar", version, max_term_width = 100)]
+#[command(name = "vykar", version, max_term_width = 100, after_help = examples::VYKAR)]
 pub struct Args {
     #[command(flatten)]
     pub global: GlobalArgs,
@@ -94,6 +101,7 @@ pub struct GlobalArgs {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Make a new repository
+    #[command(after_help = examples::INIT)]
     Init {
         /// The cipher; auto takes the one that is faster on this machine [default: auto]
         #[arg(long, value_enum)]
@@ -108,17 +116,18 @@ pub enum Command {
     /// Store files and directories as a new snapshot
     ///
     /// Without paths, each source of the configuration becomes a snapshot, in each repository it belongs to.
+    #[command(after_help = examples::BACKUP)]
     Backup(Box<BackupArgs>),
     /// List the snapshots
-    #[command(after_help = help::LIST)]
+    #[command(after_help = examples::LIST)]
     List(ListArgs),
     /// Look into a snapshot
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::SNAPSHOT)]
     Snapshot(SnapshotCommand),
     /// Write a file of a snapshot to stdout, or a folder of it as a tar archive
     ///
     /// Every byte is verified before it is written. Where a part of the file is damaged, it ends there with an error.
-    #[command(after_help = help::CAT)]
+    #[command(after_help = examples::CAT)]
     Cat {
         /// A snapshot (a name, a unique prefix of a name or id, or `latest`), and a path in it
         #[arg(value_name = "SNAPSHOT:PATH")]
@@ -131,16 +140,19 @@ pub enum Command {
     ///
     /// What is there already as the snapshot has it is left alone, so that a restore that was interrupted can be run
     /// again; what is not stays, unless --overwrite says otherwise.
+    #[command(after_help = examples::RESTORE)]
     Restore(RestoreArgs),
     /// Delete the snapshots that no rule keeps
     ///
     /// The rules are applied to the snapshots of each host and label apart. What a rule keeps stays; the newest is
     /// always kept. `vykar compact` gives back the space. A snapshot that cannot be read stops it.
+    #[command(after_help = examples::PRUNE)]
     Prune(PruneArgs),
     /// Give back the space of what deleted snapshots held
     ///
     /// Packs that are dead in part are written anew without that. Nothing is touched where a chunk that any snapshot
     /// needs is missing or counted too low. It may be interrupted at any time, and mounts and restores go on.
+    #[command(after_help = examples::COMPACT)]
     Compact {
         /// Write a pack anew when so many percent of it are dead [default: 20]
         #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
@@ -156,6 +168,7 @@ pub enum Command {
         json: bool,
     },
     /// Show what the repository is, and how much is in it
+    #[command(after_help = examples::INFO)]
     Info {
         /// Print JSON
         #[arg(long)]
@@ -165,6 +178,7 @@ pub enum Command {
     ///
     /// Shows what it is, and asks to type its path. Nothing of it can be brought back. What else lies in its folder
     /// stays. When it is interrupted, run it again.
+    #[command(after_help = examples::DELETE)]
     Delete {
         /// Do not ask: PATH must be the repository's path, as it is shown
         #[arg(long, value_name = "PATH", conflicts_with = "dry_run")]
@@ -177,11 +191,13 @@ pub enum Command {
         json: bool,
     },
     /// Look for damage, and with --repair make the repository whole without what is lost
+    #[command(after_help = examples::CHECK)]
     Check(CheckArgs),
     /// Remove locks, and with --sessions the markers of backups, that their programs left behind
     ///
     /// Those of programs that are certainly gone are removed by the next command that meets them: this is for the
     /// others, such as of another machine that crashed. Shows each, and asks.
+    #[command(after_help = examples::BREAK_LOCK)]
     BreakLock {
         /// Also the markers of backups, which keep maintenance waiting
         #[arg(long)]
@@ -196,20 +212,41 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Change the passphrase, export the key, or put it back
+    #[command(subcommand, after_help = examples::KEY)]
+    Key(KeyCommand),
     /// Show all snapshots as folders
     ///
     /// Stays until unmounted, interrupted (Ctrl-C) or told to go to the background.
+    #[command(after_help = examples::MOUNT)]
     Mount(MountArgs),
     /// Print a configuration to begin with, or explain one
     ///
     /// `vykar config > vykar.yaml` makes a file with every key and what it means.
+    #[command(after_help = examples::CONFIG)]
     Config(ConfigArgs),
     /// Run the cycle of backup, prune, compact and check as the configuration schedules it
     ///
     /// Stays in the foreground. SIGHUP reads the configuration again, SIGUSR1 runs the cycle now, SIGTERM ends it: a
     /// backup that is running publishes nothing then, and what it stored is taken up by the next one.
+    #[command(after_help = examples::DAEMON)]
     Daemon,
+    /// Print what lets a shell complete the command line; `make install` puts it in its place
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: ShellArg,
+    },
+    /// Write the manual pages to a folder
+    #[command(hide = true)]
+    #[command(after_help = examples::MAN)]
+    Man {
+        /// The folder, made if it does not exist
+        dir: PathBuf,
+    },
     /// Unmount a vykar mount
+    #[command(after_help = examples::UMOUNT)]
     Umount {
         /// The folder it is mounted on
         mountpoint: PathBuf,
@@ -230,123 +267,12 @@ pub enum ConfigCommand {
     /// Read the configuration, and say what follows from it
     ///
     /// Which sources go where, what is left out, what is kept, and which hooks run. Nothing is opened.
+    #[command(after_help = examples::CONFIG_CHECK)]
     Check {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-}
-
-#[derive(Debug, clap::Args)]
-pub struct BackupArgs {
-    /// What to store
-    #[arg(value_name = "PATH")]
-    pub paths: Vec<PathBuf>,
-    /// Store this source of the configuration only; may be repeated
-    #[arg(long, value_name = "LABEL", conflicts_with_all = ["paths", "files_from", "stdin"])]
-    pub source: Vec<String>,
-    /// Read paths from this file, one a line; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with = "stdin")]
-    pub files_from: Vec<PathBuf>,
-    /// Store what comes from standard input as a file
-    #[arg(long, conflicts_with = "paths")]
-    pub stdin: bool,
-    /// The name of that file
-    #[arg(long, value_name = "NAME", default_value = "stdin", requires = "stdin", value_parser = parse::relative_path)]
-    pub stdin_name: String,
-    /// What to call this set of paths [default: the directory's name]
-    #[arg(long)]
-    pub label: Option<String>,
-    /// Free text to keep with the snapshot
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub comment: String,
-    #[command(flatten)]
-    pub excludes: ExcludeArgs,
-    /// Read all files again, also those that look unchanged
-    #[arg(short, long)]
-    pub force: bool,
-    /// zstd[:LEVEL] (1 to 22), lz4 or none [default: zstd:3]
-    #[arg(long)]
-    pub compression: Option<Compression>,
-    /// List what would be stored, and what not and why; store nothing
-    #[arg(short = 'n', long)]
-    pub dry_run: bool,
-    /// Say where the time went, stage by stage
-    #[arg(long, conflicts_with = "dry_run")]
-    pub stats: bool,
-    /// Print the summary as JSON, one document for each snapshot
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "What is left out")]
-pub struct ExcludeArgs {
-    /// A rule as in a .gitignore at the top of each path: *.o, cache/, /top/only, !not/this; may be repeated
-    #[arg(short, long, value_name = "RULE", value_parser = parse::exclude)]
-    pub exclude: Vec<String>,
-    /// Read such rules from this file, one a line
-    #[arg(long, value_name = "FILE")]
-    pub exclude_file: Vec<PathBuf>,
-    /// Directories that hold something of this name
-    #[arg(long, value_name = "NAME")]
-    pub exclude_if_present: Vec<String>,
-    /// Directories that are marked as caches (CACHEDIR.TAG)
-    #[arg(long)]
-    pub exclude_caches: bool,
-    /// Files larger than this: MiB, or as 512M or 2G
-    #[arg(long, value_name = "SIZE", value_parser = parse::bytes)]
-    pub exclude_larger_than: Option<u64>,
-    /// What the .gitignore files in the paths say
-    #[arg(long)]
-    pub git_ignore: bool,
-    /// What is mounted below the paths
-    #[arg(short = 'x', long)]
-    pub one_file_system: bool,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct RestoreArgs {
-    /// A name, a unique prefix of a name or id, or `latest`
-    pub snapshot: String,
-    /// The folder, made if it does not exist
-    pub dest: PathBuf,
-    /// Paths inside the snapshot; everything when none is given
-    #[arg(value_name = "PATH")]
-    pub paths: Vec<PathBuf>,
-    /// Only what this rule matches, with what is below it: *.txt, docs/, /top/only; may be repeated
-    #[arg(short, long, value_name = "RULE", value_parser = parse::exclude)]
-    pub include: Vec<String>,
-    /// Nothing that this rule matches; may be repeated
-    #[arg(short, long, value_name = "RULE", value_parser = parse::exclude)]
-    pub exclude: Vec<String>,
-    /// What becomes of files that exist
-    #[arg(long, value_enum, value_name = "WHICH", default_value_t = OverwriteArg::Never)]
-    pub overwrite: OverwriteArg,
-    /// Read everything again that was written, and compare it with the snapshot
-    #[arg(long)]
-    pub verify: bool,
-    /// List what would be done, and do nothing
-    #[arg(short = 'n', long, conflicts_with = "verify")]
-    pub dry_run: bool,
-    /// Set owners by number, even where this machine knows the name by another number
-    #[arg(long)]
-    pub numeric_ids: bool,
-    /// Print the summary as JSON, and with --dry-run one object a line
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OverwriteArg {
-    /// Replace them
-    Always,
-    /// Replace those of another type, size or modification time
-    IfChanged,
-    /// Replace those that are older than in the snapshot
-    IfNewer,
-    /// Leave them; those that are not as in the snapshot are errors
-    Never,
 }
 
 #[derive(Debug, clap::Args)]
@@ -365,82 +291,6 @@ pub struct ListArgs {
     // Last: its heading is for all that follows.
     #[command(flatten)]
     pub filter: SnapshotFilter,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct PruneArgs {
-    #[command(flatten)]
-    pub keep: KeepArgs,
-    /// Apply the rules to the snapshots that have these in common: host, label, paths, or none
-    #[arg(long, value_name = "NAMES", default_value = "host,label", value_parser = parse::group_by)]
-    pub group_by: GroupBy,
-    /// Look at the snapshots of this host only
-    #[arg(long, value_name = "HOST")]
-    pub host: Option<String>,
-    /// Look at the snapshots with this label only
-    #[arg(long, value_name = "LABEL")]
-    pub label: Option<String>,
-    /// Say what would be deleted, and delete nothing
-    #[arg(short = 'n', long)]
-    pub dry_run: bool,
-    /// List every snapshot that was looked at, with the rules that keep it
-    #[arg(long)]
-    pub list: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "What is kept")]
-pub struct KeepArgs {
-    /// The N newest
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    pub keep_last: u32,
-    /// The newest of each of the N most recent hours that have any
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    pub keep_hourly: u32,
-    /// Likewise, of days (local time)
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    pub keep_daily: u32,
-    /// Likewise, of weeks, which begin on Monday
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    pub keep_weekly: u32,
-    /// Likewise, of months
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    pub keep_monthly: u32,
-    /// Likewise, of years
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    pub keep_yearly: u32,
-    /// All not older than this: 30d, 1y6m; with h, d, w, m (30 days), y (365 days)
-    ///
-    /// Counted from now or, where that is earlier, from the newest snapshot.
-    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
-    pub keep_within: Option<Duration>,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct CheckArgs {
-    /// Read and verify every chunk, not only what describes them
-    #[arg(long)]
-    pub verify_data: bool,
-    /// Read and verify some packs: a share that is drawn anew each time (5%), or one part of several (2/7)
-    #[arg(long, value_name = "PART", value_parser = parse::data_subset, conflicts_with_all = ["verify_data", "repair"])]
-    pub read_data_subset: Option<parse::DataSubset>,
-    /// Plan a repair, show it, ask, and do it
-    ///
-    /// What is whole is kept, what is replaced is set aside under damaged/ in the repository.
-    #[arg(long)]
-    pub repair: bool,
-    /// Do not ask
-    #[arg(long, requires = "repair", conflicts_with = "dry_run")]
-    pub yes: bool,
-    /// Show the plan, and change nothing
-    #[arg(long, requires = "repair")]
-    pub dry_run: bool,
-    /// Print JSON
-    #[arg(long, conflicts_with = "repair")]
-    pub json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -472,17 +322,17 @@ pub struct MountArgs {
 #[derive(Debug, Subcommand)]
 pub enum SnapshotCommand {
     /// List the items of a snapshot
-    #[command(after_help = help::SNAPSHOT_LIST)]
+    #[command(after_help = examples::SNAPSHOT_LIST)]
     List(ItemsArgs),
     /// Find files in all snapshots, and say what became of each from snapshot to snapshot
-    #[command(after_help = help::SNAPSHOT_FIND)]
+    #[command(after_help = examples::SNAPSHOT_FIND)]
     Find(FindArgs),
     /// Say what is different between two snapshots
     ///
     /// A line for each path: + added, - removed, M with other content (and its size before and after), m with other
     /// metadata only (mode, owner, mtime, xattrs, target or hardlink), T of another type. Times of access and change
     /// do not count.
-    #[command(after_help = help::SNAPSHOT_DIFF)]
+    #[command(after_help = examples::SNAPSHOT_DIFF)]
     Diff {
         /// The first snapshot: a name, a unique prefix of a name or id, or `latest`
         #[arg(value_name = "FIRST")]
@@ -497,6 +347,7 @@ pub enum SnapshotCommand {
         json: bool,
     },
     /// Delete snapshots; `vykar compact` gives back the space
+    #[command(after_help = examples::SNAPSHOT_DELETE)]
     Delete {
         /// Names, unique prefixes of names or ids, or `latest`; a damaged one by its id
         #[arg(required = true, value_name = "SNAPSHOT")]
@@ -509,6 +360,7 @@ pub enum SnapshotCommand {
         json: bool,
     },
     /// Show what is known about a snapshot
+    #[command(after_help = examples::SNAPSHOT_INFO)]
     Info {
         /// A name, a unique prefix of a name or id, or `latest`
         snapshot: String,
@@ -582,6 +434,13 @@ pub enum SortBy {
     Name,
     Size,
     Mtime,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ShellArg {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

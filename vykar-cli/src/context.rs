@@ -1,24 +1,17 @@
 //! What commands need before they begin: the repository, its passphrase, local caches.
 
-use std::fs::File;
-use std::io::{IsTerminal, Read};
 use std::num::NonZeroU64;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use vykar_core::repository::{LockOptions, OpenOptions, Passphrase, Repository};
+use vykar_core::repository::{LockOptions, OpenOptions, Repository};
 use vykar_core::storage::{Backend, Limits, LocalBackend};
-use zeroize::Zeroizing;
 
 use crate::args::Global;
 use crate::exit::{CliError, CliResult, Exit};
-use crate::render;
-
-/// Longest file that is taken for a passphrase, in bytes.
-const PASSPHRASE_MAX: u64 = 64 << 10;
+use crate::passphrase;
 
 /// A repository's storage, within the limits that were asked for. Nothing waits for them once `cancel` is set.
 pub fn backend(global: &Global, cancel: &Arc<AtomicBool>) -> CliResult<Arc<dyn Backend>> {
@@ -53,7 +46,8 @@ pub fn open_until(global: &Global, cancel: &Arc<AtomicBool>) -> CliResult<Reposi
         return Err(CliError::new(Exit::NoRepository, message)
             .hint("check the path given with -R; `vykar -R PATH init` makes a new repository"));
     }
-    let repository = Repository::open(backend, &mut || passphrase(global, false), &open_options(global))?;
+    let repository =
+        Repository::open(backend, &mut || passphrase::current(global, false), &open_options(global))?;
     for strange in repository.compare_with_last_time(None)? {
         eprintln!("vykar: {strange}");
     }
@@ -80,75 +74,6 @@ fn cache_dir(global: &Global) -> Option<PathBuf> {
         .clone()
         .or_else(|| from("XDG_CACHE_HOME").map(|dir| dir.join("vykar")))
         .or_else(|| from("HOME").map(|home| home.join(".cache/vykar")))
-}
-
-/// The passphrase: VYKAR_PASSPHRASE, then the file and the pass command of the command line, then those of the
-/// configuration, then a prompt (twice for a new one).
-///
-/// What was found once is used again: a cycle of commands asks once.
-pub fn passphrase(global: &Global, new: bool) -> Result<Passphrase, String> {
-    if let Some(known) = global.passphrase.get() {
-        return Ok(known.clone());
-    }
-    let found = find_passphrase(global, new)?;
-    Ok(global.passphrase.get_or_init(|| found).clone())
-}
-
-fn find_passphrase(global: &Global, new: bool) -> Result<Passphrase, String> {
-    if let Some(value) = std::env::var_os("VYKAR_PASSPHRASE") {
-        return value.into_string().map(Zeroizing::new).map_err(|_| "VYKAR_PASSPHRASE is not UTF-8".into());
-    }
-    if let Some(path) = &global.passphrase_file {
-        return read_passphrase(path);
-    }
-    if let Some(command) = &global.passcommand {
-        return run_passcommand(command);
-    }
-    if let Some(passphrase) = &global.configured_passphrase {
-        return Ok(passphrase.0.clone());
-    }
-    if let Some(command) = &global.configured_passcommand {
-        return run_passcommand(command);
-    }
-    if !std::io::stdin().is_terminal() {
-        return Err("none is set, and there is no terminal to ask on".into());
-    }
-    let ask =
-        |prompt: &str| rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|e| e.to_string());
-    let first = ask(if new { "New passphrase: " } else { "Passphrase: " })?;
-    if new && ask("The same again: ")? != first {
-        return Err("the two were not the same".into());
-    }
-    Ok(first)
-}
-
-fn read_passphrase(path: &Path) -> Result<Passphrase, String> {
-    // Room for all of it: a buffer that grows leaves copies behind.
-    let mut content = Zeroizing::new(Vec::with_capacity(PASSPHRASE_MAX as usize + 1));
-    let read = File::open(path).and_then(|file| file.take(PASSPHRASE_MAX + 1).read_to_end(&mut content));
-    let read = read.map_err(|e| format!("{}: {e}", render::path(path)))?;
-    if read as u64 > PASSPHRASE_MAX {
-        return Err(format!("{}: longer than {PASSPHRASE_MAX} bytes", render::path(path)));
-    }
-    without_end(&content).ok_or_else(|| format!("{}: not UTF-8", render::path(path)))
-}
-
-/// Text without the end of its line.
-fn without_end(text: &[u8]) -> Option<Passphrase> {
-    let text = std::str::from_utf8(text).ok()?;
-    let line = text.strip_suffix('\n').unwrap_or(text);
-    Some(Zeroizing::new(line.strip_suffix('\r').unwrap_or(line).to_owned()))
-}
-
-fn run_passcommand(command: &str) -> Result<Passphrase, String> {
-    let output =
-        Command::new("sh").args(["-c", command]).stdin(Stdio::inherit()).stderr(Stdio::inherit()).output();
-    let output = output.map_err(|e| format!("the pass command cannot be run: {e}"))?;
-    if !output.status.success() {
-        return Err(format!("the pass command failed ({})", output.status));
-    }
-    let stdout = Zeroizing::new(output.stdout);
-    without_end(&stdout).ok_or_else(|| "the pass command's output is not UTF-8".to_owned())
 }
 
 /// Allows as many open files as the system does: a deep tree holds one directory open per level.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use vykar_core::repository::{CONFIG, REPOKEY};
 use vykar_core::{StorageError, VykarError};
 
 /// What the exit code says to a script. Documented in the README.
@@ -119,7 +120,10 @@ impl From<VykarError> for CliError {
             V::Usage(_) => (Exit::Usage, None),
             V::NotARepository { .. } => (
                 Exit::NoRepository,
-                Some("check the path given with -R; `vykar -R PATH init` makes a new repository"),
+                Some(
+                    "check the path given with -R; `vykar -R PATH init` makes a new repository, and `vykar key import` \
+                     gives one its config back",
+                ),
             ),
             V::AlreadyARepository { .. } => {
                 (Exit::Failure, Some("to store something in it, use `vykar backup`"))
@@ -127,9 +131,13 @@ impl From<VykarError> for CliError {
             V::NotEmpty { .. } => {
                 (Exit::Failure, Some("give an empty folder, or one that does not exist yet"))
             }
-            V::WrongPassphrase { .. } => {
-                (Exit::Passphrase, Some("if it is certainly right, keys/repokey may be damaged"))
-            }
+            V::WrongPassphrase { .. } => (
+                Exit::Passphrase,
+                Some(
+                    "it may have been changed since; if it is certainly right, keys/repokey may be damaged: `vykar key \
+                     import`",
+                ),
+            ),
             V::NoPassphrase { .. } => (
                 Exit::Passphrase,
                 Some("set VYKAR_PASSPHRASE, give --passphrase-file or --passcommand, or run on a terminal"),
@@ -147,6 +155,10 @@ impl From<VykarError> for CliError {
             V::Damaged { cause, .. } | V::SnapshotUnusable { cause, .. } if cause.is_newer() => {
                 (Exit::Failure, Some("use a newer version of this program"))
             }
+            V::Damaged { key, .. } if key == CONFIG || key == REPOKEY => (
+                Exit::Damaged,
+                Some("`vykar key import` puts back what `vykar key export` wrote; else take it from a copy"),
+            ),
             V::Damaged { .. }
             | V::IndexMissing
             | V::ChunkMissing { .. }

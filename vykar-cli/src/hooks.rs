@@ -1,11 +1,11 @@
 //! Running the hooks of a configuration around a command.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use crate::args::Global;
 use crate::config::{Around, Hooks, When};
 use crate::exit::{CliError, CliResult, Exit};
-use crate::{metrics, render};
+use crate::{children, metrics, render};
 
 /// What a hook is told: `{command}` and so on in it, and `VYKAR_COMMAND` and so on in its environment.
 #[derive(Debug, Clone)]
@@ -97,8 +97,8 @@ fn all(hooks: &Hooks, when: When, told: &Told, error: &str) -> CliResult<()> {
 /// Runs one with sh. What it prints goes to stderr: stdout is for results.
 fn one(hook: &str, told: &Told, error: &str) -> CliResult<()> {
     let values = told.values(error);
-    let mut command = Command::new("sh");
-    command.arg("-c").arg(replaced(hook, &values)).stdin(Stdio::null());
+    let mut command = children::shell(&replaced(hook, &values));
+    command.stdin(Stdio::null());
     for (name, value) in values {
         // A value with a NUL cannot be passed on.
         command.env(format!("VYKAR_{}", name.to_ascii_uppercase()), value.replace('\0', ""));

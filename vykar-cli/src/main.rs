@@ -2,24 +2,26 @@
 
 mod args;
 mod background;
+mod children;
 mod commands;
 mod config;
 mod confirm;
 mod context;
 mod exit;
 mod filter;
-mod help;
 mod hooks;
 mod metrics;
 mod mount_defaults;
 mod mount_helper;
 mod parse;
+mod passphrase;
 mod place;
 mod platform;
 mod progress;
 mod render;
 mod settings;
 mod streams;
+mod strength;
 mod view;
 mod watchdog;
 

@@ -15,7 +15,7 @@ use crate::render;
 pub struct Settings {
     /// The folder of the repository.
     pub repo: PathBuf,
-    /// In which order passphrases are looked for: see [`crate::context::passphrase`].
+    /// In which order passphrases are looked for: see [`crate::passphrase::current`].
     pub passphrase_file: Option<PathBuf>,
     pub passcommand: Option<String>,
     pub configured_passphrase: Option<Secret>,

@@ -2,13 +2,14 @@
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use vykar_core::backup::{Content, DUMPS, Open, Stream};
 
+use crate::children;
 use crate::config::Dump;
 
 /// How long to wait for bytes before looking whether they are still wanted.
@@ -18,8 +19,7 @@ const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 pub fn dump(dump: &Dump) -> Stream {
     let command = dump.command.clone();
     let open: Open = Arc::new(move || {
-        let spawned =
-            Command::new("sh").args(["-c", &command]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        let spawned = children::shell(&command).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         let mut child = spawned.map_err(|e| format!("the command cannot be run: {e}"))?;
         let out = child.stdout.take().ok_or("the command has no output")?;
         Ok(Box::new(Output { child, out: Some(out) }) as Box<dyn Content>)

@@ -365,6 +365,12 @@ pub enum VykarError {
         /// Why.
         reason: String,
     },
+    /// An exported key is not this repository's.
+    #[error("not imported: {reason}; nothing was changed")]
+    KeyRefused {
+        /// Why.
+        reason: String,
+    },
     /// A source path or destination failed as a whole.
     #[error("{}: {source}", .path.display())]
     Path {

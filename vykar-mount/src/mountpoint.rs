@@ -319,6 +319,11 @@ pub(crate) fn run_helper(
 ) -> Result<(&'static str, Option<String>), MountError> {
     for helper in HELPERS {
         let mut command = Command::new(helper);
+        // The environment may hold a passphrase, which is nobody else's business.
+        command.env_clear();
+        if let Some(path) = std::env::var_os("PATH") {
+            command.env("PATH", path);
+        }
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         if let Some((name, value)) = &environment {
             command.env(name, value);

@@ -115,6 +115,8 @@ fn watch(mut master: File, answers: Vec<(String, String)>) -> (Vec<u8>, Vec<Stri
         if let Some((prompt, answer)) = answers.front()
             && frame.matches(prompt.as_str()).count() > asked.iter().filter(|old| *old == prompt).count()
         {
+            // What is typed while the echo is being switched off may be lost.
+            std::thread::sleep(Duration::from_millis(200));
             master.write_all(format!("{answer}\n").as_bytes()).unwrap();
             asked.push(prompt.clone());
             answers.pop_front();

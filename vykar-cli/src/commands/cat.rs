@@ -54,7 +54,8 @@ fn file(repository: &Repository, snapshot: &Snapshot, path: &[u8]) -> CliResult 
                 .hint("give the path of the file itself"))
         }
         Lookup::Special => Err(fails(Exit::Failure, "a FIFO, a socket or a device, without content")),
-        Lookup::Absent => Err(fails(Exit::Failure, "not in the snapshot")),
+        Lookup::Absent => Err(fails(Exit::Failure, "not in the snapshot")
+            .hint("`vykar snapshot list SNAPSHOT` shows what there is")),
         Lookup::Unusable(reason) => Err(fails(Exit::Damaged, &reason)),
     }
 }

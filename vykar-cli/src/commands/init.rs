@@ -6,8 +6,8 @@ use vykar_core::repository::{InitOptions, Repository};
 
 use super::print;
 use crate::args::{EncryptionArg, Global};
-use crate::context;
 use crate::exit::{CliResult, Exit};
+use crate::{context, passphrase, strength};
 
 pub fn run(
     global: &Global,
@@ -35,19 +35,19 @@ pub fn run(
     let options = InitOptions { pack_sizes, chunker, ..InitOptions::new(encryption) };
     let backend = context::backend(global, &Arc::default())?;
     let place = backend.url().to_owned();
-    let mut empty = false;
+    let mut warning = None;
     let repository = Repository::init(
         backend,
         &options,
         &mut || {
-            let passphrase = context::passphrase(global, true)?;
-            empty = passphrase.is_empty();
-            Ok(passphrase)
+            let secret = passphrase::current(global, true)?;
+            warning = strength::warning(&secret);
+            Ok(secret)
         },
         &context::open_options(global),
     )?;
-    if empty {
-        eprintln!("vykar: the passphrase is empty: whoever can read the repository can read what is in it");
+    if let Some(warning) = warning {
+        eprintln!("vykar: {warning}");
     }
     if !global.quiet {
         let id = repository.config().id.short();

@@ -49,7 +49,8 @@ pub fn run(global: &Global, args: &ItemsArgs) -> CliResult {
     }
     let (name, path) = (render::plain(snapshot.meta.name.as_bytes()), render::plain(&top));
     let exit = if damaged { exit } else { Exit::Failure };
-    Err(CliError::new(exit, format!("snapshot {name}: {path}: not in the snapshot")))
+    Err(CliError::new(exit, format!("snapshot {name}: {path}: not in the snapshot"))
+        .hint(format!("`vykar snapshot list {name}` shows what there is")))
 }
 
 /// Where a line stands among others.

@@ -5,6 +5,7 @@ mod break_lock;
 mod cat;
 mod check;
 mod compact;
+mod completions;
 mod config;
 mod cycle;
 mod daemon;
@@ -14,7 +15,9 @@ mod find;
 mod info;
 mod init;
 mod items;
+mod key;
 mod list;
+mod man;
 mod mount;
 mod prune;
 mod repair;
@@ -33,6 +36,8 @@ pub fn run(args: Args) -> CliResult {
         // These are about no repository.
         Some(Command::Umount { mountpoint, lazy }) => mount::unmount(&mountpoint, lazy),
         Some(Command::Config(args)) => config::run(&global, &args),
+        Some(Command::Completions { shell }) => completions::run(shell),
+        Some(Command::Man { dir }) => man::run(&dir),
         Some(Command::Daemon) => daemon::run(&global),
         command => {
             let config = settings::configuration(&global)?;
@@ -79,6 +84,7 @@ fn with_one(command: Command, global: &Global) -> CliResult {
         Command::BreakLock { sessions, yes, dry_run, json } => {
             break_lock::run(global, &break_lock::Request { sessions, yes, dry_run, json })
         }
+        Command::Key(command) => key::run(global, command),
         Command::Mount(args) => mount::run(global, &args),
         // Those that were done already.
         Command::Init { .. }
@@ -86,6 +92,8 @@ fn with_one(command: Command, global: &Global) -> CliResult {
         | Command::Prune(_)
         | Command::Compact { .. }
         | Command::Config(_)
+        | Command::Completions { .. }
+        | Command::Man { .. }
         | Command::Daemon
         | Command::Umount { .. } => Ok(Exit::Success),
     }

@@ -84,7 +84,7 @@ pub fn objects(backend: &dyn Backend) -> Result<Vec<(KeyKind, ObjectInfo)>, Stor
 /// Every folder that objects lie in, each after those that lie in it.
 pub fn folders() -> impl Iterator<Item = String> {
     let shards = (0..=255u8).map(|shard| format!("packs/{shard:02x}"));
-    let set_aside = ["damaged/snapshots", "damaged/packs", "damaged"];
+    let set_aside = ["damaged/snapshots", "damaged/packs", "damaged/keys", "damaged"];
     let folders = ["packs", "snapshots", "keys", "sessions", LOCKS];
     shards.chain(set_aside.into_iter().chain(folders).map(str::to_owned))
 }
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn folders_come_after_what_is_in_them() {
         let all: Vec<_> = folders().collect();
-        assert_eq!(all.len(), 264);
+        assert_eq!(all.len(), 265);
         let at = |name: &str| all.iter().position(|folder| folder == name).unwrap();
         assert!(at("packs/00") < at("packs") && at("packs/ff") < at("packs"));
     }

@@ -18,6 +18,7 @@ pub mod manifest;
 pub mod moving;
 pub mod open;
 pub mod pack_writer;
+mod passphrase;
 pub mod pin;
 pub mod seen;
 pub mod session;

@@ -11,7 +11,9 @@ use crate::codec::Compression;
 use crate::crypto::kdf::{self, UnwrapError};
 use crate::crypto::{pack_id, random, random_bytes};
 use crate::error::{ObjectError, Result, StorageError, VykarError};
-use crate::format::{ChunkerParams, EncryptedKey, Encryption, MAX_SMALL_OBJECT, MasterKeys, RepoConfig};
+use crate::format::{
+    ChunkerParams, EncryptedKey, Encryption, KeyExport, MAX_SMALL_OBJECT, MasterKeys, RepoConfig,
+};
 use crate::id::{PackId, RepositoryId};
 use crate::storage::{Backend, PutMode};
 
@@ -143,11 +145,8 @@ impl Repository {
         };
         let key_object = master.as_ref().map(|(_, object)| *object);
         let keys = Arc::new(Keys::new(&config, master.as_ref().map(|(keys, _)| keys))?);
-        if let Some(cache) = &options.cache_dir {
-            pin::check(cache, backend.url(), &config, &keys, options.trust)?;
-        }
         let (cache_dir, trust) = (options.cache_dir.clone(), options.trust);
-        Ok(Repository {
+        let repository = Repository {
             backend,
             config,
             keys,
@@ -155,7 +154,9 @@ impl Repository {
             cache_dir,
             trust,
             memory_is_busy: AtomicBool::new(false),
-        })
+        };
+        repository.check_identity(options)?;
+        Ok(repository)
     }
 
     /// What is left of an encrypted repository whose deletion was cut off after its key went and before its config did:
@@ -188,6 +189,43 @@ impl Repository {
             trust,
             memory_is_busy: AtomicBool::new(false),
         }))
+    }
+
+    /// A repository as an export of its key says it is, whatever lies in its place. `key_object` is the hash of the wrapped
+    /// keys' object as it would be written.
+    pub(crate) fn from_export(
+        backend: Arc<dyn Backend>,
+        export: &KeyExport,
+        key_object: PackId,
+        passphrase: PassphraseSource<'_>,
+        options: &OpenOptions,
+    ) -> Result<Self> {
+        let secret = passphrase().map_err(|reason| VykarError::NoPassphrase { reason })?;
+        let master = unwrap_key(backend.url(), &export.key, &secret)?;
+        let config = export.config.clone();
+        let keys = Arc::new(Keys::new(&config, Some(&master))?);
+        let (cache_dir, trust) = (options.cache_dir.clone(), options.trust);
+        let memory_is_busy = AtomicBool::new(false);
+        Ok(Repository {
+            backend,
+            config,
+            keys,
+            key_object: Some(key_object),
+            cache_dir,
+            trust,
+            memory_is_busy,
+        })
+    }
+
+    /// Compares it with what is remembered of this place, and remembers it.
+    ///
+    /// # Errors
+    /// [`VykarError::IdentityChanged`].
+    pub(crate) fn check_identity(&self, options: &OpenOptions) -> Result<()> {
+        match &options.cache_dir {
+            Some(cache) => pin::check(cache, self.backend.url(), &self.config, &self.keys, options.trust),
+            None => Ok(()),
+        }
     }
 
     /// The repository is still there, and the one that was opened: who waited for a lock may have waited for its
@@ -251,8 +289,17 @@ impl Repository {
         EncryptedKey::decode(&data).map_err(|e| VykarError::damaged(REPOKEY, e))?;
         match pack_id(&data) == opened {
             true => Ok(()),
-            false => Err(VykarError::damaged(REPOKEY, changed())),
+            false => {
+                let reason = "not what the repository was opened with: the passphrase was changed meanwhile, or it was \
+                              damaged, which shows when it is opened anew";
+                Err(VykarError::damaged(REPOKEY, ObjectError::Unreadable(reason.into())))
+            }
         }
+    }
+
+    /// Hash of the wrapped keys' object that it was opened with, where there is one.
+    pub(super) fn key_object(&self) -> Option<PackId> {
+        self.key_object
     }
 
     /// A directory for local caches of this repository alone, if caches are kept.
@@ -305,7 +352,7 @@ fn changed() -> ObjectError {
     ObjectError::Unreadable("not what the repository was opened with".into())
 }
 
-fn read_key(backend: &dyn Backend) -> Result<Vec<u8>> {
+pub(super) fn read_key(backend: &dyn Backend) -> Result<Vec<u8>> {
     match backend.get(REPOKEY, MAX_SMALL_OBJECT) {
         Err(StorageError::NotFound { .. }) => {
             let reason = "missing: without it nothing here can be decrypted";
@@ -317,14 +364,17 @@ fn read_key(backend: &dyn Backend) -> Result<Vec<u8>> {
 
 /// The unwrapped keys, and the hash of the object they were in.
 fn read_master(backend: &dyn Backend, passphrase: PassphraseSource<'_>) -> Result<(MasterKeys, PackId)> {
-    let damaged = |e: ObjectError| VykarError::damaged(REPOKEY, e);
     let data = read_key(backend)?;
-    let key = EncryptedKey::decode(&data).map_err(|e| damaged(e.into()))?;
+    let key = EncryptedKey::decode(&data).map_err(|e| VykarError::damaged(REPOKEY, e))?;
     let secret = passphrase().map_err(|reason| VykarError::NoPassphrase { reason })?;
-    let keys = kdf::unwrap(&key, secret.as_bytes()).map_err(|e| match e {
-        UnwrapError::WrongPassphrase => VykarError::WrongPassphrase { url: backend.url().to_owned() },
+    Ok((unwrap_key(backend.url(), &key, &secret)?, pack_id(&data)))
+}
+
+/// The master keys, if this passphrase is theirs.
+pub(super) fn unwrap_key(url: &str, key: &EncryptedKey, secret: &Passphrase) -> Result<MasterKeys> {
+    kdf::unwrap(key, secret.as_bytes()).map_err(|e| match e {
+        UnwrapError::WrongPassphrase => VykarError::WrongPassphrase { url: url.to_owned() },
         UnwrapError::Crypto(e) => e.into(),
-        UnwrapError::Format(e) => damaged(e.into()),
-    })?;
-    Ok((keys, pack_id(&data)))
+        UnwrapError::Format(e) => VykarError::damaged(REPOKEY, e),
+    })
 }

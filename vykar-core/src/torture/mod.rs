@@ -6,6 +6,7 @@
 
 mod faults;
 mod operations;
+mod passphrase;
 mod powercut;
 mod world;
 

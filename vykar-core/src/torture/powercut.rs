@@ -12,10 +12,10 @@ use crate::storage::disk::log::{Log, Model, Survives};
 use crate::storage::{Backend, LocalBackend, PutMode};
 
 /// Numbers that are the same in each run (splitmix64).
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn below(&mut self, among: usize) -> usize {
+    pub fn below(&mut self, among: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

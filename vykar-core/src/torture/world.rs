@@ -176,7 +176,7 @@ pub fn lock() -> LockOptions {
 }
 
 /// In memory, where there is room: thousands of repositories are made.
-fn scratch() -> TempDir {
+pub fn scratch() -> TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() {
         return tempfile::tempdir_in(memory).unwrap();
@@ -184,7 +184,7 @@ fn scratch() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();

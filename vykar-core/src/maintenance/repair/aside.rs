@@ -95,7 +95,7 @@ fn read_snapshot(repository: &Repository, key: &str, object: &str) -> Option<Sna
 ///
 /// # Errors
 /// [`VykarError::RepairRefused`] when the copy would have another hash than `content`, where that is given.
-pub(super) fn set_aside(
+pub(in crate::maintenance) fn set_aside(
     repository: &Repository,
     object: &str,
     reason: &str,

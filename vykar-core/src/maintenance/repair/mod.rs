@@ -15,7 +15,7 @@
 
 mod again;
 mod apply;
-mod aside;
+pub(super) mod aside;
 pub(crate) mod ext;
 mod plan;
 pub(crate) mod salvage;

@@ -1,0 +1,17 @@
+//! Starting other programs.
+
+use std::process::Command;
+
+/// Environment variables that hold passphrases. No child gets them: what it starts in turn, and whoever may look into
+/// its environment, would have them too. This program itself needs no child that knows one.
+const SECRETS: [&str; 2] = [crate::passphrase::CURRENT, crate::passphrase::NEW];
+
+/// A command for sh, without passphrases in its environment.
+pub fn shell(command: &str) -> Command {
+    let mut sh = Command::new("sh");
+    sh.args(["-c", command]);
+    for secret in SECRETS {
+        sh.env_remove(secret);
+    }
+    sh
+}

@@ -1,0 +1,117 @@
+//! Where passphrases come from.
+
+use std::fs::File;
+use std::io::{IsTerminal, Read};
+use std::path::Path;
+use std::process::Stdio;
+
+use vykar_core::repository::Passphrase;
+use zeroize::Zeroizing;
+
+use crate::args::{Global, NewPassphraseArgs};
+use crate::exit::{CliError, CliResult, Exit};
+use crate::{children, render};
+
+/// Longest file that is taken for a passphrase, in bytes.
+const PASSPHRASE_MAX: u64 = 64 << 10;
+/// The variable that holds the passphrase.
+pub const CURRENT: &str = "VYKAR_PASSPHRASE";
+/// The variable that holds the one it is to be changed to.
+pub const NEW: &str = "VYKAR_NEW_PASSPHRASE";
+
+/// The passphrase: VYKAR_PASSPHRASE, then the file and the pass command of the command line, then those of the
+/// configuration, then a prompt (twice for the one of a repository that is made).
+///
+/// What was found once is used again: a cycle of commands asks once.
+pub fn current(global: &Global, is_made: bool) -> Result<Passphrase, String> {
+    if let Some(known) = global.passphrase.get() {
+        return Ok(known.clone());
+    }
+    let found = find_current(global, is_made)?;
+    Ok(global.passphrase.get_or_init(|| found).clone())
+}
+
+fn find_current(global: &Global, is_made: bool) -> Result<Passphrase, String> {
+    if let Some(passphrase) = from_environment(CURRENT)? {
+        return Ok(passphrase);
+    }
+    if let Some(path) = &global.passphrase_file {
+        return from_file(path);
+    }
+    if let Some(command) = &global.passcommand {
+        return from_command(command);
+    }
+    if let Some(passphrase) = &global.configured_passphrase {
+        return Ok(passphrase.0.clone());
+    }
+    if let Some(command) = &global.configured_passcommand {
+        return from_command(command);
+    }
+    match is_made {
+        true => ask_twice(),
+        false => ask("Passphrase: "),
+    }
+}
+
+/// The passphrase that is to be the repository's: VYKAR_NEW_PASSPHRASE, then the file or the command that are given for
+/// it, then a prompt.
+pub fn replacement(args: &NewPassphraseArgs) -> CliResult<Passphrase> {
+    let found = from_environment(NEW).and_then(|set| match (set, args) {
+        (Some(passphrase), _) => Ok(passphrase),
+        (None, NewPassphraseArgs { new_passphrase_file: Some(path), .. }) => from_file(path),
+        (None, NewPassphraseArgs { new_passcommand: Some(command), .. }) => from_command(command),
+        (None, _) => ask_twice(),
+    });
+    found.map_err(|reason| {
+        CliError::new(Exit::Passphrase, format!("no new passphrase, so nothing was changed: {reason}"))
+            .hint(format!("set {NEW}, give --new-passphrase-file or --new-passcommand, or run on a terminal"))
+    })
+}
+
+fn from_environment(name: &str) -> Result<Option<Passphrase>, String> {
+    let value = std::env::var_os(name).map(|value| value.into_string().map(Zeroizing::new));
+    value.transpose().map_err(|_| format!("{name} is not UTF-8"))
+}
+
+fn ask_twice() -> Result<Passphrase, String> {
+    let first = ask("New passphrase: ")?;
+    match ask("The same again: ")? == first {
+        true => Ok(first),
+        false => Err("the two were not the same".to_owned()),
+    }
+}
+
+fn ask(prompt: &str) -> Result<Passphrase, String> {
+    if !std::io::stdin().is_terminal() {
+        return Err("none is set, and there is no terminal to ask on".to_owned());
+    }
+    rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|e| e.to_string())
+}
+
+fn from_file(path: &Path) -> Result<Passphrase, String> {
+    // Room for all of it: a buffer that grows leaves copies behind.
+    let mut content = Zeroizing::new(Vec::with_capacity(PASSPHRASE_MAX as usize + 1));
+    let read = File::open(path).and_then(|file| file.take(PASSPHRASE_MAX + 1).read_to_end(&mut content));
+    let read = read.map_err(|e| format!("{}: {e}", render::path(path)))?;
+    if read as u64 > PASSPHRASE_MAX {
+        return Err(format!("{}: longer than {PASSPHRASE_MAX} bytes", render::path(path)));
+    }
+    without_end(&content).ok_or_else(|| format!("{}: not UTF-8", render::path(path)))
+}
+
+/// Text without the end of its line.
+fn without_end(text: &[u8]) -> Option<Passphrase> {
+    let text = std::str::from_utf8(text).ok()?;
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    Some(Zeroizing::new(line.strip_suffix('\r').unwrap_or(line).to_owned()))
+}
+
+fn from_command(command: &str) -> Result<Passphrase, String> {
+    let output = children::shell(command).stdin(Stdio::inherit()).stderr(Stdio::inherit()).output();
+    let output = output.map_err(|e| format!("the pass command cannot be run: {e}"))?;
+    if !output.status.success() {
+        return Err(format!("the pass command failed ({})", output.status));
+    }
+    let stdout = Zeroizing::new(output.stdout);
+    without_end(&stdout).ok_or_else(|| "the pass command's output is not UTF-8".to_owned())
+}
