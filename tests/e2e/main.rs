@@ -11,6 +11,7 @@ mod concurrent;
 mod config;
 mod craft;
 mod damage;
+mod docs;
 mod finding;
 mod fixtures;
 mod fuzz;

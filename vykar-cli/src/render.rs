@@ -99,8 +99,22 @@ pub fn path(path: &Path) -> String {
     plain(path.as_os_str().as_bytes())
 }
 
-/// A table with columns as wide as their contents; all but `right` are left-aligned.
+/// A table with columns as wide as their contents; all but `right` are left-aligned. On a terminal its lines are cut where
+/// they would wrap; who reads it through a pipe gets all of it.
 pub fn table(header: &[&str], rows: &[Vec<String>], right: &[usize]) -> String {
+    let whole = whole_table(header, rows, right);
+    let terminal = console::Term::stdout();
+    match terminal.is_term() {
+        true => fit(&whole, usize::from(terminal.size().1)),
+        false => whole,
+    }
+}
+
+fn fit(text: &str, width: usize) -> String {
+    text.lines().map(|line| console::truncate_str(line, width, "...").into_owned() + "\n").collect()
+}
+
+fn whole_table(header: &[&str], rows: &[Vec<String>], right: &[usize]) -> String {
     let header = header.iter().map(|h| (*h).to_owned()).collect();
     self::rows(&[&[header], rows].concat(), right)
 }
@@ -195,6 +209,11 @@ mod tests {
             (mode(ItemType::Directory, 0o700), mode(ItemType::Symlink, 0o777)),
             ("drwx------".into(), "lrwxrwxrwx".into())
         );
+    }
+
+    #[test]
+    fn tables_fit_a_terminal() {
+        assert_eq!(fit("NAME  PATHS\nabc   /a/long/path\n", 12), "NAME  PATHS\nabc   /a/...\n");
     }
 
     #[test]
