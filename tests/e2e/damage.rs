@@ -375,14 +375,20 @@ fn restore_does_not_follow_symlinks_that_lie_in_the_destination() {
 }
 
 #[test]
-fn one_path_twice_neither_stops_a_restore_nor_a_mount() {
+fn of_one_path_twice_a_restore_and_a_mount_take_the_first_and_name_the_others() {
     let crafted =
         Crafted::new().file("same", b"first").file("same", b"second").dir("same").file("fine", b"1");
-    let (world, _) = restore_crafted(crafted);
-    assert_eq!(fs::read(world.path("dest/fine")).unwrap(), b"1");
+    let (world, run) = restore_crafted(crafted);
+    let run = run.exits(exit::PARTIAL);
+    let named = |text: &str| text.matches("same").filter(|_| text.contains("the first one counts")).count();
+    assert_eq!(named(&run.stderr), 2, "{run}");
     let mount = world.mount();
-    assert_eq!(fs::read(mount.latest().join("fine")).unwrap(), b"1");
-    assert_eq!(fs::read_dir(mount.latest()).unwrap().count(), 2);
+    for folder in [world.path("dest"), mount.latest()] {
+        assert_eq!(fs::read(folder.join("fine")).unwrap(), b"1");
+        assert_eq!(fs::read(folder.join("same")).unwrap(), b"first");
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 2);
+    }
+    assert_eq!(named(&world.mount_log()), 2, "{}", world.mount_log());
 }
 
 #[test]

@@ -164,8 +164,8 @@ const _: () = assert!(size_of::<Node>() <= 72 && size_of::<Piece>() == 12);
 
 /// It has an entry in the table of extended attributes.
 const HAS_XATTRS: u8 = 1;
-/// It has an entry in the builder's table of hard links.
-const IS_LINKED: u8 = 2;
+/// An item says what it is, and not just the paths below it.
+const HAS_ITEM: u8 = 2;
 
 /// A snapshot's tree.
 #[derive(Debug)]

@@ -1,7 +1,13 @@
 //! Snapshots that no honest program writes are mounted, listed and read without harm.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use proptest::prelude::*;
 use vykar_core::ChunkId;
 use vykar_core::format::{ChunkRef, Item, ItemType};
+use vykar_core::restore::{RestoreOptions, restore};
 
 use super::*;
 use crate::testing::{Mounted, Repo, meta};
@@ -190,4 +196,65 @@ fn nothing_is_a_device_whatever_its_mode_says() {
     let m = mount(&mut repo, &items);
     let kinds: Vec<_> = walk(&m, m.ino("ids/one")).into_iter().map(|(_, kind)| kind).collect();
     assert_eq!(kinds, [libc::S_IFREG, libc::S_IFDIR, libc::S_IFREG]);
+}
+
+/// What is below an inode: what a file holds, or where a symlink points, and nothing for a directory.
+fn shown(m: &Mounted, ino: u64) -> BTreeMap<String, Option<Vec<u8>>> {
+    let mut all = BTreeMap::new();
+    for (path, kind) in walk(m, ino) {
+        let at = m.ino(&format!("ids/one/{path}"));
+        let content = match kind {
+            libc::S_IFREG => Some(m.fs.read(at, 0, 10).unwrap().to_vec()),
+            libc::S_IFLNK => Some(m.fs.readlink(at).unwrap().to_vec()),
+            _ => None,
+        };
+        all.insert(path, content);
+    }
+    all
+}
+
+/// What is below a folder.
+fn restored(folder: &Path) -> BTreeMap<String, Option<Vec<u8>>> {
+    let (mut all, mut todo) = (BTreeMap::new(), vec![folder.to_owned()]);
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let kind = fs::symlink_metadata(&path).unwrap().file_type();
+            let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+            if kind.is_dir() {
+                all.insert(name, None);
+                todo.push(path);
+            } else if kind.is_symlink() {
+                let target = fs::read_link(&path).unwrap();
+                all.insert(name, Some(target.into_os_string().into_encoded_bytes()));
+            } else {
+                all.insert(name, Some(fs::read(&path).unwrap()));
+            }
+        }
+    }
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn a_mount_shows_what_a_restore_gives_whatever_is_there_twice(
+        items in prop::collection::vec(("[ab](/[ab]){0,3}", 0..3u8), 0..20),
+    ) {
+        let mut repo = Repo::new();
+        let items: Vec<_> = items.iter().zip(0u8..).map(|((path, kind), n)| match kind {
+            0 => dir(path.clone()),
+            1 => repo.file(path, &[&[n; 5]]),
+            _ => link(path, &format!("to {n:02}")),
+        }).collect();
+        let m = mount(&mut repo, &items);
+        let found = shown(&m, m.ino("ids/one"));
+        let manifest = repo.repository.manifest().unwrap();
+        let dest = tempfile::tempdir().unwrap();
+        let options = RestoreOptions { threads: 1, ..RestoreOptions::default() };
+        let summary = restore(&repo.repository, &manifest.snapshots[0], dest.path(), &options, None).unwrap();
+        prop_assert_eq!(restored(dest.path()), found);
+        prop_assert_eq!(m.log().len() as u64, summary.errors, "{:#?}", m.log());
+    }
 }

@@ -9,7 +9,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use vykar_core::format::{IndexBlob, Item, ItemType};
 
 use super::slots::Slots;
-use super::{HAS_XATTRS, IS_LINKED, MAX_NODES, Meta, NAME_MAX, Node, NodeId, Piece, Tree};
+use super::{HAS_ITEM, HAS_XATTRS, MAX_NODES, Meta, NAME_MAX, Node, NodeId, Piece, Tree};
 use crate::xattr;
 
 /// A tree that is too large for this program.
@@ -24,7 +24,8 @@ pub struct BuildError {
 
 /// What an item breaks that only shows beside others.
 const BELOW_A_FILE: &str = "lies below something that is not a directory";
-const HAS_CHILDREN: &str = "a second item for a directory that has contents, and not a directory itself";
+const HAS_CHILDREN: &str = "there are items below it, and it is not a directory";
+const TWICE: &str = "the snapshot has this path more than once; the first one counts";
 const LONG_NAME: &str = "a name is longer than 255 bytes";
 
 /// A node, and the begin and length of its attributes.
@@ -51,9 +52,9 @@ pub struct Builder<'r> {
     /// A walk keeps siblings together, so this finds nearly every parent.
     dir: Vec<u8>,
     dir_parts: Vec<(usize, NodeId)>,
-    /// Nodes with [`IS_LINKED`] and the device and inode they had; the last entry of a node counts.
+    /// Nodes that had several names, and the device and inode they had.
     groups: Vec<Linked>,
-    /// Nodes with [`HAS_XATTRS`] and a number in `xattr_sets`; the last entry of a node counts.
+    /// Nodes with [`HAS_XATTRS`] and a number in `xattr_sets`.
     xattrs: Vec<(NodeId, u32)>,
     /// Many files have the same attributes, so equal sets are kept once.
     xattr_sets: Vec<(u32, u32)>,
@@ -110,9 +111,8 @@ impl<'r> Builder<'r> {
 
     /// Adds an item that follows the format's rules.
     ///
-    /// The last of several items for a path counts, unless it would turn a directory with contents
-    /// into something else. That one, and an item below a path that is no directory, is reported and
-    /// left out.
+    /// The first of several items for a path counts, as in a restore. Another one, one below a path that is no
+    /// directory, and one that is no directory and has others below it, is reported and left out.
     pub fn add(&mut self, item: &Item<'_>) -> Result<(), BuildError> {
         let path = item.path_bytes();
         if path.len() > NAME_MAX && path.split(|c| *c == b'/').any(|part| part.len() > NAME_MAX) {
@@ -128,15 +128,13 @@ impl<'r> Builder<'r> {
             return Ok(());
         };
         let (at, is_new) = self.find_or_insert(parent, name)?;
-        let old = &self.nodes[at as usize];
-        if !is_new && old.meta.is_dir() && item.kind != ItemType::Directory {
-            if old.count > 0 {
-                (self.report)(path, HAS_CHILDREN);
-                return Ok(());
-            }
-            // It may be the remembered directory.
-            self.dir.clear();
-            self.dir_parts.clear();
+        let problem = match self.nodes[at as usize].flags & HAS_ITEM != 0 {
+            true => Some(TWICE),
+            false => (!is_new && item.kind != ItemType::Directory).then_some(HAS_CHILDREN),
+        };
+        if let Some(reason) = problem {
+            (self.report)(path, reason);
+            return Ok(());
         }
         self.fill(at, item)
     }
@@ -199,10 +197,7 @@ impl<'r> Builder<'r> {
         let mut meta = meta_of(item);
         let (start, count);
         match item.kind {
-            ItemType::Directory => {
-                let old = &self.nodes[at as usize];
-                (start, count) = (0, if old.meta.is_dir() { old.count } else { 0 });
-            }
+            ItemType::Directory => (start, count) = (0, self.nodes[at as usize].count),
             ItemType::RegularFile => {
                 start = bounded(self.pieces.len(), "chunks")?;
                 let mut end = 0u64;
@@ -226,11 +221,8 @@ impl<'r> Builder<'r> {
                 meta.size = count.into();
             }
         }
-        let mut flags = 0;
-        if let Some(key) = item.hardlink {
-            self.groups.push((at, key));
-            flags |= IS_LINKED;
-        }
+        let mut flags = HAS_ITEM;
+        self.groups.extend(item.hardlink.map(|key| (at, key)));
         if let Some(set) = self.xattr_set(item)? {
             self.xattrs.push((at, set));
             flags |= HAS_XATTRS;
@@ -349,30 +341,19 @@ impl<'r> Builder<'r> {
         for (number, at) in order.iter().enumerate() {
             numbers[*at as usize] = number as NodeId;
         }
-        let nodes = &self.nodes;
-        let has = |at: NodeId, flag: u8| nodes[at as usize].flags & flag != 0;
-        let xattrs = last_of_each(xattrs, |at| has(at, HAS_XATTRS).then(|| numbers[at as usize]));
+        let xattrs = sorted(xattrs, &numbers);
         let place = |(number, set): (NodeId, u32)| {
             let (start, len) = self.xattr_sets.get(set as usize).copied().unwrap_or_default();
             (number, start, len)
         };
-        let groups = last_of_each(groups, |at| has(at, IS_LINKED).then(|| numbers[at as usize]));
-        (xattrs.into_iter().map(place).collect(), groups)
+        (xattrs.into_iter().map(place).collect(), sorted(groups, &numbers))
     }
 }
 
-/// Gives the entries their nodes' new numbers, leaves out those that have none and all but the last of each,
-/// and sorts them.
-fn last_of_each<T>(
-    mut entries: Vec<(NodeId, T)>,
-    number: impl Fn(NodeId) -> Option<NodeId>,
-) -> Vec<(NodeId, T)> {
-    entries.reverse();
-    let mut entries: Vec<_> =
-        entries.into_iter().filter_map(|(at, value)| Some((number(at)?, value))).collect();
-    // Stable, so that the last one that was added is the first of its node.
-    entries.sort_by_key(|(at, _)| *at);
-    entries.dedup_by_key(|(at, _)| *at);
+/// Gives the entries their nodes' new numbers, and sorts them. No node has two.
+fn sorted<T>(mut entries: Vec<(NodeId, T)>, numbers: &[NodeId]) -> Vec<(NodeId, T)> {
+    entries.iter_mut().for_each(|(at, _)| *at = numbers[*at as usize]);
+    entries.sort_unstable_by_key(|(at, _)| *at);
     entries.shrink_to_fit();
     entries
 }

@@ -173,12 +173,12 @@ impl<'t> Making<'t> {
         let mut history = History::default();
         let mut names: Vec<_> = std::mem::take(&mut self.names).into_iter().collect();
         names.sort_unstable();
-        let mut latest_in = vec![None; self.timeline.moments.len()];
+        let mut first_in = vec![None; self.timeline.moments.len()];
         for (name, number) in names {
             let start = self.candidates.partition_point(|candidate| candidate.name < number);
             let end = self.candidates.partition_point(|candidate| candidate.name <= number);
             let first = history.versions.len();
-            let latest = self.choose(&self.candidates[start..end], &mut latest_in, &mut history.versions);
+            let latest = self.choose(&self.candidates[start..end], &mut first_in, &mut history.versions);
             // Names are shorter than 256 bytes, and there are fewer than 2³² nodes of all trees.
             history.names.push(Name {
                 start: history.bytes.len() as u32,
@@ -196,11 +196,11 @@ impl<'t> Making<'t> {
     }
 
     /// Adds the versions among items of one path, and returns which of them the newest snapshot has. In a
-    /// snapshot with several items the last one counts. `latest_in` is scratch, one place for each snapshot.
+    /// snapshot with several items the first one counts. `first_in` is scratch, one place for each snapshot.
     fn choose<'c>(
         &self,
         items: &'c [Candidate],
-        latest_in: &mut [Option<(u32, &'c Candidate)>],
+        first_in: &mut [Option<(u32, &'c Candidate)>],
         versions: &mut Vec<Version>,
     ) -> u32 {
         if let [item] = items
@@ -209,18 +209,18 @@ impl<'t> Making<'t> {
             versions.push(Version { moment: first.moment, section: item.section, node: item.node });
             return 0;
         }
-        latest_in.fill(None);
+        first_in.fill(None);
         for item in items {
             for Holder { moment, position } in self.timeline.holders.of(item.section) {
-                let Some(place) = latest_in.get_mut(*moment as usize) else { continue };
-                if place.is_none_or(|(before, _)| before < *position) {
+                let Some(place) = first_in.get_mut(*moment as usize) else { continue };
+                if place.is_none_or(|(before, _)| before > *position) {
                     *place = Some((*position, item));
                 }
             }
         }
         let mut known: HashMap<u32, u32> = HashMap::new();
         let mut latest = 0;
-        for (moment, (_, item)) in (0..).zip(&*latest_in).filter_map(|(at, found)| Some((at, (*found)?))) {
+        for (moment, (_, item)) in (0..).zip(&*first_in).filter_map(|(at, found)| Some((at, (*found)?))) {
             let next = known.len() as u32;
             latest = *known.entry(item.content).or_insert(next);
             if latest == next {

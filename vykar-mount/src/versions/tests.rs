@@ -480,8 +480,8 @@ type Shape = BTreeMap<String, (BTreeSet<String>, Vec<(String, Kind)>, Option<Str
 fn expected(snapshots: &[Vec<(String, Kind)>], names: &[String]) -> Shape {
     let mut shape = Shape::from([(String::new(), Default::default())]);
     for (items, name) in snapshots.iter().zip(names) {
-        let last: BTreeMap<_, _> = items.iter().map(|(path, kind)| (path, kind)).collect();
-        for (path, kind) in last {
+        let first: BTreeMap<_, _> = items.iter().rev().map(|(path, kind)| (path, kind)).collect();
+        for (path, kind) in first {
             let mut above = String::new();
             for part in path.split('/') {
                 shape.entry(above.clone()).or_default().0.insert(part.to_owned());
@@ -588,6 +588,7 @@ proptest! {
         again.fs.expire();
         prop_assert_eq!(shape(&m), expected(&snapshots, &names));
         prop_assert_eq!(shape(&again), expected(&snapshots, &names));
-        prop_assert_eq!(m.log(), [""; 0]);
+        // Some files have a second item.
+        prop_assert!(m.log().iter().all(|line| line.ends_with("the first one counts")), "{:?}", m.log());
     }
 }

@@ -148,13 +148,21 @@ fn a_path_counts_once_and_nothing_lies_below_a_file() {
         directory("d"),
         symlink("s", "one"),
         symlink("s", "two"),
+        // Until an item tells of it, a directory is there for what is in it.
+        t.file("m/x", b"in m"),
+        t.file("m", b"no directory"),
+        directory("m"),
+        directory("m"),
         Item { size: 5, ..Item::new("lying", ItemType::RegularFile) },
     ];
     let snapshot = t.snapshot("s", &items, None);
     let restored = run_guarded(&t, &snapshot);
     assert_eq!(restored.read("f"), b"first");
     assert_eq!(fs::read_link(restored.dest().join("s")).unwrap(), Path::new("one"));
-    assert_eq!(restored.failed.len(), 6, "{:?}", restored.failed);
+    assert_eq!(restored.read("m/x"), b"in m");
+    assert_eq!(restored.failed.len(), 8, "{:?}", restored.failed);
+    let again = restored.failed.iter().filter(|text| text.ends_with("the first one counts"));
+    assert_eq!(again.count(), 5, "{:?}", restored.failed);
 }
 
 #[test]
