@@ -47,7 +47,8 @@ fn put_lock(world: &World, host: &str, pid: u32, boot_id: Option<&str>) -> PathB
 /// Ten backups at once, all of which must arrive; gives how many bytes of content they stored.
 fn ten_at_once(world: &World) -> u64 {
     let sources: Vec<String> = (0..10).map(|n| format!("source-{n}")).collect();
-    let children: Vec<_> = sources.iter().map(|source| spawn_backup(world, source, &["--json"])).collect();
+    let children: Vec<_> =
+        sources.iter().map(|source| spawn_backup(world, source, &["--json", "--quiet"])).collect();
     let mut added = 0;
     for (source, mut child) in sources.iter().zip(children) {
         let status = wait(&mut child, Duration::from_secs(120)).expect("backup should end");
