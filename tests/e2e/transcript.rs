@@ -116,7 +116,8 @@ fn errors_say_what_happened_to_what_and_what_to_do_next() {
     let errors: Vec<_> = errors.iter().filter(failed).collect();
     assert!(errors.len() >= 40, "{} errors", errors.len());
     // The arguments' own errors have more lines; theirs are clap's.
-    let one = |step: &&&Step| step.printed.starts_with("vykar: ") && step.printed.matches("vykar: ").count() == 1;
+    let one =
+        |step: &&&Step| step.printed.starts_with("vykar: ") && step.printed.matches("vykar: ").count() == 1;
     for step in errors.iter().filter(one) {
         // And the exit code.
         assert!(step.printed.lines().count() <= 4, "$ {}\n{}", step.command, step.printed);

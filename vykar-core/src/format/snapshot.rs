@@ -144,16 +144,36 @@ impl SnapshotMeta {
         item.check_root().is_ok().then_some(item)
     }
 
-    /// The FIFOs, sockets and device nodes that the snapshot keeps, and what is wrong with others.
-    pub fn special_items(&self) -> Vec<Result<Item<'_>, ItemProblem>> {
-        let mut found = Vec::new();
-        if let Some(mut r) = self.ext_value(SPECIAL)
-            && let Err(e) = special::decode_each(&mut r, &mut |item| found.push(item))
-        {
+    /// Gives the FIFOs, sockets and device nodes that the snapshot keeps, and what is wrong with others, until `each`
+    /// returns false. One by one: what is no item takes a byte in a snapshot, and much more in memory.
+    pub fn each_special(&self, each: &mut dyn FnMut(Result<Item<'_>, ItemProblem>) -> bool) {
+        let Some(mut r) = self.ext_value(SPECIAL) else { return };
+        if let Err(e) = special::decode_each(&mut r, each) {
             let (path, reason) = (String::new(), format!("the list of special items: {e}"));
-            found.push(Err(ItemProblem::Invalid { path, reason }));
+            each(Err(ItemProblem::Invalid { path, reason }));
         }
+    }
+
+    /// All of them, for tests.
+    #[cfg(test)]
+    pub(crate) fn special_items(&self) -> Vec<Result<Item<'static>, ItemProblem>> {
+        let mut found = Vec::new();
+        self.each_special(&mut |item| {
+            let plain = |i: Item<'_>| Item {
+                mode: i.mode,
+                mtime: i.mtime,
+                rdev: i.rdev,
+                ..Item::new(i.path.into_owned(), i.kind)
+            };
+            found.push(item.map(plain));
+            true
+        });
         found
+    }
+
+    /// True when there is such a list, whatever is in it.
+    pub fn has_special(&self) -> bool {
+        self.ext_value(SPECIAL).is_some()
     }
 
     /// Where a value in `ext` begins.

@@ -34,17 +34,19 @@ pub fn decode(bytes: &[u8]) -> Option<Item<'_>> {
     Item::decode_special(&mut Reader::new(bytes)).ok()?.ok()
 }
 
-/// Reads the array of them; what breaks a rule costs itself only.
+/// Reads the array of them until `each` wants no more; what breaks a rule costs itself only.
 ///
 /// # Errors
 /// The bytes end early, or are no array.
 pub fn decode_each<'a>(
     r: &mut Reader<'a>,
-    each: &mut dyn FnMut(Result<Item<'a>, ItemProblem>),
+    each: &mut dyn FnMut(Result<Item<'a>, ItemProblem>) -> bool,
 ) -> Result<(), FormatError> {
     for _ in 0..r.array("special items")? {
         let item = Item::decode_special(r)?;
-        each(item.and_then(|item| item.check_special().map(|()| item)));
+        if !each(item.and_then(|item| item.check_special().map(|()| item))) {
+            break;
+        }
     }
     Ok(())
 }
@@ -74,7 +76,11 @@ mod tests {
 
     fn all(bytes: &[u8]) -> Vec<Result<Item<'_>, ItemProblem>> {
         let mut found = Vec::new();
-        decode_each(&mut Reader::new(bytes), &mut |item| found.push(item)).unwrap();
+        let mut each = |item| {
+            found.push(item);
+            true
+        };
+        decode_each(&mut Reader::new(bytes), &mut each).unwrap();
         found
     }
 

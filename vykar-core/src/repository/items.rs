@@ -39,13 +39,20 @@ pub fn for_each_item(
         Ok(more)
     };
     in_stream(reader, snapshot, &mut watched)?;
-    for special in snapshot.meta.special_items() {
-        let item = special.map_or_else(Found::Problem, Found::Item);
-        if !more || !found(item)? {
-            break;
-        }
-    }
-    Ok(())
+    if more { each_special(snapshot, found).map(drop) } else { Ok(()) }
+}
+
+/// Gives the items that are not in the stream; false when `found` wants no more.
+pub(super) fn each_special(
+    snapshot: &Snapshot,
+    found: &mut dyn FnMut(Found<'_>) -> Result<bool>,
+) -> Result<bool> {
+    let mut result = Ok(true);
+    snapshot.meta.each_special(&mut |special| {
+        result = found(special.map_or_else(Found::Problem, Found::Item));
+        matches!(result, Ok(true))
+    });
+    result
 }
 
 fn in_stream(

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::ChunkReader;
-use super::items::{Found, end_of_chunks, next_chunk};
+use super::items::{Found, each_special, end_of_chunks, next_chunk};
 use crate::crypto::pack_id;
 use crate::error::Result;
 use crate::format::{ItemStream, Snapshot};
@@ -110,16 +110,13 @@ impl<'r> SharedItems<'r> {
         snapshot: &Snapshot,
         seen: &mut dyn FnMut(Part<'_>) -> Result<bool>,
     ) -> Result<()> {
-        let specials = snapshot.meta.special_items();
-        if specials.is_empty() || !seen(Part::Begin(self.begin()))? {
+        if !snapshot.meta.has_special() || !seen(Part::Begin(self.begin()))? {
             return Ok(());
         }
-        for special in specials {
-            if !seen(Part::Found(special.map_or_else(Found::Problem, Found::Item)))? {
-                return Ok(());
-            }
+        match each_special(snapshot, &mut |found| seen(Part::Found(found)))? {
+            true => seen(Part::End(false)).map(drop),
+            false => Ok(()),
         }
-        seen(Part::End(false)).map(drop)
     }
 
     fn begin(&mut self) -> usize {

@@ -53,7 +53,8 @@ fn other_entries(ext: &[u8]) -> Result<Option<Vec<Cow<'_, [u8]>>>> {
             // Its key was read before.
             let _ = value.str("ext key");
             let mut keep = |item: std::result::Result<Item<'_>, ItemProblem>| {
-                sound.extend(item.ok().map(|item| special::encode(&item)))
+                sound.extend(item.ok().map(|item| special::encode(&item)));
+                true
             };
             let _ = special::decode_each(&mut value, &mut keep);
             let sound = sound.into_iter().collect::<Result<Vec<_>>>()?;
