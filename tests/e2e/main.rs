@@ -25,6 +25,7 @@ mod locks;
 mod memory;
 mod mount_helper;
 mod mounts;
+mod output;
 mod platform;
 mod processes;
 mod progress;

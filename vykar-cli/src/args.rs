@@ -180,7 +180,7 @@ pub enum Command {
     /// stays. When it is interrupted, run it again.
     #[command(after_help = examples::DELETE)]
     Delete {
-        /// Do not ask: PATH must be the repository's path, as it is shown
+        /// Do not ask: PATH must be the repository's path, as it is shown, or its label in the configuration
         #[arg(long, value_name = "PATH", conflicts_with = "dry_run")]
         confirm: Option<String>,
         /// Say what would be deleted, and delete nothing

@@ -42,7 +42,7 @@ pub fn run(global: &Global, request: &Request) -> CliResult {
         return Ok(Exit::Success);
     }
     let url = repository.backend().url();
-    confirm(url, request, || description(&repository, &manifest, &contents))?;
+    confirm(global, url, request, || description(&repository, &manifest, &contents))?;
     let status = StatusLine::of(global, request.json);
     let mut listen = |event: Event| status.event(&event);
     let lock = context::lock_options(global);
@@ -68,7 +68,7 @@ fn run_remains(global: &Global, request: &Request, backend: &dyn Backend, remain
         }
         return Ok(Exit::Success);
     }
-    confirm(url, request, description)?;
+    confirm(global, url, request, description)?;
     let report = remains.delete(backend)?;
     if request.json {
         print_json(&report_json(url, None, false, &report))?;
@@ -78,10 +78,16 @@ fn run_remains(global: &Global, request: &Request, backend: &dyn Backend, remain
     Ok(Exit::Success)
 }
 
-/// Returns when somebody has given the repository's path, and fails otherwise.
-fn confirm(url: &str, request: &Request, description: impl FnOnce() -> String) -> CliResult<()> {
+/// Returns when somebody has given the repository's path, or its label in the configuration, and fails otherwise.
+fn confirm(
+    global: &Global,
+    url: &str,
+    request: &Request,
+    description: impl FnOnce() -> String,
+) -> CliResult<()> {
     let shown = render::plain(url.as_bytes());
-    let is_it = |text: &str| text == url || text == shown;
+    let label = global.plan.as_ref().and_then(|plan| plan.label.as_deref());
+    let is_it = |text: &str| text == url || text == shown || Some(text) == label;
     match &request.confirm {
         Some(path) if is_it(path) => Ok(()),
         Some(path) => {

@@ -12,6 +12,7 @@ use super::items::{kind_name, put_path};
 use super::{print, print_json};
 use crate::args::Global;
 use crate::exit::{CliError, CliResult, Exit};
+use crate::progress::StatusLine;
 use crate::{context, render};
 
 pub struct Request {
@@ -27,7 +28,9 @@ pub fn run(global: &Global, request: &Request) -> CliResult {
     let snapshots = (manifest.resolve(&request.before)?, manifest.resolve(&request.after)?);
     let top = request.path.as_ref().map(|path| plain(path.as_os_str().as_bytes())).unwrap_or_default();
     let reader = repository.chunk_reader()?;
-    let report = diff(&reader, snapshots, &top, Some(&mut |event| render::event(&event)))?;
+    let status = StatusLine::of(global, request.json);
+    let report = diff(&reader, snapshots, &top, Some(&mut |event| status.event(&event)))?;
+    drop(status);
     let exit = if report.complete { Exit::Success } else { Exit::Damaged };
     if !report.complete {
         eprintln!("vykar: what could not be read there looks as if it were missing");

@@ -13,6 +13,7 @@ use super::list::report_unreadable;
 use super::{print, print_json};
 use crate::args::{FindArgs, Global, TypeArg};
 use crate::exit::{CliResult, Exit};
+use crate::progress::StatusLine;
 use crate::{context, render};
 
 pub fn run(global: &Global, args: &FindArgs) -> CliResult {
@@ -29,7 +30,9 @@ pub fn run(global: &Global, args: &FindArgs) -> CliResult {
     let mut damaged = report_unreadable(&manifest);
     let snapshots = args.filter.choose(manifest.snapshots, None);
     let reader = repository.chunk_reader()?;
-    let report = find(&reader, &snapshots, &options, Some(&mut |event| render::event(&event)))?;
+    let status = StatusLine::of(global, args.json);
+    let report = find(&reader, &snapshots, &options, Some(&mut |event| status.event(&event)))?;
+    drop(status);
     damaged |= !report.complete;
     if args.json {
         print_json(&report_json(&report, &snapshots))?;

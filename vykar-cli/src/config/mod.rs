@@ -98,7 +98,7 @@ fn parse(path: &Path, text: &str) -> CliResult<Config> {
 
 /// A path in the configuration at `file`, from its folder and with `~` put in.
 pub fn absolute_path(file: &Path, path: &str) -> PathBuf {
-    resolve::absolute(file.parent().unwrap_or(Path::new("")), path)
+    resolve::absolute(&resolve::folder_of(file), path)
 }
 
 /// A schedule's cron, for tests.

@@ -199,7 +199,7 @@ fn repository_plan(
     let algorithm = compression.algorithm.or(file.compression.algorithm).unwrap_or(Algorithm::Zstd);
     let level = compression.zstd_level.or(file.compression.zstd_level).unwrap_or(3);
     let schedule = repository.schedule.as_ref().or(file.schedule.as_ref()).cloned().unwrap_or_default();
-    let folder = path.parent().unwrap_or(Path::new(""));
+    let folder = &folder_of(path);
     Ok(RepositoryPlan {
         url: repository.url.value.clone(),
         place: place(folder, &repository.url.value),
@@ -258,6 +258,12 @@ fn place(folder: &Path, url: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// The folder that relative paths in a configuration are taken from.
+pub fn folder_of(file: &Path) -> PathBuf {
+    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    file.parent().map(Path::to_owned).unwrap_or_default()
+}
+
 /// A path with `~` put in, from the configuration's folder.
 pub fn absolute(folder: &Path, path: &str) -> PathBuf {
     let home = || std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
@@ -310,7 +316,7 @@ fn excludes(file: &schema::File) -> Excludes {
 
 /// All sources; plain paths together are one.
 fn sources(path: &Path, file: &schema::File, warnings: &mut Vec<String>) -> CliResult<Vec<Placed>> {
-    let folder = path.parent().unwrap_or(Path::new(""));
+    let folder = &folder_of(path);
     check_patterns(path, file.exclude_patterns.as_ref())?;
     let options = SourceOptions { excludes: excludes(file), xattrs: file.xattrs.enabled.unwrap_or(true) };
     let mut plain: Vec<PathBuf> = Vec::new();
@@ -361,7 +367,7 @@ fn source_plan(
     map: &schema::SourceMap,
     defaults: &SourceOptions,
 ) -> CliResult<SourcePlan> {
-    let folder = path.parent().unwrap_or(Path::new(""));
+    let folder = &folder_of(path);
     let wrong = |what: &str, hint: &str| Err(error::at(path, line, what).hint(hint));
     let paths: Vec<PathBuf> = match (&map.path, &map.paths) {
         (Some(_), Some(_)) => return wrong("a source with both `path` and `paths`", "keep one of them"),

@@ -35,6 +35,9 @@ const MAX_FILE: u64 = 64 << 20;
 const LOCK_WAIT: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(10) };
 /// Between two tries.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// How long a deletion may last from when it is remembered to when the snapshot is gone, in seconds: a batch of them on a
+/// slow storage. One that failed is taken for going on so long.
+const DELETION_LASTS: i64 = 600;
 /// Snapshots that a message names.
 const NAMED: usize = 5;
 
@@ -95,6 +98,25 @@ enum State {
 struct Known {
     state: State,
     name: Option<String>,
+    /// When its deletion began, in seconds since the epoch.
+    #[serde(default)]
+    doomed: i64,
+}
+
+impl Known {
+    fn new(state: State, name: Option<String>) -> Self {
+        let doomed = if state == State::Doomed { now() } else { 0 };
+        Known { state, name, doomed }
+    }
+
+    /// True when its deletion may be going on, so that it says nothing that it is there.
+    fn may_be_going(&self) -> bool {
+        now().saturating_sub(self.doomed) < DELETION_LASTS
+    }
+}
+
+fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -154,7 +176,10 @@ impl Repository {
             return None;
         }
         let vanished = self.with_memory(|memory| {
-            memory.snapshots(ids, None);
+            // What was published since these were listed is remembered, and not among them.
+            let mut now = Manifest::ids(self).unwrap_or_default();
+            now.extend_from_slice(ids);
+            memory.snapshots(&now, None);
             let vanished = memory.snapshots.iter().filter(|(_, known)| known.state == State::Vanished);
             vanished.map(|(id, known)| label(id, known)).collect::<Vec<_>>()
         });
@@ -176,7 +201,7 @@ impl Repository {
 
     /// Remembers a snapshot that was just written here.
     pub(super) fn remember_snapshot(&self, id: &SnapshotId) {
-        let known = Known { state: State::Here, name: None };
+        let known = Known::new(State::Here, None);
         let _ = self.with_memory(|memory| memory.snapshots.insert(id.to_string(), known));
     }
 
@@ -185,7 +210,7 @@ impl Repository {
         let Some(id) = key.strip_prefix("snapshots/") else { return };
         let _ = self.with_memory(|memory| {
             let name = memory.snapshots.get(id).and_then(|known| known.name.clone());
-            memory.snapshots.insert(id.to_owned(), Known { state: State::Doomed, name });
+            memory.snapshots.insert(id.to_owned(), Known::new(State::Doomed, name));
         });
     }
 
@@ -270,6 +295,8 @@ impl Memory {
         for (id, known) in &mut self.snapshots {
             match (known.state, here.contains_key(id)) {
                 (State::Here, true) | (State::Gone | State::Vanished, false) => {}
+                // Somebody looks between the decision and the deed.
+                (State::Doomed, true) if known.may_be_going() => {}
                 // The deletion failed, or what it is on was not there for a while.
                 (State::Doomed | State::Vanished, true) => known.state = State::Here,
                 (State::Doomed, false) => known.state = State::Gone,
@@ -281,7 +308,7 @@ impl Memory {
             }
         }
         for (id, name) in here {
-            let known = self.snapshots.entry(id).or_insert(Known { state: State::Here, name: None });
+            let known = self.snapshots.entry(id).or_insert(Known::new(State::Here, None));
             known.name = name.or(known.name.take());
         }
         self.forget();
@@ -453,6 +480,25 @@ mod tests {
             let told = place.look();
             assert!(matches!(told[..], [Strange::SnapshotsReturned { count: 1, .. }]), "{told:?}");
         }
+    }
+
+    #[test]
+    fn who_looks_while_a_deletion_or_a_backup_goes_on_takes_nothing_for_vanished() {
+        let place = Place::new();
+        let id = place.put_snapshot(1);
+        assert_eq!(place.look(), []);
+        // Between the decision and the deed.
+        place.open(false).remember_deletion(&snapshot_key(&id));
+        assert_eq!(place.look(), []);
+        place.backend.delete(&snapshot_key(&id)).unwrap();
+        assert_eq!(place.look(), []);
+        // With a list that was made before another one was published.
+        let repository = place.open(false);
+        let before = Manifest::ids(&repository).unwrap();
+        let new = place.put_snapshot(2);
+        repository.remember_snapshot(&new);
+        assert_eq!(repository.vanished_snapshots(&before), None);
+        assert_eq!(place.look(), []);
     }
 
     #[test]
