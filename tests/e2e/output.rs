@@ -63,13 +63,14 @@ fn more_is_said_when_asked_for() {
 #[test]
 fn progress_for_programs_is_an_object_a_line_on_stderr() {
     let world = world();
-    let args = ["backup", "source", "--json", "--upload-limit", "1"];
+    world.backup(["source"]).ok();
+    let args = ["restore", "latest", "out", "--json", "--download-limit", "1"];
     let run = world.run(args).ok();
     let lines: Vec<serde_json::Value> =
         run.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(!lines.is_empty(), "2.5 MB at 1 MiB a second take more than a second");
     assert!(lines.iter().all(|line| line["event"] == "progress" && line["bytes"].is_u64()), "{lines:?}");
-    assert_eq!(run.json()["size"], 2_500_006);
-    let quiet = world.run(args.into_iter().chain(["--force", "--quiet"])).ok();
+    assert_eq!(run.json()["bytes"], 2_500_006);
+    let quiet = world.run(args.into_iter().chain(["--quiet"])).ok();
     assert_eq!(quiet.stderr, "");
 }
