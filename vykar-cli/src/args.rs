@@ -1,6 +1,7 @@
 //! The command line.
 
 mod backup;
+mod copying;
 mod examples;
 mod key;
 mod restore;
@@ -14,6 +15,7 @@ use jiff::Timestamp;
 use vykar_mount::mount::DEFAULT_READ_AHEAD_KIB;
 
 pub use self::backup::{BackupArgs, ExcludeArgs};
+pub use self::copying::RewriteArgs;
 pub use self::key::{ImportArgs, KeyCommand, NewPassphraseArgs};
 pub use self::restore::{OverwriteArg, RestoreArgs};
 pub use self::upkeep::{CheckArgs, KeepArgs, PruneArgs};
@@ -167,6 +169,12 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make snapshots anew without what rules match
+    ///
+    /// Each new one has the time, host, label and everything else of the original, but for its name. Files are referred
+    /// to, not read. The original stays, unless --forget deletes it; `vykar compact` gives back the space.
+    #[command(after_help = examples::REWRITE)]
+    Rewrite(RewriteArgs),
     /// Show what the repository is, and how much is in it
     #[command(after_help = examples::INFO)]
     Info {
