@@ -110,3 +110,32 @@ fn the_originals_go_when_they_are_to_be_forgotten_and_their_content_with_a_compa
     same(&world.path("source"), &world.path("out"));
     assert_sound(&world);
 }
+
+#[test]
+fn snapshots_are_copied_into_another_repository() {
+    for (ours, theirs) in [("aes256gcm", "none"), ("none", "aes256gcm")] {
+        let from = world(ours);
+        let to = World::with_repository(theirs);
+        let secret = to.passphrase.clone();
+        let copy = |args: &[&str]| {
+            let mut command = from.command();
+            command.env("VYKAR_TO_PASSPHRASE", &secret).arg("-R").arg(&from.repo);
+            command.args(["copy", "--to"]).arg(&to.repo).args(args);
+            from.finish(command)
+        };
+        let run = copy(&["--dry-run"]).ok();
+        assert!(run.out().contains("2 would be copied"), "{run}");
+        copy(&["--last", "1"]).ok();
+        assert_eq!(names(&to), names(&from)[1..]);
+        copy(&[]).ok();
+        assert_eq!(names(&to), names(&from));
+        let packs = fingerprint(&to.repo.join("packs"));
+        let run = copy(&[]).ok();
+        assert!(run.out().contains("0 copied, 2 were there"), "{run}");
+        assert_eq!(fingerprint(&to.repo.join("packs")), packs);
+        assert_sound(&from);
+        assert_sound(&to);
+        restore(&to, "latest", "out");
+        same(&from.path("source"), &to.path("out"));
+    }
+}

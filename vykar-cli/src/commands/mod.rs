@@ -7,6 +7,7 @@ mod check;
 mod compact;
 mod completions;
 mod config;
+mod copy;
 mod cycle;
 mod daemon;
 mod delete;
@@ -43,6 +44,7 @@ pub fn run(args: Args) -> CliResult {
         Some(Command::Config(args)) => config::run(&global, &args),
         Some(Command::Completions { shell }) => completions::run(shell),
         Some(Command::Man { dir }) => man::run(&dir),
+        Some(Command::Copy(args)) => copy::run(&global, &args),
         Some(Command::Daemon) => daemon::run(&global),
         command => {
             let config = settings::configuration(&global)?;
@@ -100,6 +102,7 @@ fn with_one(command: Command, global: &Global) -> CliResult {
         | Command::Config(_)
         | Command::Completions { .. }
         | Command::Man { .. }
+        | Command::Copy(_)
         | Command::Daemon
         | Command::Umount { .. } => Ok(Exit::Success),
     }
