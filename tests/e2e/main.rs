@@ -9,6 +9,7 @@ mod cli;
 mod compare;
 mod concurrent;
 mod config;
+mod copying;
 mod craft;
 mod damage;
 mod docs;

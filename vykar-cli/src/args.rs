@@ -1,6 +1,7 @@
 //! The command line.
 
 mod backup;
+mod copying;
 mod examples;
 mod key;
 mod restore;
@@ -14,6 +15,7 @@ use jiff::Timestamp;
 use vykar_mount::mount::DEFAULT_READ_AHEAD_KIB;
 
 pub use self::backup::{BackupArgs, ExcludeArgs};
+pub use self::copying::{CopyArgs, RewriteArgs};
 pub use self::key::{ImportArgs, KeyCommand, NewPassphraseArgs};
 pub use self::restore::{OverwriteArg, RestoreArgs};
 pub use self::upkeep::{CheckArgs, KeepArgs, PruneArgs};
@@ -37,7 +39,7 @@ pub struct Args {
 }
 
 /// Options that every command takes, before or after its name.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct GlobalArgs {
     /// The configuration file [default: the first of ./vykar.yaml, ~/.config/vykar/config.yaml,
     /// /etc/vykar/config.yaml]
@@ -167,6 +169,17 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Copy snapshots into another repository, which exists already
+    ///
+    /// All that are not there yet, when none is named. Every chunk is verified, and stored only where it is new.
+    #[command(after_help = examples::COPY)]
+    Copy(CopyArgs),
+    /// Make snapshots anew without what rules match
+    ///
+    /// Each new one has the time, host, label and everything else of the original, but for its name. Files are referred
+    /// to, not read. The original stays, unless --forget deletes it; `vykar compact` gives back the space.
+    #[command(after_help = examples::REWRITE)]
+    Rewrite(RewriteArgs),
     /// Show what the repository is, and how much is in it
     #[command(after_help = examples::INFO)]
     Info {

@@ -4,7 +4,7 @@ use std::process::Command;
 
 /// Environment variables that hold passphrases. No child gets them: what it starts in turn, and whoever may look into
 /// its environment, would have them too. This program itself needs no child that knows one.
-const SECRETS: [&str; 2] = [crate::passphrase::CURRENT, crate::passphrase::NEW];
+const SECRETS: [&str; 3] = [crate::passphrase::CURRENT, crate::passphrase::NEW, crate::passphrase::TO];
 
 /// A command for sh, without passphrases in its environment.
 pub fn shell(command: &str) -> Command {

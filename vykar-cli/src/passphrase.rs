@@ -19,6 +19,9 @@ pub const CURRENT: &str = "VYKAR_PASSPHRASE";
 /// The variable that holds the one it is to be changed to.
 pub const NEW: &str = "VYKAR_NEW_PASSPHRASE";
 
+/// The variable that holds that of the repository that snapshots are copied to.
+pub const TO: &str = "VYKAR_TO_PASSPHRASE";
+
 /// The passphrase: VYKAR_PASSPHRASE, then the file and the pass command of the command line, then those of the
 /// configuration, then a prompt (twice for the one of a repository that is made).
 ///
@@ -32,7 +35,8 @@ pub fn current(global: &Global, is_made: bool) -> Result<Passphrase, String> {
 }
 
 fn find_current(global: &Global, is_made: bool) -> Result<Passphrase, String> {
-    if let Some(passphrase) = from_environment(CURRENT)? {
+    let variable = if global.is_destination { TO } else { CURRENT };
+    if let Some(passphrase) = from_environment(variable)? {
         return Ok(passphrase);
     }
     if let Some(path) = &global.passphrase_file {
@@ -49,6 +53,7 @@ fn find_current(global: &Global, is_made: bool) -> Result<Passphrase, String> {
     }
     match is_made {
         true => ask_twice(),
+        false if global.is_destination => ask("Passphrase of the repository to copy to: "),
         false => ask("Passphrase: "),
     }
 }

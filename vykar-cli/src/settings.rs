@@ -22,6 +22,8 @@ pub struct Settings {
     pub configured_passcommand: Option<String>,
     /// The one that was found.
     pub passphrase: Arc<OnceLock<Passphrase>>,
+    /// It is the one that snapshots are copied to, with a passphrase of its own.
+    pub is_destination: bool,
     pub trust_repo: bool,
     pub cache_dir: Option<PathBuf>,
     /// 0 chooses.
@@ -119,6 +121,7 @@ fn given(args: &GlobalArgs) -> Settings {
         configured_passphrase: None,
         configured_passcommand: None,
         passphrase: Arc::default(),
+        is_destination: false,
         trust_repo: args.trust_repo,
         cache_dir: args.cache_dir.clone(),
         threads: args.threads.unwrap_or(0),

@@ -82,6 +82,18 @@ Examples:
   vykar -R REPO break-lock --dry-run
   vykar -R REPO break-lock --sessions";
 
+pub const REWRITE: &str = "\
+Examples:
+  vykar -R REPO rewrite latest --exclude /home/ada/secret.txt --dry-run
+  vykar -R REPO rewrite 8c2f 91ab --exclude '*.iso' --exclude .cache/ --forget
+  vykar -R REPO rewrite latest --exclude-file rules.txt --json";
+
+pub const COPY: &str = "\
+Examples:
+  vykar -R REPO copy --to /mnt/disk/backup
+  vykar -R REPO copy --to offsite --label photos --last 3 --dry-run
+  vykar -R REPO copy latest --to /mnt/disk/backup --to-passphrase-file /root/disk-passphrase";
+
 pub const KEY: &str = "\
 Examples:
   vykar -R REPO key change-passphrase

@@ -7,6 +7,7 @@ mod check;
 mod compact;
 mod completions;
 mod config;
+mod copy;
 mod cycle;
 mod daemon;
 mod delete;
@@ -22,7 +23,12 @@ mod mount;
 mod prune;
 mod repair;
 mod restore;
+mod rewrite;
 mod snapshot;
+
+use std::path::PathBuf;
+
+use vykar_core::backup::Excludes;
 
 use crate::args::{Args, Command, Global};
 use crate::exit::{CliError, CliResult, Exit};
@@ -38,6 +44,7 @@ pub fn run(args: Args) -> CliResult {
         Some(Command::Config(args)) => config::run(&global, &args),
         Some(Command::Completions { shell }) => completions::run(shell),
         Some(Command::Man { dir }) => man::run(&dir),
+        Some(Command::Copy(args)) => copy::run(&global, &args),
         Some(Command::Daemon) => daemon::run(&global),
         command => {
             let config = settings::configuration(&global)?;
@@ -76,6 +83,7 @@ fn with_one(command: Command, global: &Global) -> CliResult {
         Command::Cat { place, tar } => cat::run(global, &cat::Request { place, tar }),
         Command::Snapshot(command) => snapshot::run(global, command),
         Command::Restore(args) => restore::run(global, &args),
+        Command::Rewrite(args) => rewrite::run(global, &args),
         Command::Info { json } => info::run(global, json),
         Command::Delete { confirm, dry_run, json } => {
             delete::run(global, &delete::Request { confirm, dry_run, json })
@@ -94,6 +102,7 @@ fn with_one(command: Command, global: &Global) -> CliResult {
         | Command::Config(_)
         | Command::Completions { .. }
         | Command::Man { .. }
+        | Command::Copy(_)
         | Command::Daemon
         | Command::Umount { .. } => Ok(Exit::Success),
     }
@@ -137,6 +146,22 @@ pub fn both(first: CliResult, second: CliResult) -> CliResult {
             Err(first)
         }
     }
+}
+
+/// Rules that are given, and those of files, one a line.
+pub fn rules(given: &[String], files: &[PathBuf]) -> CliResult<Vec<String>> {
+    let mut rules = given.to_vec();
+    for path in files {
+        let failed = |e: &dyn std::fmt::Display| {
+            CliError::new(Exit::Usage, format!("--exclude-file {}: {e}", render::path(path)))
+        };
+        let text = std::fs::read_to_string(path).map_err(|e| failed(&e))?;
+        for (number, line) in text.lines().enumerate() {
+            Excludes::check_pattern(line).map_err(|e| failed(&format!("line {}: {e}", number + 1)))?;
+            rules.push(line.to_owned());
+        }
+    }
+    Ok(rules)
 }
 
 /// Writes results to stdout. A reader that went away (`| head`) has seen enough, and the command's exit

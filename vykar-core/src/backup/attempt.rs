@@ -4,16 +4,20 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::commit::Refusal;
+use super::commit::{Commit, Published, Refusal};
 use super::identity::Identity;
+use super::references::References;
 use super::run::Run;
+use super::store::ChunkStore;
 use super::{BackupOptions, BackupSummary, Sources, emit};
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Events};
+use crate::format::SnapshotMeta;
 use crate::id::SessionId;
 use crate::repository::lock::wait_until_free;
-use crate::repository::{Claims, LockOptions, Repository, Session};
-use crate::stage::Stages;
+use crate::repository::pack_writer::{PackOutput, PackUploader, PackWriter};
+use crate::repository::{Claims, Journal, Leftovers, LockOptions, OpenIndex, Repository, Session};
+use crate::stage::{Stage, Stages};
 
 /// Attempts before a backup gives up.
 const ATTEMPTS: usize = 3;
@@ -58,22 +62,53 @@ impl<'t> Task<'t> {
     /// # Errors
     /// Nothing is published. What was stored is named by a journal, for the next backup.
     pub fn run(&self, events: &mut Events<'_>) -> Result<BackupSummary> {
+        let attempts = Attempts {
+            repository: self.repository,
+            claims: &self.claims,
+            lock: &self.lock,
+            stages: &self.stages,
+        };
+        attempts.run(events, &mut |ground, events| {
+            let run = Run::prepare(self, ground)?;
+            let stored = run.store(events)?;
+            run.publish(stored, events)
+        })
+    }
+}
+
+/// Does something that ends with a new snapshot, and once more when what it counted on was removed meanwhile.
+pub struct Attempts<'a> {
+    pub repository: &'a Repository,
+    pub claims: &'a Claims,
+    pub lock: &'a LockOptions,
+    pub stages: &'a Stages,
+}
+
+/// One attempt.
+type Attempt<'f, T> = &'f mut dyn FnMut(&Ground, &mut Events<'_>) -> Result<T, Refusal>;
+
+impl Attempts<'_> {
+    /// Attempts it, each time in a session of its own.
+    ///
+    /// # Errors
+    /// Nothing is published. What was stored is named by a journal, for the next one with the same claims.
+    pub fn run<T>(&self, events: &mut Events<'_>, attempt: Attempt<'_, T>) -> Result<T> {
         let mut before = Vec::new();
         let mut last = None;
         let mut gone = String::new();
         for _ in 0..ATTEMPTS {
             let session = Arc::new(Session::register(self.repository)?);
-            session.claim(&self.claims);
+            session.claim(self.claims);
             // Not earlier: no maintenance may come between them and remove what has been stored.
             drop(last.take());
-            match self.attempt(&session, &before, events) {
-                Ok(summary) => {
+            match self.attempt(&session, &before, events, attempt) {
+                Ok(done) => {
                     // The snapshot is published: a marker that stays behind goes stale by itself.
                     if let Err(e) = session.finish() {
                         let note = format!("the session marker could not be removed: {e}");
                         emit(events, Event::Note(note));
                     }
-                    return Ok(summary);
+                    return Ok(done);
                 }
                 Err(Refusal::Failed(e)) => return Err(e),
                 Err(Refusal::Gone(what)) => gone = what,
@@ -85,23 +120,98 @@ impl<'t> Task<'t> {
         Err(VykarError::CommitRefused { reason: format!("{gone} while this backup ran, each time") })
     }
 
-    fn attempt(
+    fn attempt<T>(
         &self,
         session: &Arc<Session>,
         before: &[SessionId],
         events: &mut Events<'_>,
-    ) -> Result<BackupSummary, Refusal> {
-        wait_until_free(self.repository, &self.lock)?;
+        attempt: Attempt<'_, T>,
+    ) -> Result<T, Refusal> {
+        wait_until_free(self.repository, self.lock)?;
         self.repository.refuse_rollback()?;
-        let run = Run::prepare(self, session.clone(), before, events)?;
-        let done = run.store(events).map_err(Refusal::Failed).and_then(|stored| run.publish(stored, events));
+        let ground = Ground::prepare(self, session.clone(), before, events)?;
+        let done = attempt(&ground, events);
         if done.is_err() {
             // Without it the next backup stores more, that is all.
-            let _ = run.journal.write();
+            let _ = ground.journal.write();
         }
-        if let Some(warning) = run.journal.warning() {
+        if let Some(warning) = ground.journal.warning() {
             emit(events, Event::Note(warning));
         }
         done
+    }
+}
+
+/// What an attempt stands on: the index when it began, and what is in the repository beside it.
+pub struct Ground {
+    pub session: Arc<Session>,
+    pub base: OpenIndex,
+    pub references: Arc<References>,
+    /// What this attempt has stored.
+    pub journal: Arc<Journal>,
+}
+
+impl Ground {
+    /// Reads the index, and takes up what unfinished backups left: those of the same sources, and those of `before`.
+    fn prepare(
+        attempts: &Attempts<'_>,
+        session: Arc<Session>,
+        before: &[SessionId],
+        events: &mut Events<'_>,
+    ) -> Result<Self> {
+        let Attempts { repository, claims, stages, .. } = *attempts;
+        let base = stages.time(Stage::Index, || repository.open_index())?;
+        let left = Leftovers::find(repository, claims, session.id(), before)?;
+        let (taken, notes) = left.read(&base.index)?;
+        let taken = Arc::new(taken);
+        let references = Arc::new(References::new(base.index.clone(), taken.clone()));
+        let journal = Arc::new(Journal::new(session.clone(), references.clone(), taken.clone()));
+        match journal.write() {
+            // Only when our journal names their packs.
+            Ok(()) => left.remove(claims),
+            // Too much for one journal: theirs stay.
+            Err(VykarError::Encode { .. }) => {}
+            Err(e) => return Err(e),
+        }
+        notes.into_iter().for_each(|note| emit(events, Event::Note(note)));
+        if before.is_empty() && !taken.is_empty() {
+            let packs = taken.packs().count();
+            emit(events, Event::Note(format!("{packs} pack(s) of an unfinished backup are taken up")));
+        }
+        Ok(Ground { session, base, references, journal })
+    }
+
+    /// Where chunks go, and the threads that write them.
+    pub fn open_store<'g>(
+        &'g self,
+        repository: &'g Repository,
+        stages: &'g Arc<Stages>,
+    ) -> Result<(ChunkStore<'g>, PackUploader)> {
+        let output = PackOutput {
+            backend: repository.backend().clone(),
+            journal: self.journal.clone(),
+            stages: stages.clone(),
+        };
+        let data_packs = self.base.index.chunks.packs().len();
+        let (packs, uploader) = PackWriter::start(output, repository.config(), data_packs)?;
+        Ok((ChunkStore::new(repository.keys(), &self.references, packs, stages), uploader))
+    }
+
+    /// Publishes a snapshot that refers to what was stored.
+    pub fn publish(
+        &self,
+        repository: &Repository,
+        lock: &LockOptions,
+        meta: &SnapshotMeta,
+    ) -> Result<Published, Refusal> {
+        let commit = Commit {
+            repository,
+            session: &self.session,
+            base: &self.base,
+            references: &self.references,
+            packs: &self.journal.packs(),
+            lock,
+        };
+        commit.publish(meta)
     }
 }

@@ -49,7 +49,7 @@ impl<E: Into<VykarError>> From<E> for Refusal {
 }
 
 impl Commit<'_> {
-    /// Publishes a snapshot; its name is filled in here.
+    /// Publishes a snapshot. One that has no name, or the name of another one, is given one here.
     ///
     /// # Errors
     /// Nothing is published when this fails before the snapshot is written; at worst, counts in the
@@ -96,7 +96,9 @@ impl Commit<'_> {
                 Plan::Gone(id) => return Err(Refusal::Gone(format!("chunk {} was removed", id.short()))),
             }
         }
-        meta.name = unique_name(&manifest)?;
+        if meta.name.is_empty() || manifest.snapshots.iter().any(|s| s.meta.name == meta.name) {
+            meta.name = unique_name(&manifest)?;
+        }
         let id = guard.write_snapshot(&meta.encode()?)?;
         Ok(Published { id, meta, warning: guard.index_warning() })
     }

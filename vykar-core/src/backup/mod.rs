@@ -32,6 +32,7 @@ mod stream;
 mod surroundings;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod walk;
 mod worker;
 mod writer;
@@ -45,6 +46,9 @@ pub use self::exclude::{Excludes, Exclusion};
 pub use self::preview::{Preview, preview};
 pub use self::sources::Sources;
 pub use self::stream::{Content, DUMPS, Open, Stream};
+pub use self::transfer::{
+    Copied, CopyOptions, CopyPlan, CopyReport, RewriteOptions, Rewritten, copy_snapshots, plan_copy, rewrite,
+};
 use crate::codec::Compression;
 use crate::error::Result;
 use crate::event::{Event, Events, emit};

@@ -247,6 +247,24 @@ impl References {
         true
     }
 
+    /// Refers to a chunk that was there before or has been put, and gives its stored size; `None` when it must be put.
+    ///
+    /// # Errors
+    /// As [`References::put`].
+    pub fn add_known(&self, id: &ChunkId) -> Result<Option<u32>> {
+        if self.find_old(id).is_none() && self.shard(id).1.chunks.lock().find(id).is_none() {
+            return Ok(None);
+        }
+        // What is known stays so.
+        match self.put(id)? {
+            Put::Known(stored_size) => Ok(Some(stored_size)),
+            Put::New(number) => {
+                self.failed(number);
+                Err(VykarError::Interrupted)
+            }
+        }
+    }
+
     /// Refers once more to chunks that were put or found before.
     pub fn add_again(&self, chunks: &[ChunkRef]) {
         self.change(chunks, 1);

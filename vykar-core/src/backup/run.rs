@@ -1,17 +1,15 @@
 //! One backup from the open repository to the published snapshot.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, select, unbounded};
 
-use super::attempt::Task;
-use super::commit::{Commit, Published, Refusal};
+use super::attempt::{Ground, Task};
+use super::commit::{Published, Refusal};
 use super::context::{Context, Parts};
 use super::emit::{Emitter, JOB_QUEUE, offer};
 use super::progress::{Progress, previous_totals};
-use super::references::References;
 use super::store::{ChunkStore, Sealer};
 use super::stream;
 use super::surroundings::{self, KnownFiles};
@@ -23,10 +21,9 @@ use crate::error::{Result, VykarError};
 use crate::event::{Event, Events};
 use crate::format::wire::Reader;
 use crate::format::{Item, SnapshotMeta, SnapshotStats, snapshot};
-use crate::id::SessionId;
 use crate::platform::process;
-use crate::repository::pack_writer::{PackOutput, PackUploader, PackWriter};
-use crate::repository::{Journal, Leftovers, OpenIndex, Repository, Session, now_rfc3339};
+use crate::repository::pack_writer::PackUploader;
+use crate::repository::{Repository, now_rfc3339};
 use crate::stage::Stage;
 
 /// Pieces and jobs waiting for the item writer.
@@ -41,11 +38,7 @@ pub struct Run<'r> {
     task: &'r Task<'r>,
     repository: &'r Repository,
     options: &'r BackupOptions,
-    session: Arc<Session>,
-    base: OpenIndex,
-    references: Arc<References>,
-    /// What this backup has stored.
-    pub journal: Arc<Journal>,
+    ground: &'r Ground,
     began: String,
     threads: usize,
     files: KnownFiles<'r>,
@@ -62,32 +55,9 @@ pub struct Stored {
 }
 
 impl<'r> Run<'r> {
-    /// Reads the index, and takes up what unfinished backups left: those of the same sources, and those of `before`.
-    pub fn prepare(
-        task: &'r Task<'r>,
-        session: Arc<Session>,
-        before: &[SessionId],
-        events: &mut Events<'_>,
-    ) -> Result<Self> {
+    /// On the ground that an attempt stands on.
+    pub fn prepare(task: &'r Task<'r>, ground: &'r Ground) -> Result<Self> {
         let Task { repository, options, .. } = *task;
-        let base = task.stages.time(Stage::Index, || repository.open_index())?;
-        let left = Leftovers::find(repository, &task.claims, session.id(), before)?;
-        let (taken, notes) = left.read(&base.index)?;
-        let taken = Arc::new(taken);
-        let references = Arc::new(References::new(base.index.clone(), taken.clone()));
-        let journal = Arc::new(Journal::new(session.clone(), references.clone(), taken.clone()));
-        match journal.write() {
-            // Only when our journal names their packs.
-            Ok(()) => left.remove(&task.claims),
-            // Too much for one journal: theirs stay.
-            Err(VykarError::Encode { .. }) => {}
-            Err(e) => return Err(e),
-        }
-        notes.into_iter().for_each(|note| emit(events, Event::Note(note)));
-        if before.is_empty() && !taken.is_empty() {
-            let packs = taken.packs().count();
-            emit(events, Event::Note(format!("{packs} pack(s) of an unfinished backup are taken up")));
-        }
         let threads = match options.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
@@ -95,7 +65,7 @@ impl<'r> Run<'r> {
         .min(MAX_THREADS);
         let files = KnownFiles::new(repository, &task.identity, options)?;
         let began = now_rfc3339();
-        Ok(Run { task, repository, options, session, base, references, journal, began, threads, files })
+        Ok(Run { task, repository, options, ground, began, threads, files })
     }
 
     /// Walks, reads and stores everything; all packs are durable when this returns.
@@ -103,7 +73,7 @@ impl<'r> Run<'r> {
         let (sender, receiver) = unbounded();
         let context = Context::new(Parts {
             keys: self.repository.keys(),
-            references: &self.references,
+            references: &self.ground.references,
             cache: self.files.open(),
             stages: &self.task.stages,
             read_xattrs: self.options.xattrs,
@@ -116,14 +86,7 @@ impl<'r> Run<'r> {
             events: sender,
             cancel: self.options.cancel.clone(),
         });
-        let output = PackOutput {
-            backend: self.repository.backend().clone(),
-            journal: self.journal.clone(),
-            stages: self.task.stages.clone(),
-        };
-        let data_packs = self.references.base.chunks.packs().len();
-        let (packs, uploader) = PackWriter::start(output, self.repository.config(), data_packs)?;
-        let store = ChunkStore::new(self.repository.keys(), &self.references, packs, &self.task.stages);
+        let (store, uploader) = self.ground.open_store(self.repository, &self.task.stages)?;
         let written = self.run_threads(&context, &store, &receiver, events);
         self.task.added.fetch_add(store.added_plain.load(Ordering::Relaxed), Ordering::Relaxed);
         self.task.added_stored.fetch_add(store.added_stored.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -257,15 +220,8 @@ impl<'r> Run<'r> {
             ext: snapshot::encode_ext(root.as_ref(), &specials)?,
             format_version: snapshot::FORMAT_VERSION,
         };
-        let commit = Commit {
-            repository: self.repository,
-            session: &self.session,
-            base: &self.base,
-            references: &self.references,
-            packs: &self.journal.packs(),
-            lock: &self.task.lock,
-        };
-        let published = self.task.stages.time(Stage::Commit, || commit.publish(&meta));
+        let publish = || self.ground.publish(self.repository, &self.task.lock, &meta);
+        let published = self.task.stages.time(Stage::Commit, publish);
         // It says what was read, whatever becomes of this backup: whoever uses it looks whether the chunks are there.
         // Without it the next backup reads more, that is all.
         if let Some(cache) = written.cache {
@@ -293,7 +249,8 @@ impl<'r> Run<'r> {
     }
 }
 
-fn finish_packs(complete: bool, store: ChunkStore<'_>, uploader: PackUploader) -> Result<()> {
+/// Writes what is left, if there is to be a snapshot, and waits until all packs are durable.
+pub fn finish_packs(complete: bool, store: ChunkStore<'_>, uploader: PackUploader) -> Result<()> {
     let closed = match complete {
         true => store.close(),
         false => {

@@ -49,6 +49,11 @@ impl<'b> ChunkStore<'b> {
         ChunkStore { keys, references, packs, stages, added_stored, added_plain }
     }
 
+    /// What counts references to its chunks.
+    pub fn references(&self) -> &'b References {
+        self.references
+    }
+
     /// Names chunks, all at once, since that is faster.
     pub fn names(&self, chunks: &[&[u8]]) -> Vec<ChunkId> {
         self.stages.time(Stage::Hash, || self.keys.hasher().chunk_ids(chunks))

@@ -23,11 +23,7 @@ const CUT_AT: usize = 1 << 20;
 /// Builds the item stream and the new file cache.
 pub struct ItemWriter<'w> {
     context: &'w Context<'w>,
-    store: &'w ChunkStore<'w>,
-    sealer: Sealer,
-    chunker: Chunker,
-    buf: Vec<u8>,
-    pointers: Vec<ChunkId>,
+    stream: StreamWriter<'w>,
     counts: Counts,
     cache: Option<FileCacheWriter>,
 }
@@ -50,16 +46,7 @@ impl<'w> ItemWriter<'w> {
         sealer: Sealer,
         cache: Option<FileCacheWriter>,
     ) -> Self {
-        ItemWriter {
-            context,
-            store,
-            sealer,
-            chunker: Chunker::new(ChunkerParams::ITEMS),
-            buf: Vec::new(),
-            pointers: Vec::new(),
-            counts: Counts::default(),
-            cache,
-        }
+        ItemWriter { context, stream: StreamWriter::new(store, sealer), counts: Counts::default(), cache }
     }
 
     /// Takes everything that comes, and ends the stream.
@@ -79,14 +66,13 @@ impl<'w> ItemWriter<'w> {
                 }
             }
         }
-        self.cut(true)?;
-        Ok(Written { pointers: self.pointers, counts: self.counts, cache: self.cache })
+        Ok(Written { pointers: self.stream.finish()?, counts: self.counts, cache: self.cache })
     }
 
     fn add(&mut self, encoded: &Encoded) -> Result<()> {
         let began = Instant::now();
         self.counts.add(&encoded.counts);
-        self.buf.extend_from_slice(&encoded.items);
+        self.stream.push(&encoded.items);
         if let Some(cache) = &mut self.cache {
             // No room for the cache costs the next run its speed, not this run its snapshot.
             if cache.add(&encoded.records).is_err() {
@@ -94,7 +80,40 @@ impl<'w> ItemWriter<'w> {
             }
         }
         self.context.stages.add(Stage::Items, began.elapsed());
+        self.stream.cut_full()
+    }
+}
+
+/// Cuts encoded items, one behind the other, and stores the chunks.
+pub struct StreamWriter<'w> {
+    store: &'w ChunkStore<'w>,
+    sealer: Sealer,
+    chunker: Chunker,
+    buf: Vec<u8>,
+    pointers: Vec<ChunkId>,
+}
+
+impl<'w> StreamWriter<'w> {
+    /// An empty stream.
+    pub fn new(store: &'w ChunkStore<'w>, sealer: Sealer) -> Self {
+        let chunker = Chunker::new(ChunkerParams::ITEMS);
+        StreamWriter { store, sealer, chunker, buf: Vec::new(), pointers: Vec::new() }
+    }
+
+    /// Adds items.
+    pub fn push(&mut self, items: &[u8]) {
+        self.buf.extend_from_slice(items);
+    }
+
+    /// Stores what can be cut, once it is enough.
+    pub fn cut_full(&mut self) -> Result<()> {
         if self.buf.len() >= CUT_AT { self.cut(false) } else { Ok(()) }
+    }
+
+    /// Stores the rest, and gives the chunks of the stream in order.
+    pub fn finish(mut self) -> Result<Vec<ChunkId>> {
+        self.cut(true)?;
+        Ok(self.pointers)
     }
 
     fn cut(&mut self, last: bool) -> Result<()> {

@@ -7,6 +7,7 @@ pub mod item;
 pub mod key;
 pub mod key_text;
 pub mod marker;
+pub mod note;
 pub mod pack;
 pub mod path;
 pub mod pending;

@@ -8,6 +8,7 @@ use vykar_core::backup::{Excludes, Stream};
 use vykar_core::codec::Compression;
 
 use crate::args::{BackupArgs, ExcludeArgs, Global};
+use crate::commands::rules;
 use crate::config::{Dump, Hooks, SourceOptions};
 use crate::exit::{CliError, CliResult, Exit};
 use crate::{render, streams};
@@ -100,19 +101,8 @@ pub fn compression(global: &Global, args: &BackupArgs) -> Compression {
 
 /// What the command line leaves out.
 fn excludes(args: &ExcludeArgs) -> CliResult<Excludes> {
-    let mut patterns = args.exclude.clone();
-    for path in &args.exclude_file {
-        let failed = |e: &dyn std::fmt::Display| {
-            CliError::new(Exit::Usage, format!("--exclude-file {}: {e}", render::path(path)))
-        };
-        let text = std::fs::read_to_string(path).map_err(|e| failed(&e))?;
-        for (number, line) in text.lines().enumerate() {
-            Excludes::check_pattern(line).map_err(|e| failed(&format!("line {}: {e}", number + 1)))?;
-            patterns.push(line.to_owned());
-        }
-    }
     Ok(Excludes {
-        patterns,
+        patterns: rules(&args.exclude, &args.exclude_file)?,
         if_present: args.exclude_if_present.clone(),
         caches: args.exclude_caches,
         git_ignore: args.git_ignore,

@@ -2,8 +2,9 @@
 
 use serde_bytes::ByteBuf;
 
-use super::{other_entries, repaired_from, with_repaired_from};
+use super::{KEY, repaired_from, with_repaired_from};
 use crate::format::SnapshotMeta;
+use crate::format::note::other_entries;
 use crate::id::SnapshotId;
 
 /// A snapshot's note is added to what is there, which stays; what is no map with names stays as it is.
@@ -13,9 +14,8 @@ pub fn note(mut meta: SnapshotMeta) {
     let id = SnapshotId([200; 32]);
     let Ok(ext) = with_repaired_from(meta.ext.as_ref().map(|ext| &ext[..]), &id) else { return };
     meta.ext = ext;
-    let others = |meta: &SnapshotMeta| {
-        meta.ext.as_ref().map_or(Some(0), |ext| other_entries(ext).unwrap_or(None).map(|o| o.len()))
-    };
+    let count = |ext: &[u8]| Some(other_entries(ext, KEY, &mut |_| true).unwrap_or(None)?.len());
+    let others = |meta: &SnapshotMeta| meta.ext.as_ref().map_or(Some(0), |ext| count(ext));
     match others(&before) {
         None => assert_eq!(meta.ext, before.ext),
         Some(count) => {

@@ -1,0 +1,205 @@
+//! A snapshot again, without what rules leave out.
+//!
+//! The new snapshot refers to the chunks of the files that stay; no file is read.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use ignore::Match;
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+use super::{Maker, Making, Watch, emit, unreadable};
+use crate::backup::Exclusion;
+use crate::codec::Compression;
+use crate::error::{Result, VykarError};
+use crate::event::{Event, Events};
+use crate::format::note::{REWRITTEN_FROM, with_note};
+use crate::format::{Item, ItemType, Snapshot, SnapshotMeta};
+use crate::id::SnapshotId;
+use crate::repository::items::{Found, for_each_item};
+use crate::repository::{LockOptions, MovingReader, Repository};
+
+/// What is left out, and how.
+#[derive(Debug, Clone, Default)]
+pub struct RewriteOptions {
+    /// Rules as in a `.gitignore` at the top of the snapshot: the last that matches decides, and what is in a directory
+    /// that is left out is left out.
+    pub patterns: Vec<String>,
+    /// Find out what would be left out, and make nothing.
+    pub dry_run: bool,
+    /// Tell what is left out, and why, with [`Event::Excluded`]; of a directory's contents nothing.
+    pub report_excluded: bool,
+    /// How long to wait for the lock.
+    pub lock: LockOptions,
+    /// Set by the caller to end it early, with nothing published.
+    pub cancel: Arc<AtomicBool>,
+}
+
+/// What became of a snapshot.
+#[derive(Debug, Clone)]
+pub struct Rewritten {
+    /// The snapshot that was read.
+    pub from: SnapshotId,
+    /// Paths that are left out, everything below directories included.
+    pub left_out: u64,
+    /// Regular files among them.
+    pub files: u64,
+    /// Bytes of their content.
+    pub bytes: u64,
+    /// The new snapshot; none when nothing matched, or in a dry run.
+    pub made: Option<(SnapshotId, SnapshotMeta)>,
+}
+
+/// Makes a snapshot with everything that a snapshot has, but for what the rules match. The original stays.
+///
+/// # Errors
+/// [`VykarError::Usage`] for a wrong rule; [`VykarError::SnapshotUnusable`] and [`VykarError::ChunkMissing`] when the
+/// snapshot is damaged or has items of something newer, since nobody could tell what the new one would lack. Nothing is
+/// published then, nor after any other failure.
+pub fn rewrite(
+    repository: &Repository,
+    snapshot: &Snapshot,
+    options: &RewriteOptions,
+    mut events: Events<'_>,
+) -> Result<Rewritten> {
+    let source = Source { reader: MovingReader::new(repository)?, snapshot, options };
+    let mut found = source.look(&mut events)?;
+    if found.left_out == 0 || options.dry_run {
+        return Ok(found);
+    }
+    let mut rules = Rules::new(&options.patterns)?;
+    let ext = snapshot.meta.ext.as_ref().map(|ext| &ext[..]);
+    let mut stays = |item: &Item<'_>| matches!(rules.verdict(item), Verdict::Stays);
+    let ext = with_note(ext, (REWRITTEN_FROM, &snapshot.id), &mut stays)?;
+    let meta = SnapshotMeta { name: String::new(), ext, ..snapshot.meta.clone() };
+    let until = (&options.lock, &options.cancel);
+    let maker = Maker::new(repository, repository, until, Compression::default())?;
+    let made = maker.make(&meta, &mut |making, events| source.store(making, events), &mut events)?;
+    found.made = Some((made.id, made.meta));
+    Ok(found)
+}
+
+/// The snapshot that is read.
+struct Source<'s> {
+    reader: MovingReader<'s>,
+    snapshot: &'s Snapshot,
+    options: &'s RewriteOptions,
+}
+
+impl Source<'_> {
+    /// Counts what is left out.
+    fn look(&self, events: &mut Events<'_>) -> Result<Rewritten> {
+        let mut found = Rewritten { from: self.snapshot.id, left_out: 0, files: 0, bytes: 0, made: None };
+        let report = self.options.report_excluded;
+        self.each(events, &mut |item, verdict, events| {
+            if matches!(verdict, Verdict::Stays) {
+                return Ok(());
+            }
+            found.left_out = found.left_out.saturating_add(1);
+            if item.kind == ItemType::RegularFile {
+                found.files = found.files.saturating_add(1);
+                found.bytes = found.bytes.saturating_add(item.size);
+            }
+            if let (Verdict::Matched(rule), true) = (verdict, report) {
+                let path = PathBuf::from(OsStr::from_bytes(item.path_bytes()));
+                emit(events, Event::Excluded { path, why: Exclusion::Pattern(rule) });
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Adds what stays to a new snapshot.
+    fn store(&self, making: &mut Making<'_>, events: &mut Events<'_>) -> Result<()> {
+        self.each(events, &mut |item, verdict, _| {
+            // Special items are not in the stream.
+            if !matches!(verdict, Verdict::Stays) || crate::format::special::is_special(item.kind) {
+                return Ok(());
+            }
+            if !making.references.add_existing(&item.chunks) {
+                let is_missing = |id| making.references.base.chunks.find(id).is_none();
+                let missing = item.chunks.iter().map(|chunk| &chunk.id).find(|id| is_missing(id));
+                return Err(
+                    missing.map_or(VykarError::Interrupted, |id| VykarError::ChunkMissing { chunk: *id })
+                );
+            }
+            making.add(item)
+        })
+    }
+
+    /// Calls `each` for every item, special ones included.
+    fn each(&self, events: &mut Events<'_>, each: Each<'_>) -> Result<()> {
+        let mut rules = Rules::new(&self.options.patterns)?;
+        let mut watch = Watch::new(&self.options.cancel, self.snapshot);
+        let id = self.snapshot.id;
+        for_each_item(&self.reader, self.snapshot, &mut |found| {
+            match found {
+                Found::Item(item) => {
+                    let verdict = rules.verdict(&item);
+                    each(&item, verdict, events)?;
+                    watch.done(&item, events)?;
+                }
+                Found::Problem(problem) => {
+                    return Err(unreadable(id, format!("{}: {problem}", problem.path())));
+                }
+                Found::Lost(reason) => return Err(unreadable(id, reason)),
+            }
+            Ok(true)
+        })
+    }
+}
+
+type Each<'e> = &'e mut dyn FnMut(&Item<'_>, Verdict, &mut Events<'_>) -> Result<()>;
+
+/// What becomes of an item.
+enum Verdict {
+    Stays,
+    /// This rule matches it.
+    Matched(String),
+    /// A rule matches a directory above it.
+    Below,
+}
+
+/// Compiled rules.
+struct Rules {
+    matcher: Gitignore,
+    /// The directory that was asked about last, and whether it is left out: most items are beside the one before.
+    last: (Vec<u8>, bool),
+}
+
+impl Rules {
+    fn new(patterns: &[String]) -> Result<Self> {
+        let mut builder = GitignoreBuilder::new("");
+        for pattern in patterns {
+            let wrong = |e| VykarError::Usage(format!("exclude {pattern:?}: {e}"));
+            builder.add_line(None, pattern).map_err(wrong)?;
+        }
+        let matcher = builder.build().map_err(|e| VykarError::Usage(format!("excludes: {e}")))?;
+        Ok(Rules { matcher, last: (Vec::new(), false) })
+    }
+
+    fn matched(&self, path: &[u8], is_dir: bool) -> Match<&ignore::gitignore::Glob> {
+        self.matcher.matched(Path::new(OsStr::from_bytes(path)), is_dir)
+    }
+
+    /// From the top, as a backup walks: nothing brings back what is in a directory that is left out.
+    fn verdict(&mut self, item: &Item<'_>) -> Verdict {
+        let path = item.path_bytes();
+        let parent = path.iter().rposition(|c| *c == b'/').map_or(&[][..], |end| &path[..end]);
+        if self.last.0 != parent {
+            let ends = path.iter().enumerate().filter(|(_, c)| **c == b'/').map(|(end, _)| end);
+            let out = ends.into_iter().any(|end| self.matched(&path[..end], true).is_ignore());
+            self.last = (parent.to_vec(), out);
+        }
+        if self.last.1 {
+            return Verdict::Below;
+        }
+        match self.matched(path, item.kind == ItemType::Directory) {
+            Match::Ignore(rule) => Verdict::Matched(rule.original().to_owned()),
+            Match::None | Match::Whitelist(_) => Verdict::Stays,
+        }
+    }
+}
