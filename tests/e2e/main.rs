@@ -4,6 +4,7 @@
 //! silently: what a test cannot do on this machine it says, and a missing /dev/fuse is a failure.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod again;
 mod backup_options;
 mod cli;
 mod compare;
@@ -43,6 +44,7 @@ mod sources;
 mod torture;
 mod transcript;
 mod tree;
+mod trust;
 mod upkeep;
 mod view;
 mod whole;

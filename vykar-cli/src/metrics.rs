@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use vykar_core::backup::BackupSummary;
+use vykar_core::platform::clock;
 
 use crate::args::Global;
 use crate::exit::CliResult;
@@ -80,7 +81,7 @@ pub fn timed(global: &Global, command: &str, run: impl FnOnce() -> CliResult) ->
     let result = run();
     let code = result.as_ref().map_or_else(|e| e.exit() as u8, |exit| *exit as u8);
     let labels = labels(&[("repository", &global.name()), ("command", command)]);
-    let now = jiff::Timestamp::now().as_second();
+    let now = clock::now().as_second();
     update(path, |series| {
         series.set("vykar_last_run_timestamp_seconds", &labels, now);
         series.set("vykar_last_exit_code", &labels, code);

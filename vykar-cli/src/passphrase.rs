@@ -112,11 +112,22 @@ fn without_end(text: &[u8]) -> Option<Passphrase> {
 }
 
 fn from_command(command: &str) -> Result<Passphrase, String> {
-    let output = children::shell(command).stdin(Stdio::inherit()).stderr(Stdio::inherit()).output();
-    let output = output.map_err(|e| format!("the pass command cannot be run: {e}"))?;
-    if !output.status.success() {
-        return Err(format!("the pass command failed ({})", output.status));
+    let mut sh = children::shell(command);
+    let child = sh.stdin(Stdio::inherit()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
+    let mut child = child.map_err(|e| format!("the pass command cannot be run: {e}"))?;
+    // Room for all of it: a buffer that grows leaves copies behind.
+    let mut output = Zeroizing::new(Vec::with_capacity(PASSPHRASE_MAX as usize + 1));
+    // The pipe is closed after this, which ends a command that goes on writing.
+    let read = child.stdout.take().map(|pipe| pipe.take(PASSPHRASE_MAX + 1).read_to_end(&mut output));
+    if output.len() as u64 > PASSPHRASE_MAX {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(format!("the pass command printed more than {PASSPHRASE_MAX} bytes"));
     }
-    let stdout = Zeroizing::new(output.stdout);
-    without_end(&stdout).ok_or_else(|| "the pass command's output is not UTF-8".to_owned())
+    let status = child.wait().map_err(|e| format!("the pass command cannot be waited for: {e}"))?;
+    if !status.success() {
+        return Err(format!("the pass command failed ({status})"));
+    }
+    read.transpose().map_err(|e| format!("the pass command's output cannot be read: {e}"))?;
+    without_end(&output).ok_or_else(|| "the pass command's output is not UTF-8".to_owned())
 }

@@ -163,7 +163,18 @@ fn absolute(path: &Path) -> CliResult<PathBuf> {
     absolute.map_err(|e| CliError::new(Exit::Usage, format!("{}: {e}", path.display())))
 }
 
-/// The configuration that was asked for, else the first that is found.
+/// The configuration that was named, else the first that is found. A repository that is given as a path needs none, so
+/// none is looked for; a word may be the label of one, or a folder here.
 pub fn configuration(args: &GlobalArgs) -> CliResult<Option<Config>> {
-    config::load(args.config.as_deref())
+    let repo = args.repo.as_deref();
+    match &args.config {
+        None if repo.is_some_and(is_path) => Ok(None),
+        named => config::load(named.as_deref(), repo.is_some_and(Path::is_dir)),
+    }
+}
+
+/// True for what cannot be a label: it has a `/`, or is `.` or `..`.
+fn is_path(repo: &Path) -> bool {
+    let bytes = repo.as_os_str().as_encoded_bytes();
+    bytes.contains(&b'/') || bytes == b"." || bytes == b".."
 }

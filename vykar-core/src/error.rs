@@ -390,6 +390,14 @@ pub enum VykarError {
         /// The library's own words.
         reason: String,
     },
+    /// Another program copied the same snapshot meanwhile.
+    #[error("snapshot {} is there already, copied as {}", .snapshot.short(), .copy.short())]
+    AlreadyCopied {
+        /// The one that was read.
+        snapshot: SnapshotId,
+        /// The one that is there.
+        copy: SnapshotId,
+    },
     /// The operation was asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -448,5 +456,39 @@ impl VykarError {
     /// A [`VykarError::Path`].
     pub fn path(path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
         VykarError::Path { path: path.into(), source: source.into() }
+    }
+
+    /// Keeps the failure that says why, where several threads leave theirs. The first one stays, but for
+    /// [`VykarError::Interrupted`], with which threads end that another one's failure has stopped: it gives way to any
+    /// other.
+    pub fn keep_first(kept: &mut Option<VykarError>, failure: VykarError) {
+        if matches!(kept, None | Some(VykarError::Interrupted)) {
+            *kept = Some(failure);
+        }
+    }
+
+    /// The one of several failures that says why, as [`VykarError::keep_first`] chooses it.
+    pub fn first_of(failures: impl IntoIterator<Item = VykarError>) -> Option<VykarError> {
+        let mut kept = None;
+        failures.into_iter().for_each(|failure| Self::keep_first(&mut kept, failure));
+        kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_failures_the_first_that_says_why_is_kept() {
+        let usage = |text: &str| VykarError::Usage(text.into());
+        let kept =
+            |failures: Vec<VykarError>| VykarError::first_of(failures).map(|failure| failure.to_string());
+        let interrupted = || VykarError::Interrupted;
+        assert_eq!(kept(vec![]), None);
+        assert_eq!(kept(vec![interrupted(), interrupted()]).as_deref(), Some("interrupted"));
+        let one = usage("one").to_string();
+        assert_eq!(kept(vec![interrupted(), usage("one"), interrupted(), usage("two")]), Some(one.clone()));
+        assert_eq!(kept(vec![usage("one"), interrupted()]), Some(one));
     }
 }

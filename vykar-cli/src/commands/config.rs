@@ -22,7 +22,7 @@ pub fn run(global: &GlobalArgs, args: &ConfigArgs) -> CliResult {
         }
         Some(ConfigCommand::Check { json }) => json,
     };
-    let Some(config) = config::load(global.config.as_deref())? else {
+    let Some(config) = config::load(global.config.as_deref(), false)? else {
         let places: Vec<String> = config::places().iter().map(|p| render::path(p)).collect();
         return Err(CliError::new(Exit::Usage, format!("no configuration: none of {}", places.join(", ")))
             .hint("`vykar config > vykar.yaml` makes one to begin with"));
@@ -146,13 +146,27 @@ fn rules(rules: &KeepRules) -> String {
     if parts.is_empty() { "everything (no retention)".to_owned() } else { parts.join(", ") }
 }
 
+/// `1 day 6 hours` and the like.
+fn interval(interval: std::time::Duration) -> String {
+    let seconds = interval.as_secs();
+    let parts = [
+        (seconds / 86400, "day"),
+        (seconds / 3600 % 24, "hour"),
+        (seconds / 60 % 60, "minute"),
+        (seconds % 60, "second"),
+    ];
+    let named = parts.iter().filter(|(n, _)| *n > 0);
+    let named = named.map(|(n, unit)| format!("{n} {unit}{}", if *n == 1 { "" } else { "s" }));
+    named.collect::<Vec<_>>().join(" ")
+}
+
 fn schedule(schedule: &Schedule) -> String {
     if !schedule.enabled {
         return "off".to_owned();
     }
     let mut text = match &schedule.cron {
         Some(cron) => format!("cron {}", cron.text),
-        None => format!("every {} hours", schedule.every.as_secs() / 3600),
+        None => format!("every {}", interval(schedule.every)),
     };
     if schedule.on_startup {
         text.push_str(", and when the daemon starts");
@@ -182,7 +196,7 @@ fn repository_json(plan: &RepositoryPlan) -> Value {
         "compact_threshold": plan.compact_threshold,
         "check": {
             "max_percent": plan.check.max_percent,
-            "full_every_seconds": plan.check.full_every.as_secs(),
+            "full_every_seconds": plan.check.full_every.map(|every| every.as_secs()),
         },
         "schedule": {
             "enabled": plan.schedule.enabled,

@@ -21,6 +21,7 @@ pub fn run(given: &GlobalArgs, args: &CopyArgs) -> CliResult {
         passcommand: args.to_passcommand.clone(),
         ..given.clone()
     };
+    let config = settings::configuration(&destination)?;
     let destination = settings::one(settings::choose(&destination, config.as_ref())?)?;
     context::set_nice(global.nice)?;
     copy(&global, &Global { is_destination: true, ..destination }, args)
@@ -50,6 +51,7 @@ fn copy(global: &Global, destination: &Global, args: &CopyArgs) -> CliResult {
     let mut listen = |event: Event| status.event(&event);
     let report = copy_snapshots((&from, &to), &plan.wanted, &options, Some(&mut listen))?;
     drop(status);
+    let there = there + report.there.len();
     if args.json {
         let copied = |c: &Copied| {
             let new = Snapshot::new(c.id, c.meta.clone()).ok();

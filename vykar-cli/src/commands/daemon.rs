@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp, Zoned};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
+use vykar_core::platform::clock;
 
 use super::cycle;
 use crate::args::GlobalArgs;
@@ -124,7 +125,7 @@ impl Daemon {
 
     /// Finds out when each repository is next.
     fn plan(&mut self, starting: bool) {
-        let now = Zoned::now();
+        let now = local_now();
         for entry in &mut self.entries {
             let last = self.memory.get(&entry.settings.name()).copied();
             entry.next = match starting && entry.schedule.on_startup {
@@ -136,7 +137,7 @@ impl Daemon {
     }
 
     fn all_due(&mut self) {
-        let now = Timestamp::now();
+        let now = clock::now();
         self.entries.iter_mut().for_each(|entry| entry.next = now);
     }
 
@@ -146,7 +147,7 @@ impl Daemon {
                 return;
             }
             let entry = &mut self.entries[at];
-            let began = Timestamp::now();
+            let began = clock::now();
             if entry.next > began {
                 continue;
             }
@@ -159,7 +160,7 @@ impl Daemon {
                 }
                 Err(error) => render::error(&error.context(&name)),
             }
-            let next = next_run(&entry.schedule, Some(began), &Zoned::now());
+            let next = next_run(&entry.schedule, Some(began), &local_now());
             entry.next = later(next, entry.schedule.jitter_seconds);
             entry.tell();
             self.memory.insert(name, began);
@@ -179,7 +180,7 @@ impl Daemon {
     /// Waits for a wish, or for a while; `None` when it is time to look again.
     fn wait(&self, wishes: &Receiver<Wish>) -> Option<Wish> {
         let next = self.entries.iter().map(|entry| entry.next).min().unwrap_or(Timestamp::MAX);
-        let left = Timestamp::now().duration_until(next);
+        let left = clock::now().duration_until(next);
         let nap = Duration::try_from(left).unwrap_or(Duration::ZERO).min(NAP);
         match wishes.recv_timeout(nap) {
             Ok(wish) => Some(wish),
@@ -197,12 +198,17 @@ impl Entry {
     }
 }
 
+/// The time of day here.
+fn local_now() -> Zoned {
+    clock::now().to_zoned(jiff::tz::TimeZone::system())
+}
+
 /// When a cycle that began at `last` is due again. With `every`, a run that was missed is due at once; with `cron`,
 /// the next time that matches.
 fn next_run(schedule: &Schedule, last: Option<Timestamp>, now: &Zoned) -> Timestamp {
     let every = SignedDuration::try_from(schedule.every).unwrap_or(SignedDuration::MAX);
     match &schedule.cron {
-        // One that never matches (30 February) never runs.
+        // One that never comes is refused when the configuration is read; its last time may have passed since.
         Some(cron) => {
             cron.pattern.find_next_occurrence(now, false).map_or(Timestamp::MAX, |next| next.timestamp())
         }

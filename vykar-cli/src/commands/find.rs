@@ -4,13 +4,14 @@ use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 
 use jiff::Timestamp;
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 use vykar_core::format::{ItemType, Snapshot};
 use vykar_core::inspect::{FindOptions, FindReport, FoundPath, Pattern, State, Version, find};
 
 use super::items::{kind_name, put_path};
 use super::list::report_unreadable;
-use super::{print, print_json};
+use super::{print_all, print_json};
 use crate::args::{FindArgs, Global, TypeArg};
 use crate::exit::{CliResult, Exit};
 use crate::progress::StatusLine;
@@ -35,10 +36,11 @@ pub fn run(global: &Global, args: &FindArgs) -> CliResult {
     drop(status);
     damaged |= !report.complete;
     if args.json {
-        print_json(&report_json(&report, &snapshots))?;
+        print_json(&Json { report: &report, snapshots: &snapshots })?;
     } else {
-        print(&text(&report, &snapshots));
-        if report.paths.is_empty() && !global.quiet {
+        // One at a time: together they may take gigabytes.
+        print_all(report.paths().map(|found| text(&report, &found, &snapshots)));
+        if report.is_empty() && !global.quiet {
             eprintln!("vykar: nothing found");
             if is_name(place) {
                 let name = render::plain(place);
@@ -77,19 +79,16 @@ fn at<'s>(report: &FindReport, found: &FoundPath, position: usize, all: &'s [Sna
     &all[report.series[found.series].snapshots[position]]
 }
 
-fn text(report: &FindReport, snapshots: &[Snapshot]) -> String {
-    let mut out = String::new();
-    for found in &report.paths {
-        out.push_str(&render::plain(&found.path));
-        if let (2.., Some(version)) = (report.series.len(), found.versions.first()) {
-            let _ = write!(out, "  ({})", origin(at(report, found, version.first, snapshots)));
-        }
-        out.push('\n');
-        let snapshot = |position| at(report, found, position, snapshots);
-        let rows: Vec<_> = found.versions.iter().flat_map(|version| rows(version, &snapshot)).collect();
-        for line in render::rows(&rows, &[3]).lines() {
-            let _ = writeln!(out, "  {line}");
-        }
+fn text(report: &FindReport, found: &FoundPath, snapshots: &[Snapshot]) -> String {
+    let mut out = render::plain(&found.path);
+    if let (2.., Some(version)) = (report.series.len(), found.versions.first()) {
+        let _ = write!(out, "  ({})", origin(at(report, found, version.first, snapshots)));
+    }
+    out.push('\n');
+    let snapshot = |position| at(report, found, position, snapshots);
+    let rows: Vec<_> = found.versions.iter().flat_map(|version| rows(version, &snapshot)).collect();
+    for line in render::rows(&rows, &[3]).lines() {
+        let _ = writeln!(out, "  {line}");
     }
     out
 }
@@ -141,23 +140,43 @@ fn rows<'s>(version: &Version, snapshot: &impl Fn(usize) -> &'s Snapshot) -> Vec
     rows
 }
 
-fn report_json(report: &FindReport, snapshots: &[Snapshot]) -> Value {
-    let file = |found: &FoundPath| {
+/// What was found, made one path at a time while it is written.
+struct Json<'r> {
+    report: &'r FindReport,
+    snapshots: &'r [Snapshot],
+}
+
+impl Serialize for Json<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Files<'j, 'r>(&'j Json<'r>);
+        impl Serialize for Files<'_, '_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_seq(self.0.report.paths().map(|found| self.0.file(&found)))
+            }
+        }
+        let mut map = serializer.serialize_map(Some(1))?;
+        map.serialize_entry("files", &Files(self))?;
+        map.end()
+    }
+}
+
+impl Json<'_> {
+    fn file(&self, found: &FoundPath) -> Value {
+        let snapshot = |position| at(self.report, found, position, self.snapshots);
         let mut map = Map::new();
         put_path(&mut map, "path", &found.path);
         if let Some(version) = found.versions.first() {
-            let first = at(report, found, version.first, snapshots);
+            let first = snapshot(version.first);
             map.insert("hostname".into(), json!(first.meta.hostname));
             map.insert("label".into(), json!(first.label()));
         }
         let versions = found.versions.iter().flat_map(|version| {
             (version.first..=version.last)
-                .map(move |position| version_json(version, position, at(report, found, position, snapshots)))
+                .map(move |position| version_json(version, position, snapshot(position)))
         });
         map.insert("versions".into(), versions.collect());
         Value::Object(map)
-    };
-    json!({ "files": report.paths.iter().map(file).collect::<Vec<_>>() })
+    }
 }
 
 fn version_json(version: &Version, position: usize, snapshot: &Snapshot) -> Value {

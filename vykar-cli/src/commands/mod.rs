@@ -173,6 +173,18 @@ pub fn print(text: &str) {
     written.unwrap_or_else(stdout_failed);
 }
 
+/// Writes texts to stdout, each as soon as it is made.
+pub fn print_all(texts: impl Iterator<Item = String>) {
+    use std::io::Write;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    for text in texts {
+        if let Err(e) = out.write_all(text.as_bytes()) {
+            return stdout_failed(e);
+        }
+    }
+    out.flush().unwrap_or_else(stdout_failed);
+}
+
 /// What happens when stdout cannot be written.
 pub fn stdout_failed(e: std::io::Error) {
     if e.kind() != std::io::ErrorKind::BrokenPipe {
@@ -183,8 +195,13 @@ pub fn stdout_failed(e: std::io::Error) {
 
 /// Writes one JSON document to stdout.
 pub fn print_json(value: &impl serde::Serialize) -> CliResult<()> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|e| CliError::new(Exit::Failure, format!("cannot write JSON: {e}")))?;
-    print(&(text + "\n"));
+    use std::io::Write;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    match serde_json::to_writer_pretty(&mut out, value) {
+        Ok(()) => {}
+        Err(e) if e.is_io() => stdout_failed(e.into()),
+        Err(e) => return Err(CliError::new(Exit::Failure, format!("cannot write JSON: {e}"))),
+    }
+    out.write_all(b"\n").and_then(|()| out.flush()).unwrap_or_else(stdout_failed);
     Ok(())
 }

@@ -1,12 +1,14 @@
 use std::fmt::Write as _;
 
-use vykar_core::Event;
+use vykar_core::error::VykarError;
 use vykar_core::maintenance::{DeleteOptions, delete_snapshots};
+use vykar_core::repository::{Manifest, Repository};
+use vykar_core::{Event, SnapshotId};
 
 use super::list::snapshot_json;
 use super::{diff, find, items, print, print_json, prune};
 use crate::args::{Global, SnapshotCommand};
-use crate::exit::{CliResult, Exit};
+use crate::exit::{CliError, CliResult, Exit};
 use crate::progress::StatusLine;
 use crate::{context, render};
 
@@ -26,7 +28,10 @@ fn delete(global: &Global, wanted: &[String], dry_run: bool, json: bool) -> CliR
     let repository = context::open(global)?;
     let manifest = repository.manifest()?;
     // All of them before the first goes: `latest` is what it is now.
-    let ids = wanted.iter().map(|wanted| manifest.resolve_id(wanted)).collect::<Result<Vec<_>, _>>()?;
+    let Chosen { ids, missing } = Chosen::of(&repository, &manifest, wanted)?;
+    if let (true, Some(_)) = (ids.is_empty(), &missing) {
+        return missing.map_or(Ok(Exit::Success), |e| Err(e.into()));
+    }
     let options = DeleteOptions { dry_run, lock: context::lock_options(global) };
     let status = StatusLine::of(global, json);
     let mut listen = |event: Event| status.event(&event);
@@ -37,7 +42,42 @@ fn delete(global: &Global, wanted: &[String], dry_run: bool, json: bool) -> CliR
     } else if !global.quiet {
         print(&prune::removal_text(&report, dry_run));
     }
-    Ok(Exit::Success)
+    report.gone.iter().for_each(|id| eprintln!("vykar: {}", deleted_before(&id.short())));
+    match missing {
+        Some(missing) => Err(CliError::from(missing).context("the others are deleted")),
+        None => Ok(Exit::Success),
+    }
+}
+
+/// Which snapshots are deleted.
+struct Chosen {
+    ids: Vec<SnapshotId>,
+    /// The first that nobody knows. The others are deleted all the same, as rm(1) does it, so that a deletion that was
+    /// cut off can be run again.
+    missing: Option<VykarError>,
+}
+
+impl Chosen {
+    fn of(repository: &Repository, manifest: &Manifest, wanted: &[String]) -> CliResult<Self> {
+        let mut chosen = Chosen { ids: Vec::new(), missing: None };
+        for wanted in wanted {
+            match manifest.resolve_id(wanted) {
+                Ok(id) => chosen.ids.push(id),
+                Err(VykarError::SnapshotNotFound { wanted }) if repository.was_deleted_here(&wanted) => {
+                    eprintln!("vykar: {}", deleted_before(&render::plain(wanted.as_bytes())));
+                }
+                Err(e @ VykarError::SnapshotNotFound { .. }) => {
+                    chosen.missing.get_or_insert(e);
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(chosen)
+    }
+}
+
+fn deleted_before(snapshot: &str) -> String {
+    format!("snapshot {snapshot} was deleted before")
 }
 
 fn info(global: &Global, wanted: &str, json: bool) -> CliResult {

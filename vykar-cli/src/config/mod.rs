@@ -5,8 +5,11 @@ mod expand;
 mod hooks;
 mod resolve;
 mod schema;
+mod trust;
 mod values;
 
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 pub use self::hooks::{Around, Hooks, When};
@@ -42,43 +45,54 @@ pub fn places() -> Vec<PathBuf> {
         .collect()
 }
 
-/// The configuration that was asked for, or the first that is found.
-pub fn load(asked: Option<&Path>) -> CliResult<Option<Config>> {
-    if let Some(path) = asked {
-        return read(path)?.map(Some).ok_or_else(|| {
+/// The configuration that was named, or the first that is found.
+///
+/// One that is found runs commands (hooks, pass commands), so it is used only where nobody but the caller and root can
+/// have written it. Another one is left alone, which a line on stderr says. With `can_do_without`, one that cannot be
+/// opened counts as none.
+pub fn load(named: Option<&Path>, can_do_without: bool) -> CliResult<Option<Config>> {
+    if let Some(path) = named {
+        let file = open(path).map_err(|e| unreadable(path, &e))?.ok_or_else(|| {
             CliError::new(Exit::Usage, format!("{}: there is no such configuration", render::path(path)))
                 .hint("check --config and VYKAR_CONFIG; `vykar config` prints one to begin with")
-        });
+        })?;
+        return read(path, file).map(Some);
     }
     for path in places() {
-        if let Some(config) = read(&path)? {
-            return Ok(Some(config));
+        match trust::open(&path) {
+            Ok(Some(file)) => return read(&path, file).map(Some),
+            Ok(None) => {}
+            Err(_) if can_do_without => {}
+            Err(e) => return Err(unreadable(&path, &e)),
         }
     }
     Ok(None)
 }
 
-/// Reads a file; `None` when there is none.
-fn read(path: &Path) -> CliResult<Option<Config>> {
-    use std::io::Read;
-    let failed = |e: std::io::Error| {
-        CliError::new(Exit::Usage, format!("{}: cannot be read: {e}", render::path(path)))
-            .hint("another configuration can be given with --config")
-    };
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
-        Err(e) => return Err(failed(e)),
-    };
+/// Opens a file; `None` when there is none.
+fn open(path: &Path) -> std::io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> CliError {
+    CliError::new(Exit::Usage, format!("{}: cannot be read: {error}", render::path(path)))
+        .hint("another configuration can be given with --config")
+}
+
+/// Reads what was opened at `path`.
+fn read(path: &Path, file: File) -> CliResult<Config> {
+    let failed = |e: std::io::Error| unreadable(path, &e);
     // May hold a passphrase.
     let mut text = zeroize::Zeroizing::new(String::new());
     let length = file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(failed)?;
     if length as u64 > MAX_FILE {
         return Err(failed(std::io::Error::other("longer than 1 MiB")));
     }
-    parse(path, &text).map(Some)
+    parse(path, &text)
 }
 
 /// What a text says. Relative paths in it are taken from the folder of `path`.

@@ -66,8 +66,8 @@ impl RepositoryPlan {
 pub struct CheckPolicy {
     /// Percent of the packs that are read each time.
     pub max_percent: u8,
-    /// After this everything is read.
-    pub full_every: Duration,
+    /// After this everything is read; `None` is never.
+    pub full_every: Option<Duration>,
 }
 
 /// When the daemon runs.
@@ -218,7 +218,7 @@ fn repository_plan(
         compact_threshold: file.compact.threshold.unwrap_or(DEFAULT_THRESHOLD),
         check: CheckPolicy {
             max_percent: file.check.max_percent.unwrap_or(0),
-            full_every: file.check.full_every.unwrap_or(FULL_CHECK_EVERY),
+            full_every: file.check.full_every.unwrap_or(Some(FULL_CHECK_EVERY)),
         },
         threads: limits.threads.or(file.limits.threads),
         nice: limits.nice.or(file.limits.nice),

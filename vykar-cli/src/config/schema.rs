@@ -1,4 +1,4 @@
-//! The keys of a configuration file, as serde reads them. What a value means is said in docs/config.md.
+//! The keys of a configuration file, as serde reads them. docs/configuration.md says what they mean.
 //!
 //! Unknown keys are errors everywhere. Values are checked as they are read, so that an error knows its line.
 
@@ -33,6 +33,7 @@ pub struct File {
     pub limits: Limits,
     pub hooks: Hooks,
     pub schedule: Option<Schedule>,
+    #[serde(deserialize_with = "values::mount_options")]
     pub mount: BTreeMap<String, Spanned<values::MountValue>>,
     pub hostname: Option<String>,
     pub cache_dir: Option<String>,
@@ -182,8 +183,9 @@ pub struct Compact {
 pub struct Check {
     #[serde(deserialize_with = "values::optional_percent")]
     pub max_percent: Option<u8>,
-    #[serde(deserialize_with = "values::optional_duration")]
-    pub full_every: Option<Duration>,
+    /// `null` is never.
+    #[serde(deserialize_with = "values::interval_or_off")]
+    pub full_every: Option<Option<Duration>>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -205,12 +207,15 @@ pub struct Limits {
 #[serde(deny_unknown_fields, default)]
 pub struct Schedule {
     pub enabled: Option<bool>,
-    #[serde(deserialize_with = "values::optional_duration")]
+    #[serde(deserialize_with = "values::optional_interval")]
     pub every: Option<Duration>,
     #[serde(deserialize_with = "values::optional_cron")]
     pub cron: Option<values::Cron>,
     pub on_startup: Option<bool>,
     pub jitter_seconds: Option<u32>,
+    // For another program of this format, which asks for passphrases in a window.
+    #[serde(rename = "passphrase_prompt_timeout_seconds")]
+    pub _passphrase_prompt_timeout_seconds: Option<u64>,
 }
 
 /// A source: a path, or a map.

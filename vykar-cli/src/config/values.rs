@@ -1,11 +1,14 @@
 //! Values that are more than a number or a word: each is checked where it is read.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::de::{self, Deserializer, Error, SeqAccess, Visitor};
+use serde::de::{self, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use serde_saphyr::Spanned;
+use vykar_core::platform::clock;
 use zeroize::Zeroizing;
 
 use crate::args::EncryptionArg;
@@ -147,6 +150,11 @@ fn cron(text: &str) -> Result<Cron, String> {
         return Err("five fields: minute, hour, day of the month, month, day of the week".to_owned());
     }
     let pattern = croner::Cron::from_str(text).map_err(|e| format!("five fields as cron has them ({e})"))?;
+    // As 30 February, which no year has.
+    let now = clock::now().to_zoned(jiff::tz::TimeZone::system());
+    pattern
+        .find_next_occurrence(&now, false)
+        .map_err(|_| format!("a time that comes: no date fits `{text}`"))?;
     Ok(Cron { text: text.to_owned(), pattern })
 }
 
@@ -168,11 +176,55 @@ optional! {
     optional_nice: nice => i32;
     optional_rate: parse::rate => u64;
     optional_duration: parse::duration => Duration;
+    optional_interval: parse::interval => Duration;
     optional_zstd_level: zstd_level => i32;
     optional_algorithm: algorithm => Algorithm;
     optional_encryption: encryption => EncryptionArg;
     optional_secret: secret => Secret;
     optional_cron: cron => Cron;
+}
+
+/// An interval, or nothing where something would be by default: `null` is not the same as a key that is not there.
+pub fn interval_or_off<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<Duration>>, D::Error> {
+    optional_interval(deserializer).map(Some)
+}
+
+/// Options of `vykar mount`, with their lines. The permission bits of `umask` are octal however YAML reads the number
+/// (`077` and `0o77` are the same), so that value is taken as it is written.
+pub fn mount_options<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, Spanned<MountValue>>, D::Error> {
+    struct Options;
+    impl<'de> Visitor<'de> for Options {
+        type Value = BTreeMap<String, Spanned<MountValue>>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("options of `vykar mount`")
+        }
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(BTreeMap::new())
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut all = BTreeMap::new();
+            while let Some(key) = map.next_key::<String>()? {
+                let value = match &*key {
+                    "umask" => written(map.next_value()?),
+                    _ => map.next_value()?,
+                };
+                if all.insert(key, value).is_some() {
+                    return Err(A::Error::custom("an option is given twice"));
+                }
+            }
+            Ok(all)
+        }
+    }
+    deserializer.deserialize_any(Options)
+}
+
+/// A text where a value is expected.
+fn written(text: Spanned<String>) -> Spanned<MountValue> {
+    Spanned { value: MountValue::Text(text.value), referenced: text.referenced, defined: text.defined }
 }
 
 /// The name of a dump.
@@ -215,8 +267,8 @@ mod tests {
 
     #[test]
     fn cron_has_five_fields() {
-        assert!(cron("*/15 3 * * mon-fri").is_ok());
-        for wrong in ["", "* * * *", "0 0 3 * * *", "61 * * * *", "@daily"] {
+        assert!(cron("*/15 3 * * mon-fri").is_ok() && cron("0 0 29 2 *").is_ok());
+        for wrong in ["", "* * * *", "0 0 3 * * *", "61 * * * *", "@daily", "0 0 31 2 *", "0 0 30 2 *"] {
             assert!(cron(wrong).is_err(), "{wrong}");
         }
     }

@@ -13,6 +13,7 @@ use super::{BackupOptions, BackupSummary, Sources, emit};
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Events};
 use crate::format::SnapshotMeta;
+use crate::format::note::{COPIED_FROM, noted};
 use crate::id::SessionId;
 use crate::repository::lock::wait_until_free;
 use crate::repository::pack_writer::{PackOutput, PackUploader, PackWriter};
@@ -211,6 +212,7 @@ impl Ground {
             references: &self.references,
             packs: &self.journal.packs(),
             lock,
+            copy_of: noted(meta, COPIED_FROM),
         };
         commit.publish(meta)
     }

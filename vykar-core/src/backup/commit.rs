@@ -7,6 +7,7 @@ use super::references::References;
 use super::rewrite::{Plan, Rewrite};
 use crate::crypto::random;
 use crate::error::{Result, StorageError, VykarError};
+use crate::format::note::{COPIED_FROM, noted};
 use crate::format::{Encryption, IndexEntry, Snapshot, SnapshotMeta};
 use crate::id::{PackId, SnapshotId};
 use crate::repository::pack_writer::WrittenPack;
@@ -23,6 +24,8 @@ pub struct Commit<'a> {
     pub references: &'a References,
     pub packs: &'a [WrittenPack],
     pub lock: &'a LockOptions,
+    /// The snapshot that this one is a copy of: nothing is published where another copy is there.
+    pub copy_of: Option<SnapshotId>,
 }
 
 /// A snapshot that is there.
@@ -79,6 +82,7 @@ impl Commit<'_> {
         written: &mut Written,
     ) -> Result<Published, Refusal> {
         let manifest = Manifest::load(self.repository)?;
+        self.refuse_second_copy(&manifest)?;
         self.check_packs()?;
         written.refuse_lost_update(guard, &manifest)?;
         if !written.is_in_place(guard)? {
@@ -101,6 +105,16 @@ impl Commit<'_> {
         }
         let id = guard.write_snapshot(&meta.encode()?)?;
         Ok(Published { id, meta, warning: guard.index_warning() })
+    }
+
+    /// Two programs may copy the same snapshot at once. The second to come here finds the first one's copy.
+    fn refuse_second_copy(&self, manifest: &Manifest) -> Result<()> {
+        let Some(snapshot) = self.copy_of else { return Ok(()) };
+        let is_copy = |s: &&Snapshot| s.id == snapshot || noted(&s.meta, COPIED_FROM) == Some(snapshot);
+        match manifest.snapshots.iter().find(is_copy) {
+            Some(copy) => Err(VykarError::AlreadyCopied { snapshot, copy: copy.id }),
+            None => Ok(()),
+        }
     }
 
     /// The index that is there now, every byte of it sound. It is the one that the backup began with unless

@@ -17,6 +17,7 @@ use crate::crypto::ChunkHasher;
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Planned};
 use crate::format::{ChunkRef, Item, special, wire};
+use crate::platform::clock;
 use crate::repository::Keys;
 use crate::stage::Stages;
 
@@ -229,16 +230,12 @@ impl<'c> Context<'c> {
 
     /// Nanoseconds since the epoch.
     pub fn now(&self) -> i64 {
-        i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
+        i64::try_from(clock::now().as_nanosecond()).unwrap_or(i64::MAX)
     }
 
     /// Ends the backup with this error, unless one came before.
     pub fn abort(&self, error: VykarError) {
-        let mut failure = self.failure.lock();
-        // A thread that only noticed the end has nothing to add.
-        if failure.is_none() || matches!(*failure, Some(VykarError::Interrupted)) {
-            *failure = Some(error);
-        }
+        VykarError::keep_first(&mut self.failure.lock(), error);
         self.aborted.store(true, Ordering::Release);
     }
 

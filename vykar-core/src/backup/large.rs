@@ -58,6 +58,20 @@ struct Work {
     failure: Option<Failed>,
 }
 
+impl Work {
+    /// Keeps the failure that matters most: what ends the backup goes before what leaves a file out.
+    fn fail(&mut self, failed: Failed) {
+        match (&mut self.failure, failed) {
+            (Some(Failed::Fatal(kept)), Failed::Fatal(error)) => {
+                let both = [std::mem::replace(kept, VykarError::Interrupted), error];
+                *kept = VykarError::first_of(both).unwrap_or(VykarError::Interrupted);
+            }
+            (Some(Failed::Fatal(_)), Failed::Source(_)) | (Some(Failed::Source(_)), Failed::Source(_)) => {}
+            (kept, failed) => *kept = Some(failed),
+        }
+    }
+}
+
 impl Large {
     /// An open file.
     ///
@@ -99,7 +113,7 @@ impl Large {
             Ok(chunks) => work.parts[number] = Some(chunks),
             Err(failed) => {
                 work.next = work.parts.len();
-                work.failure.get_or_insert(failed);
+                work.fail(failed);
             }
         }
         work.working -= 1;

@@ -93,11 +93,10 @@ impl<'r> Run<'r> {
         let packed = finish_packs(written.is_ok() && !context.is_aborted(), store, uploader);
         // The last packs may have taken long, and somebody may have lost patience.
         context.is_aborted();
-        if let Some(error) = context.take_failure() {
+        if let Some(error) = VykarError::first_of(context.take_failure().into_iter().chain(packed.err())) {
             return Err(error);
         }
         let written = written?;
-        packed?;
         Ok(Stored {
             written,
             root: context.take_root(),
@@ -258,8 +257,9 @@ pub fn finish_packs(complete: bool, store: ChunkStore<'_>, uploader: PackUploade
             Ok(())
         }
     };
-    let finished = uploader.finish();
-    closed.and(finished)
+    // The uploader says why nothing more could be written.
+    let failures = [closed.err(), uploader.finish().err()];
+    VykarError::first_of(failures.into_iter().flatten()).map_or(Ok(()), Err)
 }
 
 /// Passes events on to the caller, and progress now and then, until `end` disconnects.

@@ -1,10 +1,10 @@
 //! Finding paths in all snapshots.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use super::facts::{Digester, Facts};
 use super::pattern::Pattern;
-use super::timeline::{Timeline, Version};
+use super::timeline::{Added, FactsTable, Timeline, Version};
 use crate::error::Result;
 use crate::event::{Event, Events, emit};
 use crate::format::{Item, ItemType, Snapshot};
@@ -67,15 +67,36 @@ pub struct FoundPath {
 pub struct FindReport {
     /// Every series that there is.
     pub series: Vec<Series>,
-    /// Sorted by path.
-    pub paths: Vec<FoundPath>,
+    /// Sorted; the number of each is its place in `timelines`.
+    names: Vec<(Box<[u8]>, u32)>,
+    timelines: Vec<Vec<(u32, Timeline)>>,
+    table: FactsTable,
     /// False when a part of a snapshot could not be read, which an event told.
     pub complete: bool,
 }
 
+impl FindReport {
+    /// True when nothing was found.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// What was found, sorted by path. Each is made when it is asked for: all of them at once take much memory.
+    pub fn paths(&self) -> impl Iterator<Item = FoundPath> {
+        self.names.iter().flat_map(|(path, number)| {
+            self.timelines[*number as usize].iter().map(|(series, timeline)| {
+                let series = *series as usize;
+                let versions = timeline.versions(&self.series[series].whole, &self.table);
+                FoundPath { path: path.to_vec(), series, versions }
+            })
+        })
+    }
+}
+
 /// Finds paths in snapshots, which are sorted by time.
 ///
-/// Memory grows with what is found and, by some hundred bytes each, with the distinct chunks of item streams. When more
+/// Memory grows with what is found, by some 300 bytes a path and 130 a change, and, by some hundred bytes each, with
+/// the distinct chunks of item streams. When more
 /// matters than the path, the snapshots are read twice: a path that fits once is followed through all of them.
 ///
 /// # Errors
@@ -149,8 +170,8 @@ fn series_of(snapshots: &[Snapshot]) -> (Vec<usize>, Vec<Series>) {
 /// What a stretch of items has of what is wanted.
 #[derive(Default)]
 struct Matches {
-    /// Numbers of paths, and how they are.
-    items: Vec<(usize, Facts)>,
+    /// Numbers of paths, and of how they are.
+    items: Vec<(u32, u32)>,
     /// Something in it could not be read.
     damaged: bool,
 }
@@ -159,20 +180,29 @@ struct Finder {
     series_of: Vec<usize>,
     series: Vec<Series>,
     digester: Digester,
-    numbers: HashMap<Box<[u8]>, usize>,
-    /// For each path, what became of it in each series that has it.
-    timelines: Vec<BTreeMap<usize, Timeline>>,
+    numbers: HashMap<Box<[u8]>, u32>,
+    /// For each path, what became of it in each series that has it, in the order of the series.
+    timelines: Vec<Vec<(u32, Timeline)>>,
+    table: FactsTable,
     /// Of the stretches that may be met again; of those that have something.
     stretches: HashMap<usize, Matches>,
     stretch: (usize, Matches),
     /// The series at hand, and the position in it.
     now: (usize, usize),
+    /// Position of each snapshot in its series.
+    positions: Vec<usize>,
     complete: bool,
 }
 
 impl Finder {
     fn new((series_of, series): (Vec<usize>, Vec<Series>)) -> Self {
+        let mut positions = vec![0; series_of.len()];
+        for series in &series {
+            series.snapshots.iter().enumerate().for_each(|(position, at)| positions[*at] = position);
+        }
         Finder {
+            positions,
+            table: FactsTable::default(),
             series_of,
             series,
             digester: Digester::default(),
@@ -187,9 +217,7 @@ impl Finder {
 
     /// What comes is of this snapshot.
     fn enter(&mut self, snapshot: usize) {
-        let series = self.series_of[snapshot];
-        let position = self.series[series].snapshots.iter().position(|at| *at == snapshot);
-        self.now = (series, position.unwrap_or_default());
+        self.now = (self.series_of[snapshot], self.positions[snapshot]);
     }
 
     fn part(
@@ -204,7 +232,7 @@ impl Finder {
             Part::Found(Found::Item(item)) if is_wanted(item.path_bytes()) => {
                 let facts = Facts::of(&item, 0, &self.digester);
                 let number = self.number(item.path_bytes());
-                self.add(number, &facts);
+                let facts = self.add(number, Added::New(facts));
                 self.stretch.1.items.push((number, facts));
             }
             Part::Found(Found::Item(_)) => {}
@@ -233,7 +261,7 @@ impl Finder {
     fn again(&mut self, stretch: usize) {
         let Some(matches) = self.stretches.remove(&stretch) else { return };
         for (number, facts) in &matches.items {
-            self.add(*number, facts);
+            self.add(*number, Added::Known(*facts));
         }
         if matches.damaged {
             self.is_damaged();
@@ -241,19 +269,27 @@ impl Finder {
         self.stretches.insert(stretch, matches);
     }
 
-    fn number(&mut self, path: &[u8]) -> usize {
+    fn number(&mut self, path: &[u8]) -> u32 {
         if let Some(number) = self.numbers.get(path) {
             return *number;
         }
-        let number = self.timelines.len();
-        self.timelines.push(BTreeMap::new());
+        // As many would take a terabyte.
+        let number = u32::try_from(self.timelines.len()).unwrap_or(u32::MAX);
+        self.timelines.push(Vec::new());
         self.numbers.insert(path.into(), number);
         number
     }
 
-    fn add(&mut self, number: usize, facts: &Facts) {
-        let (series, position) = self.now;
-        self.timelines[number].entry(series).or_default().add(position, facts);
+    fn add(&mut self, number: u32, added: Added) -> u32 {
+        let (series, position) = (self.now.0 as u32, self.now.1); // there are fewer series than snapshots
+        let all = &mut self.timelines[number as usize];
+        let at = all.binary_search_by_key(&series, |(series, _)| *series).unwrap_or_else(|at| {
+            // Most are in one series.
+            all.reserve_exact(1);
+            all.insert(at, (series, Timeline::default()));
+            at
+        });
+        all[at].1.add(position, added, &mut self.table)
     }
 
     fn is_damaged(&mut self) {
@@ -262,17 +298,11 @@ impl Finder {
         self.complete = false;
     }
 
-    fn report(mut self) -> FindReport {
-        let mut names: Vec<_> = self.numbers.into_iter().collect();
+    fn report(self) -> FindReport {
+        let Finder { series, timelines, table, complete, numbers, .. } = self;
+        let mut names: Vec<_> = numbers.into_iter().collect();
         names.sort_unstable();
-        let mut paths = Vec::new();
-        for (path, number) in names {
-            for (series, timeline) in std::mem::take(&mut self.timelines[number]) {
-                let versions = timeline.versions(&self.series[series].whole);
-                paths.push(FoundPath { path: path.to_vec(), series, versions });
-            }
-        }
-        FindReport { series: self.series, paths, complete: self.complete }
+        FindReport { series, names, timelines, table, complete }
     }
 }
 

@@ -28,52 +28,101 @@ pub struct Version {
     pub facts: Option<Facts>,
 }
 
+/// Facts by their numbers, so that those of a path that stays as it is are kept once: a million paths in a hundred
+/// snapshots must fit into memory.
+#[derive(Debug, Default)]
+pub(super) struct FactsTable(Vec<Facts>);
+
+impl FactsTable {
+    fn add(&mut self, facts: Facts) -> u32 {
+        // As many would take 500 GB.
+        let number = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        self.0.push(facts);
+        number
+    }
+
+    /// Those with a number that [`Timeline::add`] gave.
+    pub fn get(&self, number: u32) -> &Facts {
+        &self.0[number as usize]
+    }
+}
+
 /// Snapshots, one after another, in which a path is the same.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Run {
-    first: usize,
-    last: usize,
-    facts: Facts,
+    first: u32,
+    last: u32,
+    facts: u32,
 }
 
 /// Where a path was met.
 #[derive(Debug, Default)]
 pub(super) struct Timeline(Vec<Run>);
 
+/// What is added to a timeline: facts that are new, or known by their number.
+pub(super) enum Added {
+    New(Facts),
+    Known(u32),
+}
+
 impl Timeline {
     /// It is like this in a snapshot, which is not before those that were added. When a snapshot has it twice, the
-    /// first one counts.
-    pub fn add(&mut self, snapshot: usize, facts: &Facts) {
-        match self.0.last_mut() {
-            Some(run) if run.last == snapshot => {}
-            Some(run) if run.last + 1 == snapshot && run.facts == *facts => run.last = snapshot,
-            _ => self.0.push(Run { first: snapshot, last: snapshot, facts: facts.clone() }),
+    /// first one counts. Gives the number of the facts.
+    pub fn add(&mut self, snapshot: usize, added: Added, table: &mut FactsTable) -> u32 {
+        let snapshot = u32::try_from(snapshot).unwrap_or(u32::MAX); // there are fewer
+        let last = self.0.last_mut();
+        let is_same = |run: &Run| match &added {
+            Added::New(facts) => table.get(run.facts) == facts,
+            Added::Known(number) => run.facts == *number || table.get(run.facts) == table.get(*number),
+        };
+        match last.filter(|run| is_same(run)) {
+            Some(run) if run.last == snapshot => return run.facts,
+            Some(run) if run.last.checked_add(1) == Some(snapshot) => {
+                run.last = snapshot;
+                return run.facts;
+            }
+            _ => {}
         }
+        let facts = match added {
+            Added::New(facts) => table.add(facts),
+            Added::Known(number) => number,
+        };
+        if self.0.last().is_none_or(|run| run.last != snapshot) {
+            if self.0.is_empty() {
+                // Most have one run.
+                self.0.reserve_exact(1);
+            }
+            self.0.push(Run { first: snapshot, last: snapshot, facts });
+        }
+        facts
     }
 
     /// All that is to be said of it, in order. `whole` has, for each snapshot, whether all of it could be read: what is
     /// missing in another one may well be there.
-    pub fn versions(self, whole: &[bool]) -> Vec<Version> {
+    pub fn versions(&self, whole: &[bool], table: &FactsTable) -> Vec<Version> {
         let missing_in = |range: std::ops::Range<usize>| range.into_iter().find(|at| whole[*at]);
         let mut versions = Vec::new();
-        let mut before: Option<Run> = None;
-        for run in self.0 {
-            let state = match &before {
+        let mut before: Option<&Run> = None;
+        for run in &self.0 {
+            let facts = table.get(run.facts);
+            let state = match before {
                 None => State::Added,
-                Some(before) => match missing_in(before.last + 1..run.first) {
+                Some(before) => match missing_in(before.last as usize + 1..run.first as usize) {
                     Some(at) => {
                         versions.push(Version { first: at, last: at, state: State::Removed, facts: None });
                         State::Added
                     }
-                    None if before.facts == run.facts => State::Unchanged,
-                    None => State::Changed(before.facts.differences(&run.facts)),
+                    None => match table.get(before.facts) {
+                        same if same == facts => State::Unchanged,
+                        other => State::Changed(other.differences(facts)),
+                    },
                 },
             };
-            let (first, last, facts) = (run.first, run.last, Some(run.facts.clone()));
-            versions.push(Version { first, last, state, facts });
+            let (first, last) = (run.first as usize, run.last as usize);
+            versions.push(Version { first, last, state, facts: Some(facts.clone()) });
             before = Some(run);
         }
-        let end = before.and_then(|before| missing_in(before.last + 1..whole.len()));
+        let end = before.and_then(|before| missing_in(before.last as usize + 1..whole.len()));
         versions.extend(end.map(|at| Version { first: at, last: at, state: State::Removed, facts: None }));
         versions
     }
@@ -88,13 +137,14 @@ mod tests {
     /// Of a path that is met with these modification times, and what is said of it.
     fn versions(mtimes: &[Option<i64>], whole: &[bool]) -> Vec<(usize, usize, &'static str)> {
         let (mut timeline, digester) = (Timeline::default(), Digester::default());
+        let mut table = FactsTable::default();
         for (at, mtime) in mtimes.iter().enumerate() {
             if let Some(mtime) = *mtime {
                 let item = Item { mtime, ..Item::new("f", ItemType::RegularFile) };
-                timeline.add(at, &Facts::of(&item, 0, &digester));
+                timeline.add(at, Added::New(Facts::of(&item, 0, &digester)), &mut table);
             }
         }
-        let said = timeline.versions(whole).into_iter().map(|version| {
+        let said = timeline.versions(whole, &table).into_iter().map(|version| {
             let state = match version.state {
                 State::Added => "added",
                 State::Changed(aspects) => {

@@ -35,6 +35,8 @@ pub struct DeleteReport {
     pub deleted: Vec<Snapshot>,
     /// Those that could not be read.
     pub deleted_unreadable: Vec<SnapshotId>,
+    /// Those that are not there: somebody has deleted them meanwhile.
+    pub gone: Vec<SnapshotId>,
     /// Chunks that no snapshot refers to any more.
     pub chunks_freed: u64,
     /// Their bytes in packs, which a compaction gives back.
@@ -46,9 +48,8 @@ pub struct DeleteReport {
 /// Tells [`Event::Progress`] with items of snapshots looked at, and names items that cannot be read.
 ///
 /// # Errors
-/// [`VykarError::SnapshotNotFound`] when one of them is not there, and [`VykarError::SnapshotUnusable`] when one was
-/// written by something newer, whose references nobody here can count; [`VykarError::SnapshotsMissing`] when there may be
-/// others that are not seen. Then nothing is deleted. After a failure of the storage some may be gone, and the others are
+/// [`VykarError::SnapshotUnusable`] when one of them was written by something newer, whose references nobody here can
+/// count; [`VykarError::SnapshotsMissing`] when there may be others that are not seen. Then nothing is deleted. After a failure of the storage some may be gone, and the others are
 /// whole.
 pub fn delete_snapshots(
     repository: &Repository,
@@ -98,7 +99,7 @@ impl Removal {
                 }
                 Some(_) => report.deleted_unreadable.push(*id),
                 None if readable => {}
-                None => return Err(VykarError::SnapshotNotFound { wanted: id.to_string() }),
+                None => report.gone.push(*id),
             }
         }
         let (backend, keys) = (repository.backend().clone(), repository.keys().clone());
@@ -131,6 +132,7 @@ impl Removal {
         let Removal { report, index, counts, changed } = self;
         let ids: Vec<_> =
             report.deleted.iter().map(|s| s.id).chain(report.deleted_unreadable.clone()).collect();
+        guard.repository().remember_names(&report.deleted);
         let mut deleted = 0;
         let result = guard.delete_counting(ids.iter().map(snapshot_key), &mut deleted);
         result.map_err(|e| unfinished(&ids[..deleted], e))?;
@@ -266,15 +268,17 @@ mod tests {
     }
 
     #[test]
-    fn all_must_be_there_or_none_goes() {
-        let (test, [a, ..]) = three();
+    fn one_that_is_gone_is_passed_over_and_one_of_a_newer_program_stops_all() {
+        let (test, [a, b, _]) = three();
         let nobody = SnapshotId([9; 32]);
-        assert!(matches!(delete(&test, &[a.id, nobody]), Err(VykarError::SnapshotNotFound { .. })));
+        let report = delete(&test, &[nobody, b.id]).unwrap();
+        assert_eq!((report.gone, report.deleted.len()), (vec![nobody], 1));
+        assert_clean(&test);
         let newer = test.put_snapshot(&[0xdc, 0, 15, 0xc0], None);
         assert!(newer.is_none());
         let (id, _) = test.repository.manifest().unwrap().unreadable[0].clone();
         assert!(matches!(delete(&test, &[a.id, id]), Err(VykarError::SnapshotUnusable { .. })));
-        assert_eq!(test.repository.manifest().unwrap().snapshots.len(), 3);
+        assert_eq!(test.repository.manifest().unwrap().snapshots.len(), 2);
     }
 
     #[test]

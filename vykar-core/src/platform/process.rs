@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::clock;
+
 /// Inode of the initial PID namespace (`PROC_PID_INIT_INO` in the kernel's `proc_ns.h`).
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
@@ -72,7 +74,7 @@ impl ProcessIdentity {
             return !is_alive(pid);
         }
         let up = Duration::from_nanos(boot_nanos()) + CLOCK_SLACK;
-        Timestamp::now().checked_sub(up).is_ok_and(|booted| written < booted)
+        clock::now().checked_sub(up).is_ok_and(|booted| written < booted)
     }
 }
 
@@ -96,7 +98,7 @@ fn began_at(pid: u32) -> Option<Timestamp> {
     let ticks: u64 = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()?;
     let per_second = rustix::param::clock_ticks_per_second();
     let since_boot = Duration::from_nanos(ticks.checked_mul(1_000_000_000)?.checked_div(per_second)?);
-    Timestamp::now().checked_sub(Duration::from_nanos(boot_nanos()).checked_sub(since_boot)?).ok()
+    clock::now().checked_sub(Duration::from_nanos(boot_nanos()).checked_sub(since_boot)?).ok()
 }
 
 /// False when a process certainly runs another program: neither one that is called like this project's, nor the one that
@@ -120,7 +122,23 @@ fn is_alive(pid: u32) -> bool {
         return false;
     };
     // EPERM means that it lives and is somebody else's.
-    !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
+    !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH)) && !is_zombie(pid)
+}
+
+/// True for a process that has ended and that its parent has not waited for, as PID 1 of a container often does not.
+/// False where `/proc` does not say.
+fn is_zombie(pid: rustix::process::Pid) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())) else { return false };
+    stat.rsplit_once(')').is_some_and(|(_, fields)| says_ended(fields))
+}
+
+/// Reads what `/proc/PID/stat` says behind the name (proc_pid_stat(5)): the state is its first field, the number of
+/// threads its 18th. A process whose first thread alone has ended also has the state Z, but more than one thread.
+fn says_ended(fields: &str) -> bool {
+    let mut fields = fields.split_ascii_whitespace();
+    let ended = matches!(fields.next(), Some("Z" | "X" | "x"));
+    ended
+        && fields.nth(16).and_then(|threads| threads.parse::<u32>().ok()).is_some_and(|threads| threads <= 1)
 }
 
 /// Nanoseconds since boot, suspended time included.
@@ -163,5 +181,32 @@ mod tests {
         assert_eq!(running(1 << 30, None, now), Some(false));
         assert_eq!(running(me.pid, Some("other"), now), None);
         assert_eq!(me.is_running("elsewhere", me.pid, None, now), None);
+    }
+
+    #[test]
+    fn a_process_that_ended_and_was_not_waited_for_is_dead() {
+        use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+        let me = ProcessIdentity::current();
+        let now = Timestamp::now();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
+        assert!(rustix::process::test_kill_process(pid).is_ok(), "it is still there for kill(2)");
+        assert_eq!(me.is_running(&me.host, child.id(), me.boot_id.as_deref(), now), Some(false));
+        assert!(me.proves_dead(&me.host, child.id(), me.boot_id.as_deref(), now));
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_process_with_living_threads_is_no_zombie() {
+        let fields =
+            |state, threads| format!(" {state} 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 {threads} 0 99");
+        assert!(says_ended(&fields("Z", 1)) && says_ended(&fields("X", 0)));
+        assert!(
+            !says_ended(&fields("Z", 2))
+                && !says_ended(&fields("S", 1))
+                && !says_ended(" Z 1")
+                && !says_ended("")
+        );
     }
 }

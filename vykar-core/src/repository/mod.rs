@@ -81,7 +81,7 @@ pub fn metadata_warning(key: &str, len: u64) -> Option<String> {
 
 /// Now, as the format writes times.
 pub fn now_rfc3339() -> String {
-    jiff::Timestamp::now().to_string()
+    crate::platform::clock::now().to_string()
 }
 
 /// Microseconds since the epoch.

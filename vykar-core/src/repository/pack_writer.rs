@@ -112,10 +112,9 @@ pub struct PackWriter {
     queue: Sender<Message>,
     /// Blocks that are written, to be filled again.
     spare: Receiver<Vec<u8>>,
-    failure: Failure,
 }
 
-/// The error that ended the writing; taken by whoever notices first.
+/// The error that ended the writing.
 type Failure = Arc<Mutex<Option<VykarError>>>;
 
 /// The threads that write packs.
@@ -148,7 +147,6 @@ impl PackWriter {
             tree: Mutex::new(Building::new()),
             queue,
             spare,
-            failure: failure.clone(),
         };
         let failed = failure.clone();
         let thread = std::thread::Builder::new()
@@ -211,8 +209,8 @@ impl PackWriter {
     }
 
     fn send(&self, message: Message) -> Result<()> {
-        // The receiver goes away only after a failure.
-        self.queue.send(message).map_err(|_| self.failure.lock().take().unwrap_or(VykarError::Interrupted))
+        // The receiver goes away only after a failure, which [`PackUploader::finish`] tells.
+        self.queue.send(message).map_err(|_| VykarError::Interrupted)
     }
 
     fn close(&self, kind: PackKind, building: &mut Building) -> Result<()> {
@@ -236,6 +234,9 @@ impl PackWriter {
 
 impl PackUploader {
     /// Waits until every pack is durable and the journal has heard of it. The [`PackWriter`] must be gone.
+    ///
+    /// # Errors
+    /// Why nothing more was written. Those who called the [`PackWriter`] meanwhile got [`VykarError::Interrupted`].
     pub fn finish(self) -> Result<()> {
         self.thread.join().map_err(|_| VykarError::Usage("the pack thread panicked".into()))?;
         self.failure.lock().take().map_or(Ok(()), Err)
@@ -270,7 +271,7 @@ impl PackOutput {
             };
             drop(whole);
             if let Err(error) = result {
-                failure.lock().get_or_insert(error);
+                VykarError::keep_first(&mut failure.lock(), error);
             }
         });
     }
@@ -322,7 +323,7 @@ impl PackOutput {
             let bytes: u64 = waiting.iter().map(|whole| whole.size).sum();
             let settle = alone || waiting.len() >= NAMED_AT_ONCE || bytes >= BYTES_AT_ONCE;
             if settle && let Err(error) = self.settle(std::mem::take(&mut waiting)) {
-                failure.lock().get_or_insert(error);
+                VykarError::keep_first(&mut failure.lock(), error);
                 return;
             }
             if ended {

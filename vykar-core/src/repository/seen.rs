@@ -8,7 +8,7 @@
 //! Everybody looks at the repository and at this file under a lock of the file, one after another, so that an index
 //! that was read before another one was written is never taken for one that came back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Keys, Manifest, Repository, cache_file, now_rfc3339};
 use crate::error::{Result, VykarError};
+use crate::format::Snapshot;
 use crate::id::{ChunkId, SnapshotId};
 
 pub(crate) mod fuzz;
@@ -38,6 +39,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// How long a deletion may last from when it is remembered to when the snapshot is gone, in seconds: a batch of them on a
 /// slow storage. One that failed is taken for going on so long.
 const DELETION_LASTS: i64 = 600;
+/// Shortest beginning of an id that stands for it here.
+const MIN_PREFIX: usize = 8;
 /// Snapshots that a message names.
 const NAMED: usize = 5;
 
@@ -116,7 +119,7 @@ impl Known {
 }
 
 fn now() -> i64 {
-    jiff::Timestamp::now().as_second()
+    crate::platform::clock::now().as_second()
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -214,6 +217,29 @@ impl Repository {
         });
     }
 
+    /// Remembers what snapshots are called that are to be deleted.
+    pub(crate) fn remember_names(&self, snapshots: &[Snapshot]) {
+        let _ = self.with_memory(|memory| {
+            for snapshot in snapshots {
+                let known = memory.snapshots.entry(snapshot.id.to_string());
+                known.or_insert(Known::new(State::Here, None)).name = Some(snapshot.meta.name.clone());
+            }
+        });
+    }
+
+    /// True for a snapshot, by its name or the beginning of its id, that was deleted from this machine, as far as that
+    /// is remembered.
+    pub fn was_deleted_here(&self, wanted: &str) -> bool {
+        let is_meant = |id: &str, known: &Known| {
+            known.name.as_deref() == Some(wanted) || (wanted.len() >= MIN_PREFIX && id.starts_with(wanted))
+        };
+        let found = self.with_memory(|memory| {
+            let mut all = memory.snapshots.iter();
+            all.any(|(id, known)| matches!(known.state, State::Gone | State::Doomed) && is_meant(id, known))
+        });
+        matches!(found, Seen::Done(true))
+    }
+
     /// Works on what is remembered, and keeps what becomes of it where the cache directory can be written. Where it
     /// cannot, what is there is compared all the same.
     fn with_memory<T>(&self, work: impl FnOnce(&mut Memory) -> T) -> Seen<T> {
@@ -284,13 +310,11 @@ impl Memory {
     }
 
     fn snapshots(&mut self, ids: &[SnapshotId], manifest: Option<&Manifest>) -> Vec<Strange> {
-        let here: BTreeMap<String, Option<String>> = ids
-            .iter()
-            .map(|id| {
-                let snapshot = manifest.and_then(|m| m.snapshots.iter().find(|s| s.id == *id));
-                (id.to_string(), snapshot.map(|s| s.meta.name.clone()))
-            })
-            .collect();
+        let readable = manifest.map(|m| &m.snapshots[..]).unwrap_or_default();
+        let names: HashMap<_, _> = readable.iter().map(|s| (s.id, &s.meta.name)).collect();
+        let name = |id: &SnapshotId| names.get(id).map(|name| (*name).clone());
+        let here: BTreeMap<String, Option<String>> =
+            ids.iter().map(|id| (id.to_string(), name(id))).collect();
         let (mut vanished, mut returned) = (Vec::new(), Vec::new());
         for (id, known) in &mut self.snapshots {
             match (known.state, here.contains_key(id)) {

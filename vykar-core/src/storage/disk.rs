@@ -73,7 +73,8 @@ impl Disk {
 
     /// Makes a directory's entries durable.
     pub fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.logged(|| File::open(path)?.sync_all(), || log_entry!(SyncDir(path.into())))
+        let open = || OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path);
+        self.logged(|| open()?.sync_all(), || log_entry!(SyncDir(path.into())))
     }
 
     #[cfg(not(test))]

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::num::NonZeroU64;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -63,8 +63,17 @@ impl LocalBackend {
         Ok(self.root.join(key))
     }
 
-    fn open(&self, key: &str) -> Result<File, StorageError> {
-        File::open(self.path(key)?).map_err(|e| failed("read", key, e))
+    /// Opens an object, and tells its length. What is no regular file is refused: opening a FIFO in its place must not
+    /// wait for a writer that never comes.
+    fn open(&self, key: &str) -> Result<(File, u64), StorageError> {
+        let path = self.path(key)?;
+        let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+        let file = opened.map_err(|e| failed("read", key, e))?;
+        let metadata = file.metadata().map_err(|e| failed("read", key, e))?;
+        match metadata.is_file() {
+            true => Ok((file, metadata.len())),
+            false => Err(failed("read", key, io::Error::other("not a regular file"))),
+        }
     }
 
     /// Makes the directories between the repository's folder and an object.
@@ -324,8 +333,7 @@ impl Backend for LocalBackend {
     }
 
     fn get(&self, key: &str, max: u64) -> Result<Vec<u8>, StorageError> {
-        let file = self.open(key)?;
-        let size = file.metadata().map_err(|e| failed("read", key, e))?.len();
+        let (file, size) = self.open(key)?;
         if size > max {
             return Err(StorageError::TooLarge { key: key.to_owned(), size, max });
         }
@@ -347,11 +355,11 @@ impl Backend for LocalBackend {
         len: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), StorageError> {
-        let file = self.open(key)?;
+        let (file, size) = self.open(key)?;
         let end = offset.saturating_add(len as u64);
         let short = || StorageError::Short { key: key.to_owned(), end };
         // Before allocating what a damaged index may ask for.
-        if end > file.metadata().map_err(|e| failed("read", key, e))?.len() {
+        if end > size {
             return Err(short());
         }
         out.clear();
@@ -366,7 +374,7 @@ impl Backend for LocalBackend {
     }
 
     fn drop_cached(&self, key: &str) {
-        if let Ok(file) = self.open(key) {
+        if let Ok((file, _)) = self.open(key) {
             let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
         }
     }

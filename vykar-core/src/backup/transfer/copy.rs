@@ -75,6 +75,8 @@ pub struct CopyReport {
     pub copied: Vec<Copied>,
     /// Those whose items cannot all be read: nothing of them is copied.
     pub failed: Vec<SnapshotId>,
+    /// Those that another program copied meanwhile.
+    pub there: Vec<SnapshotId>,
 }
 
 impl CopyReport {
@@ -127,6 +129,7 @@ pub fn copy_snapshots(
                 emit(&mut events, Event::SnapshotUnreadable { snapshot, reason });
                 report.failed.push(snapshot);
             }
+            Err(VykarError::AlreadyCopied { snapshot, .. }) => report.there.push(snapshot),
             Err(e) => return Err(e),
         }
     }
@@ -289,11 +292,7 @@ impl Batch<'_, '_> {
         for part in all {
             match part {
                 Ok(done) => done.into_iter().for_each(|(at, chunk)| copied[at] = Some(chunk)),
-                // Who only waited for another one has nothing to add.
-                Err(VykarError::Interrupted) => {
-                    failure.get_or_insert(VykarError::Interrupted);
-                }
-                Err(e) => failure = Some(e),
+                Err(e) => VykarError::keep_first(&mut failure, e),
             }
         }
         failure.map_or(Ok(copied), Err)

@@ -106,14 +106,14 @@ impl<'m> Maker<'m> {
         });
         added.fetch_add(store.added_stored.load(Ordering::Relaxed), Ordering::Relaxed);
         let packed = finish_packs(filled.is_ok(), store, uploader);
-        let (pointers, stats) = match (filled, &packed) {
-            // Whoever noticed first that the packs cannot be written may not know why.
-            (Err(VykarError::Interrupted), Err(_)) => {
-                return Err(packed.err().unwrap_or(VykarError::Interrupted));
+        let (pointers, stats) = match (filled, packed) {
+            (Ok(made), Ok(())) => made,
+            (filled, packed) => {
+                let failures = [filled.err(), packed.err()];
+                let why = VykarError::first_of(failures.into_iter().flatten());
+                return Err(why.unwrap_or(VykarError::Interrupted));
             }
-            (filled, _) => filled?,
         };
-        packed?;
         Ok((pointers, SnapshotStats { deduplicated_size: added.load(Ordering::Relaxed), ..stats }))
     }
 }

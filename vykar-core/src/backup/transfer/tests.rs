@@ -195,6 +195,26 @@ fn copies_are_the_same_and_a_second_one_adds_nothing() {
 }
 
 #[test]
+fn two_that_copy_the_same_at_once_leave_one_copy() {
+    let (from, snapshots) = source(Encryption::Aes256Gcm);
+    let to = TestRepository::with(Encryption::Chacha20Poly1305);
+    // Both find nothing there before either has published.
+    let plan = plan_copy(&to.repository, snapshots.to_vec()).unwrap();
+    assert_eq!(plan.wanted.len(), 2);
+    let run = || {
+        copy_snapshots((&from.repository, &to.repository), &plan.wanted, &CopyOptions::default(), None)
+            .unwrap()
+    };
+    let (first, second) = (run(), run());
+    assert_eq!((first.copied.len(), first.there.len()), (2, 0));
+    assert_eq!(second.copied.len(), 0);
+    assert_eq!(second.there, plan.wanted.iter().map(|s| s.id).collect::<Vec<_>>());
+    assert!(second.is_complete());
+    assert_eq!(to.repository.manifest().unwrap().snapshots.len(), 2);
+    assert_clean(&to.repository);
+}
+
+#[test]
 fn a_damaged_chunk_costs_its_file_and_a_damaged_list_its_snapshot() {
     let (from, [first, second]) = source(Encryption::Aes256Gcm);
     let reader = from.repository.chunk_reader().unwrap();

@@ -17,7 +17,7 @@ fn said(report: &FindReport) -> Vec<String> {
         let versions: Vec<_> = found.versions.iter().map(version).collect();
         format!("{} {} {}", String::from_utf8_lossy(&found.path), found.series, versions.join(" "))
     };
-    report.paths.iter().map(path).collect()
+    report.paths().map(|found| path(&found)).collect()
 }
 
 fn pattern(place: &str) -> FindOptions {
@@ -51,7 +51,7 @@ fn a_path_is_followed_through_all_snapshots() {
     let all = found(&t, &snapshots, &pattern("d"));
     assert!(all.complete);
     assert_eq!(said(&all), ["d 0 +0..3", "d/log 0 +0..1 ~2..2 ~3..3", "d/once 0 +1..2 -3..3"]);
-    let log = &all.paths[1].versions;
+    let log = all.paths().nth(1).unwrap().versions;
     assert_eq!(log[1].facts.as_ref().unwrap().size, 3000);
     assert_eq!(log[2].state, State::Changed(vec![super::super::Aspect::Type]));
     assert_eq!(said(&found(&t, &snapshots, &pattern("directory-1?"))).len(), 10, "shared ones are found too");
