@@ -229,7 +229,7 @@ impl<'c> Context<'c> {
 
     /// Nanoseconds since the epoch.
     pub fn now(&self) -> i64 {
-        i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
+        i64::try_from(crate::clock::now().as_nanosecond()).unwrap_or(i64::MAX)
     }
 
     /// Ends the backup with this error, unless one came before.

@@ -116,7 +116,7 @@ impl Known {
 }
 
 fn now() -> i64 {
-    jiff::Timestamp::now().as_second()
+    crate::clock::now().as_second()
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
