@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
+use vykar_core::clock;
 use vykar_core::repository::{LockInfo, Repository, SessionInfo, Standing};
 
 use super::{print, print_json};
@@ -129,7 +130,7 @@ pub fn standing(standing: Standing) -> &'static str {
 /// How long ago a time was, in its two largest units.
 fn age(time: &str) -> String {
     let Ok(time) = time.parse::<Timestamp>() else { return "?".to_owned() };
-    match Duration::try_from(Timestamp::now().duration_since(time)).map(|age| age.as_secs()) {
+    match Duration::try_from(clock::now().duration_since(time)).map(|age| age.as_secs()) {
         Err(_) => "in the future".to_owned(),
         Ok(s) if s < 60 => format!("{s} s ago"),
         Ok(s) if s < 3600 => format!("{} min {} s ago", s / 60, s % 60),

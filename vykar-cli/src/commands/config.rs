@@ -1,6 +1,7 @@
 //! A configuration to begin with, and what one means.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use vykar_core::maintenance::KeepRules;
@@ -32,7 +33,7 @@ pub fn run(global: &GlobalArgs, args: &ConfigArgs) -> CliResult {
         false => print(&explain(&config)),
     }
     for warning in &config.warnings {
-        eprintln!("vykar: {}, {warning}", render::path(&config.path));
+        say!("{}, {warning}", render::path(&config.path));
     }
     Ok(Exit::Success)
 }
@@ -152,7 +153,7 @@ fn schedule(schedule: &Schedule) -> String {
     }
     let mut text = match &schedule.cron {
         Some(cron) => format!("cron {}", cron.text),
-        None => format!("every {} hours", schedule.every.as_secs() / 3600),
+        None => format!("every {}", span(schedule.every)),
     };
     if schedule.on_startup {
         text.push_str(", and when the daemon starts");
@@ -161,6 +162,14 @@ fn schedule(schedule: &Schedule) -> String {
         let _ = write!(text, ", up to {} s later", schedule.jitter_seconds);
     }
     text
+}
+
+/// A span of time in the units of a configuration.
+fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let parts =
+        [(seconds / 86400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect()
 }
 
 fn config_json(config: &Config) -> Value {
@@ -182,7 +191,7 @@ fn repository_json(plan: &RepositoryPlan) -> Value {
         "compact_threshold": plan.compact_threshold,
         "check": {
             "max_percent": plan.check.max_percent,
-            "full_every_seconds": plan.check.full_every.as_secs(),
+            "full_every_seconds": plan.check.full_every.map(|every| every.as_secs()),
         },
         "schedule": {
             "enabled": plan.schedule.enabled,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use jiff::Timestamp;
+use vykar_core::clock;
 use vykar_core::maintenance::{CheckOptions, Subset};
 use vykar_core::repository::Repository;
 
@@ -72,7 +73,7 @@ fn scheduled_check(global: &Global, policy: CheckPolicy) -> CliResult {
         let repository = context::open(global)?;
         let record = repository.cache_dir().map(|dir| dir.join(LAST_FULL_CHECK));
         let last = last_full(&repository, record.as_deref())?;
-        let extent = extent(policy, last, Timestamp::now());
+        let extent = extent(policy, last, clock::now());
         let options = CheckOptions {
             verify_data: extent == Extent::Everything,
             subset: match extent {
@@ -84,7 +85,7 @@ fn scheduled_check(global: &Global, policy: CheckPolicy) -> CliResult {
         let report = check::show(global, &repository, &options, false)?;
         if let (Extent::Everything, Some(record)) = (extent, record) {
             // Without it everything is read again the next time.
-            let _ = std::fs::write(record, Timestamp::now().to_string());
+            let _ = std::fs::write(record, clock::now().to_string());
         }
         Ok(if report.damage > 0 { Exit::Damaged } else { Exit::Success })
     })
@@ -102,7 +103,7 @@ fn last_full(repository: &Repository, record: Option<&Path>) -> CliResult<Option
 fn extent(policy: CheckPolicy, last: Option<Timestamp>, now: Timestamp) -> Extent {
     let age = last.map_or(Duration::ZERO, |last| now.duration_since(last).unsigned_abs());
     match policy.max_percent {
-        _ if age >= policy.full_every => Extent::Everything,
+        _ if policy.full_every.is_some_and(|every| age >= every) => Extent::Everything,
         100 => Extent::Everything,
         0 => Extent::Nothing,
         percent => Extent::Part(percent),
@@ -116,10 +117,12 @@ mod tests {
     #[test]
     fn everything_is_read_when_it_is_due() {
         let now: Timestamp = "2026-03-01T00:00:00Z".parse().unwrap();
-        let policy = CheckPolicy { max_percent: 5, full_every: Duration::from_secs(86400) };
+        let policy = CheckPolicy { max_percent: 5, full_every: Some(Duration::from_secs(86400)) };
         let ago = |hours: i64| Some(now - jiff::SignedDuration::from_hours(hours));
         assert_eq!(extent(policy, ago(23), now), Extent::Part(5));
         assert_eq!(extent(policy, ago(24), now), Extent::Everything);
+        let parts_only = CheckPolicy { full_every: None, ..policy };
+        assert_eq!(extent(parts_only, ago(100_000), now), Extent::Part(5));
         // A clock that was wrong is no reason never to read it.
         assert_eq!(extent(policy, ago(-48), now), Extent::Everything);
         assert_eq!(extent(CheckPolicy { max_percent: 0, ..policy }, None, now), Extent::Nothing);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp, Zoned};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
+use vykar_core::clock;
 
 use super::cycle;
 use crate::args::GlobalArgs;
@@ -35,7 +36,7 @@ pub fn run(args: &GlobalArgs) -> CliResult {
     let mut daemon = Daemon::load(args)?;
     let wishes = wishes()?;
     // A run ends early at the first of these; the second ends the process.
-    context::cancel_on_signals()?;
+    context::cancel_on(&[SIGINT, SIGTERM])?;
     daemon.plan(true);
     loop {
         daemon.run_what_is_due();
@@ -45,18 +46,18 @@ pub fn run(args: &GlobalArgs) -> CliResult {
         };
         match wish {
             Wish::End => {
-                eprintln!("vykar: ends");
+                say!("ends");
                 return Ok(Exit::Success);
             }
             Wish::Reload => match Daemon::load(args) {
                 Ok(mut new) => {
-                    eprintln!("vykar: the configuration was read again");
+                    say!("the configuration was read again");
                     new.plan(false);
                     daemon = new;
                 }
                 Err(error) => {
                     render::error(&error);
-                    eprintln!("vykar: goes on with the configuration it had");
+                    say!("goes on with the configuration it had");
                 }
             },
             Wish::RunNow => daemon.all_due(),
@@ -124,7 +125,7 @@ impl Daemon {
 
     /// Finds out when each repository is next.
     fn plan(&mut self, starting: bool) {
-        let now = Zoned::now();
+        let now = clock::local();
         for entry in &mut self.entries {
             let last = self.memory.get(&entry.settings.name()).copied();
             entry.next = match starting && entry.schedule.on_startup {
@@ -136,7 +137,7 @@ impl Daemon {
     }
 
     fn all_due(&mut self) {
-        let now = Timestamp::now();
+        let now = clock::now();
         self.entries.iter_mut().for_each(|entry| entry.next = now);
     }
 
@@ -146,20 +147,20 @@ impl Daemon {
                 return;
             }
             let entry = &mut self.entries[at];
-            let began = Timestamp::now();
+            let began = clock::now();
             if entry.next > began {
                 continue;
             }
             let name = entry.settings.name();
-            eprintln!("vykar: repository {}: the cycle begins", render::plain(name.as_bytes()));
+            say!("repository {}: the cycle begins", render::plain(name.as_bytes()));
             let result = context::set_nice(entry.settings.nice).and_then(|()| cycle::run(&entry.settings));
             match result {
                 Ok(exit) => {
-                    eprintln!("vykar: repository {name}: the cycle ended with exit code {}", exit as u8)
+                    say!("repository {name}: the cycle ended with exit code {}", exit as u8)
                 }
                 Err(error) => render::error(&error.context(&name)),
             }
-            let next = next_run(&entry.schedule, Some(began), &Zoned::now());
+            let next = next_run(&entry.schedule, Some(began), &clock::local());
             entry.next = later(next, entry.schedule.jitter_seconds);
             entry.tell();
             self.memory.insert(name, began);
@@ -179,7 +180,7 @@ impl Daemon {
     /// Waits for a wish, or for a while; `None` when it is time to look again.
     fn wait(&self, wishes: &Receiver<Wish>) -> Option<Wish> {
         let next = self.entries.iter().map(|entry| entry.next).min().unwrap_or(Timestamp::MAX);
-        let left = Timestamp::now().duration_until(next);
+        let left = clock::now().duration_until(next);
         let nap = Duration::try_from(left).unwrap_or(Duration::ZERO).min(NAP);
         match wishes.recv_timeout(nap) {
             Ok(wish) => Some(wish),
@@ -193,7 +194,7 @@ impl Daemon {
 impl Entry {
     fn tell(&self) {
         let name = render::plain(self.settings.name().as_bytes());
-        eprintln!("vykar: repository {name}: next run {}", render::time(self.next));
+        say!("repository {name}: next run {}", render::time(self.next));
     }
 }
 

@@ -14,7 +14,7 @@ use super::{print, print_json};
 use crate::args::{FindArgs, Global, TypeArg};
 use crate::exit::{CliResult, Exit};
 use crate::progress::StatusLine;
-use crate::{context, render};
+use crate::{context, render, say};
 
 pub fn run(global: &Global, args: &FindArgs) -> CliResult {
     let place = args.place.as_ref().map(|place| place.as_bytes()).unwrap_or_default();
@@ -39,12 +39,12 @@ pub fn run(global: &Global, args: &FindArgs) -> CliResult {
     } else {
         print(&text(&report, &snapshots));
         if report.paths.is_empty() && !global.quiet {
-            eprintln!("vykar: nothing found");
+            say!("nothing found");
             if is_name(place) {
                 let name = render::plain(place);
-                eprintln!(
-                    "       a path begins at the top of a snapshot; for a name in any folder: --name {name}"
-                );
+                say::hint(&format!(
+                    "a path begins at the top of a snapshot; for a name in any folder: --name {name}"
+                ));
             }
         }
     }

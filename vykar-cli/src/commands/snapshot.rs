@@ -27,7 +27,7 @@ fn delete(global: &Global, wanted: &[String], dry_run: bool, json: bool) -> CliR
     let manifest = repository.manifest()?;
     // All of them before the first goes: `latest` is what it is now.
     let ids = wanted.iter().map(|wanted| manifest.resolve_id(wanted)).collect::<Result<Vec<_>, _>>()?;
-    let options = DeleteOptions { dry_run, lock: context::lock_options(global) };
+    let options = DeleteOptions { dry_run, lock: context::lock_to_the_end(global)? };
     let status = StatusLine::of(global, json);
     let mut listen = |event: Event| status.event(&event);
     let report = delete_snapshots(&repository, &ids, &options, Some(&mut listen))?;

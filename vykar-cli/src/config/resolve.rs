@@ -66,8 +66,8 @@ impl RepositoryPlan {
 pub struct CheckPolicy {
     /// Percent of the packs that are read each time.
     pub max_percent: u8,
-    /// After this everything is read.
-    pub full_every: Duration,
+    /// After this everything is read; never where it is `None`.
+    pub full_every: Option<Duration>,
 }
 
 /// When the daemon runs.
@@ -158,7 +158,7 @@ pub fn resolve(path: &Path, file: schema::File) -> CliResult<Config> {
             repository.sources.push(placed.source.clone());
         }
     }
-    let mount = file.mount.into_iter().map(|(key, v)| (key, v.value, v.referenced.line())).collect();
+    let mount = file.mount.0.into_iter().map(|(key, v)| (key, v.value, v.referenced.line())).collect();
     Ok(Config { path: path.to_owned(), repositories, mount, warnings })
 }
 
@@ -218,7 +218,7 @@ fn repository_plan(
         compact_threshold: file.compact.threshold.unwrap_or(DEFAULT_THRESHOLD),
         check: CheckPolicy {
             max_percent: file.check.max_percent.unwrap_or(0),
-            full_every: file.check.full_every.unwrap_or(FULL_CHECK_EVERY),
+            full_every: file.check.full_every.unwrap_or(Some(FULL_CHECK_EVERY)),
         },
         threads: limits.threads.or(file.limits.threads),
         nice: limits.nice.or(file.limits.nice),

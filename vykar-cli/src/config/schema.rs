@@ -2,7 +2,6 @@
 //!
 //! Unknown keys are errors everywhere. Values are checked as they are read, so that an error knows its line.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -33,7 +32,7 @@ pub struct File {
     pub limits: Limits,
     pub hooks: Hooks,
     pub schedule: Option<Schedule>,
-    pub mount: BTreeMap<String, Spanned<values::MountValue>>,
+    pub mount: values::MountValues,
     pub hostname: Option<String>,
     pub cache_dir: Option<String>,
 }
@@ -182,8 +181,8 @@ pub struct Compact {
 pub struct Check {
     #[serde(deserialize_with = "values::optional_percent")]
     pub max_percent: Option<u8>,
-    #[serde(deserialize_with = "values::optional_duration")]
-    pub full_every: Option<Duration>,
+    #[serde(deserialize_with = "values::interval_or_null")]
+    pub full_every: Option<Option<Duration>>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -205,12 +204,15 @@ pub struct Limits {
 #[serde(deny_unknown_fields, default)]
 pub struct Schedule {
     pub enabled: Option<bool>,
-    #[serde(deserialize_with = "values::optional_duration")]
+    #[serde(deserialize_with = "values::optional_interval")]
     pub every: Option<Duration>,
     #[serde(deserialize_with = "values::optional_cron")]
     pub cron: Option<values::Cron>,
     pub on_startup: Option<bool>,
     pub jitter_seconds: Option<u32>,
+    // Of programs that ask for a passphrase in a window.
+    #[serde(rename = "passphrase_prompt_timeout_seconds")]
+    pub _passphrase_prompt_timeout_seconds: Option<u64>,
 }
 
 /// A source: a path, or a map.

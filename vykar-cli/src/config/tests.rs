@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 fn config(text: &str) -> Config {
@@ -21,7 +23,7 @@ fn what_is_not_said_has_its_default() {
     assert_eq!(repository.chunker, vykar_core::format::ChunkerParams::FILES);
     assert!(repository.retention.is_empty() && repository.hooks.is_empty());
     assert_eq!(repository.compact_threshold, 20);
-    assert_eq!(repository.check.full_every.as_secs(), 60 * 86400);
+    assert_eq!(repository.check.full_every, Some(Duration::from_secs(60 * 86400)));
     assert!(!repository.schedule.enabled);
     assert_eq!(repository.schedule.every.as_secs(), 86400);
     let [source] = &repository.sources[..] else { panic!("{config:?}") };

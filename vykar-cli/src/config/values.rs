@@ -4,8 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::de::{self, Deserializer, Error, SeqAccess, Visitor};
+use serde::de::{self, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use serde_saphyr::Spanned;
+use vykar_core::clock;
 use zeroize::Zeroizing;
 
 use crate::args::EncryptionArg;
@@ -147,6 +149,9 @@ fn cron(text: &str) -> Result<Cron, String> {
         return Err("five fields: minute, hour, day of the month, month, day of the week".to_owned());
     }
     let pattern = croner::Cron::from_str(text).map_err(|e| format!("five fields as cron has them ({e})"))?;
+    if pattern.find_next_occurrence(&clock::local(), false).is_err() {
+        return Err("a time that comes: no such day is in the calendar".to_owned());
+    }
     Ok(Cron { text: text.to_owned(), pattern })
 }
 
@@ -168,11 +173,56 @@ optional! {
     optional_nice: nice => i32;
     optional_rate: parse::rate => u64;
     optional_duration: parse::duration => Duration;
+    optional_interval: parse::interval => Duration;
     optional_zstd_level: zstd_level => i32;
     optional_algorithm: algorithm => Algorithm;
     optional_encryption: encryption => EncryptionArg;
     optional_secret: secret => Secret;
     optional_cron: cron => Cron;
+}
+
+/// An interval; `null` is another thing than nothing.
+pub fn interval_or_null<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<Duration>>, D::Error> {
+    scalar(deserializer, parse::interval).map(Some)
+}
+
+/// Options of `vykar mount`, in their order.
+#[derive(Debug, Clone, Default)]
+pub struct MountValues(pub Vec<(String, Spanned<MountValue>)>);
+
+impl<'de> Deserialize<'de> for MountValues {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = MountValues;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of options")
+            }
+            fn visit_unit<E: de::Error>(self) -> Result<MountValues, E> {
+                Ok(MountValues::default())
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MountValues, A::Error> {
+                let mut all = Vec::new();
+                while let Some(key) = map.next_key::<String>()? {
+                    let value = match key.as_str() {
+                        // As it is written: YAML would make a number of 0o77, which is then no longer octal.
+                        "umask" => as_text(map.next_value()?),
+                        _ => map.next_value()?,
+                    };
+                    all.push((key, value));
+                }
+                Ok(MountValues(all))
+            }
+        }
+        deserializer.deserialize_map(Keys)
+    }
+}
+
+fn as_text(written: Spanned<String>) -> Spanned<MountValue> {
+    let Spanned { value, referenced, defined, .. } = written;
+    Spanned::new(MountValue::Text(value), referenced, defined)
 }
 
 /// The name of a dump.
@@ -216,7 +266,9 @@ mod tests {
     #[test]
     fn cron_has_five_fields() {
         assert!(cron("*/15 3 * * mon-fri").is_ok());
-        for wrong in ["", "* * * *", "0 0 3 * * *", "61 * * * *", "@daily"] {
+        assert!(cron("0 0 29 2 *").is_ok(), "it comes every four years");
+        for wrong in ["", "* * * *", "0 0 3 * * *", "61 * * * *", "@daily", "0 0 31 2 *", "0 0 31 4,6,9,11 *"]
+        {
             assert!(cron(wrong).is_err(), "{wrong}");
         }
     }
