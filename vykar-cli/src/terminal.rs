@@ -155,7 +155,8 @@ impl<'t> EchoOff<'t> {
         let mut hidden = before.clone();
         hidden.local_modes.remove(LocalModes::ECHO | LocalModes::ECHONL);
         hidden.local_modes.insert(LocalModes::ICANON | LocalModes::ISIG);
-        tcsetattr(terminal, OptionalActions::Flush, &hidden)?;
+        // What was typed or pasted already stays.
+        tcsetattr(terminal, OptionalActions::Now, &hidden)?;
         Ok(EchoOff { terminal, before })
     }
 }
