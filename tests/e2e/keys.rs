@@ -27,7 +27,7 @@ impl World {
         self.finish(command)
     }
 
-    /// The same on a terminal of its own, which rpassword asks for, with nothing in the environment.
+    /// The same on a terminal of its own, which the program asks on, with nothing in the environment.
     fn asked(&self, args: &[&str], answers: &[(&str, &str)]) -> super::harness::terminal::Seen {
         let mut command = self.with_environment(Command::new("setsid"));
         command.arg("--ctty").arg(super::harness::VYKAR).arg("-R").arg(&self.repo).args(args);

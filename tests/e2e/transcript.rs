@@ -54,7 +54,7 @@ impl Names {
             (r#""seconds": [0-9.]+"#.to_owned(), r#""seconds": N"#),
             (r"\(encryption [A-Z][A-Za-z0-9]+\)".to_owned(), "(encryption CIPHER)"),
             (format!(r"\b{}\b", regex::escape(&host)), "HOST"),
-            (format!(r"(User +|name. .){}\b", regex::escape(&user)), "${1}USER"),
+            (format!(r#"(User +|"username": "){}\b"#, regex::escape(&user)), "${1}USER"),
             // Columns are as wide as what is in them.
             (r"(\S) {2,}".to_owned(), "$1  "),
         ];

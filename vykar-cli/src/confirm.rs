@@ -1,11 +1,9 @@
 //! Asking before something is done that cannot be undone.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal};
 
 use crate::exit::{CliError, CliResult, Exit};
-
-/// Longest answer that is read, in bytes.
-const MAX_ANSWER: u64 = 4096;
+use crate::terminal;
 
 /// Asks a question on the terminal, where `yes` has not answered it already. Only `y` and `yes` are consent.
 ///
@@ -21,15 +19,17 @@ pub fn confirm(question: &str, yes: bool) -> CliResult<bool> {
 
 /// Asks for a line on the terminal; `flag` is what answers it without one.
 pub fn ask(prompt: &str, flag: &str) -> CliResult<String> {
-    let failed = |e| CliError::new(Exit::Failure, format!("cannot ask on the terminal: {e}"));
     if !std::io::stdin().is_terminal() {
         return Err(CliError::new(Exit::Usage, "nothing was done: there is no terminal to ask on")
             .hint(format!("give {flag} to go on without being asked")));
     }
-    let mut stderr = std::io::stderr().lock();
-    stderr.write_all(prompt.as_bytes()).and_then(|()| stderr.flush()).map_err(failed)?;
-    let mut answer = String::new();
-    let mut stdin = std::io::Read::take(std::io::stdin().lock(), MAX_ANSWER);
-    stdin.read_line(&mut answer).map_err(failed)?;
-    Ok(answer.trim().to_owned())
+    match terminal::ask_shown(prompt) {
+        Ok(answer) => Ok(answer.trim().to_owned()),
+        Err(e) if e.kind() == ErrorKind::Interrupted => {
+            Err(CliError::new(Exit::Interrupted, "interrupted, so nothing was done"))
+        }
+        // Nobody answered.
+        Err(e) if e.kind() == ErrorKind::UnexpectedEof => Ok(String::new()),
+        Err(e) => Err(CliError::new(Exit::Failure, format!("cannot ask on the terminal: {e}"))),
+    }
 }

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use vykar_core::repository::{LockOptions, OpenOptions, Repository};
 use vykar_core::storage::{Backend, Limits, LocalBackend};
 
 use crate::args::Global;
 use crate::exit::{CliError, CliResult, Exit};
-use crate::passphrase;
+use crate::{passphrase, platform};
 
 /// A repository's storage, within the limits that were asked for. Nothing waits for them once `cancel` is set.
 pub fn backend(global: &Global, cancel: &Arc<AtomicBool>) -> CliResult<Arc<dyn Backend>> {
@@ -49,7 +50,7 @@ pub fn open_until(global: &Global, cancel: &Arc<AtomicBool>) -> CliResult<Reposi
     let repository =
         Repository::open(backend, &mut || passphrase::current(global, false), &open_options(global))?;
     for strange in repository.compare_with_last_time(None)? {
-        eprintln!("vykar: {strange}");
+        say!("{strange}");
     }
     Ok(repository)
 }
@@ -65,6 +66,13 @@ pub fn open_to_delete(global: &Global) -> CliResult<Repository> {
 /// How long to wait for locks.
 pub fn lock_options(global: &Global) -> LockOptions {
     LockOptions { wait: Duration::from_secs(global.lock_wait), ..LockOptions::default() }
+}
+
+/// The same for work that is short under the lock: the first signal ends no more than the waiting for it, so that the
+/// work is done or not begun, and no lock is left behind.
+pub fn lock_to_the_end(global: &Global) -> CliResult<LockOptions> {
+    cancel_on_signals()?;
+    Ok(LockOptions { cancel: interrupts(), ..lock_options(global) })
 }
 
 fn cache_dir(global: &Global) -> Option<PathBuf> {
@@ -96,19 +104,25 @@ pub fn set_nice(nice: i32) -> CliResult<()> {
     setpriority_process(None, nice).map_err(failed)
 }
 
-/// The flag that Ctrl-C and SIGTERM set, once [`cancel_on_signals`] was called.
+/// The flag that Ctrl-C, SIGTERM and SIGHUP set, once [`cancel_on_signals`] was called.
 pub fn interrupts() -> Arc<AtomicBool> {
     static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
     FLAG.get_or_init(Arc::default).clone()
 }
 
-/// Lets Ctrl-C and SIGTERM set the flag of [`interrupts`]; a second one ends the process at once.
+/// Lets Ctrl-C, SIGTERM and SIGHUP set the flag of [`interrupts`]; a second one ends the process at once. SIGHUP, which
+/// comes when the terminal goes away, stays ignored under nohup(1).
 pub fn cancel_on_signals() -> CliResult<()> {
+    cancel_on(&[SIGINT, SIGTERM, SIGHUP])
+}
+
+/// The same for these signals alone. Only the first call has an effect.
+pub fn cancel_on(signals: &[i32]) -> CliResult<()> {
     static DONE: AtomicBool = AtomicBool::new(false);
     if DONE.swap(true, Ordering::Relaxed) {
         return Ok(());
     }
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+    for signal in signals.iter().copied().filter(|signal| !platform::is_ignored(*signal)) {
         let code = Exit::Interrupted as i32;
         signal_hook::flag::register_conditional_shutdown(signal, code, interrupts())
             .and_then(|_| signal_hook::flag::register(signal, interrupts()))

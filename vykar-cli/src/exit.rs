@@ -2,9 +2,12 @@
 
 use std::fmt;
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 
 use vykar_core::repository::{CONFIG, REPOKEY};
 use vykar_core::{StorageError, VykarError};
+
+use crate::context;
 
 /// What the exit code says to a script. Documented in the README.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +141,10 @@ impl From<VykarError> for CliError {
                      import`",
                 ),
             ),
+            // At the prompt.
+            V::NoPassphrase { .. } if context::interrupts().load(Ordering::Relaxed) => {
+                (Exit::Interrupted, None)
+            }
             V::NoPassphrase { .. } => (
                 Exit::Passphrase,
                 Some("set VYKAR_PASSPHRASE, give --passphrase-file or --passcommand, or run on a terminal"),

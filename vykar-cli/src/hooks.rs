@@ -1,13 +1,20 @@
 //! Running the hooks of a configuration around a command.
 
 use std::process::Stdio;
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::args::Global;
-use crate::config::{Around, Hooks, When};
+use crate::config::{Around, Hooks, VALUES, When};
 use crate::exit::{CliError, CliResult, Exit};
-use crate::{children, metrics, render};
+use crate::problems::{Problems, Scope};
+use crate::{children, metrics, render, say};
 
-/// What a hook is told: `{command}` and so on in it, and `VYKAR_COMMAND` and so on in its environment.
+/// Longest value that a hook gets, in bytes: the kernel refuses a variable of 128 KiB.
+const MAX_VALUE: usize = 64 << 10;
+
+/// What a hook gets to know: `VYKAR_COMMAND` and so on in its environment, which `{command}` and so on in it stand for.
 #[derive(Debug, Clone)]
 pub struct Told {
     pub around: Around,
@@ -15,6 +22,8 @@ pub struct Told {
     pub label: String,
     pub source_label: String,
     pub source_path: String,
+    /// What goes wrong while its command runs.
+    pub problems: Arc<Problems>,
 }
 
 impl Told {
@@ -26,18 +35,33 @@ impl Told {
             label: global.name(),
             source_label: String::new(),
             source_path: String::new(),
+            problems: global.problems.clone(),
         }
     }
 
-    fn values<'t>(&'t self, error: &'t str) -> [(&'static str, &'t str); 6] {
-        [
-            ("command", self.around.name()),
-            ("repository", &self.repository),
-            ("label", &self.label),
-            ("error", error),
-            ("source_label", &self.source_label),
-            ("source_path", &self.source_path),
-        ]
+    /// In the order of [`VALUES`].
+    fn values<'t>(&'t self, error: &'t str) -> [&'t str; VALUES.len()] {
+        let (command, repository) = (self.around.name(), &self.repository);
+        [command, repository, &self.label, error, &self.source_label, &self.source_path]
+    }
+
+    /// What a failure is called.
+    fn failure(&self, result: &CliResult, problems: &Scope) -> Option<String> {
+        let exit = match result {
+            Ok(Exit::Success) => return None,
+            Ok(exit) => *exit as u8,
+            Err(error) => return Some(error.to_string()),
+        };
+        let Scope { count, first: Some(first) } = problems else {
+            return Some(format!("finished with exit code {exit}"));
+        };
+        let noun = match (self.around, count) {
+            (Around::Backup, 1) => "file with problems",
+            (Around::Backup, _) => "files with problems",
+            (_, 1) => "problem",
+            _ => "problems",
+        };
+        Some(format!("{count} {noun} (exit code {exit}); the first: {first}"))
     }
 }
 
@@ -58,12 +82,9 @@ pub fn around(hooks: &Hooks, told: &Told, run: impl FnOnce() -> CliResult) -> Cl
     if hooks.is_empty() {
         return run();
     }
-    let result = all(hooks, When::Before, told, "").and_then(|()| run());
-    let error = match &result {
-        Ok(Exit::Success) => None,
-        Ok(exit) => Some(format!("finished with exit code {}", *exit as u8)),
-        Err(error) => Some(error.to_string()),
-    };
+    let run = || all(hooks, When::Before, told, "").and_then(|()| run());
+    let (result, problems) = told.problems.during(run);
+    let error = told.failure(&result, &problems);
     let later = match &error {
         None => all(hooks, When::After, told, ""),
         Some(error) => all(hooks, When::Failed, told, error),
@@ -96,20 +117,24 @@ fn all(hooks: &Hooks, when: When, told: &Told, error: &str) -> CliResult<()> {
 
 /// Runs one with sh. What it prints goes to stderr: stdout is for results.
 fn one(hook: &str, told: &Told, error: &str) -> CliResult<()> {
-    let values = told.values(error);
-    let mut command = children::shell(&replaced(hook, &values));
+    let error = say::clean(error);
+    let mut command = children::shell(&with_variables(hook));
     command.stdin(Stdio::null());
-    for (name, value) in values {
-        // A value with a NUL cannot be passed on.
-        command.env(format!("VYKAR_{}", name.to_ascii_uppercase()), value.replace('\0', ""));
+    for (name, value) in VALUES.into_iter().zip(told.values(&error)) {
+        command.env(variable(name), passable(value));
     }
     let failed = |what: String| {
         CliError::new(Exit::Failure, format!("hook `{}`: {what}", render::plain(hook.as_bytes())))
             .hint("it runs with sh -c; what it printed is above")
     };
     let stderr = std::io::stderr();
-    let out = std::os::fd::AsFd::as_fd(&stderr).try_clone_to_owned();
-    command.stdout(out.map_or_else(|_| Stdio::null(), Stdio::from));
+    if is_readerless(&stderr) {
+        // What it prints would end it.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+    } else {
+        let out = std::os::fd::AsFd::as_fd(&stderr).try_clone_to_owned();
+        command.stdout(out.map_or_else(|_| Stdio::null(), Stdio::from));
+    }
     match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(failed(status.to_string())),
@@ -117,35 +142,34 @@ fn one(hook: &str, told: &Told, error: &str) -> CliResult<()> {
     }
 }
 
-/// Puts values in for `{name}`, each quoted for a shell. Other braces stay.
-fn replaced(hook: &str, values: &[(&str, &str)]) -> String {
-    let mut out = String::with_capacity(hook.len());
-    let mut rest = hook;
-    while let Some(at) = rest.find('{') {
-        let (before, from) = rest.split_at(at);
-        out.push_str(before);
-        let found = values.iter().find_map(|(name, value)| {
-            let behind = from.strip_prefix('{')?.strip_prefix(*name)?.strip_prefix('}')?;
-            Some((*value, behind))
-        });
-        match found {
-            Some((value, behind)) => {
-                out.push_str(&quoted(value));
-                rest = behind;
-            }
-            None => {
-                out.push('{');
-                rest = &from[1..];
-            }
-        }
-    }
-    out.push_str(rest);
-    out
+/// True of a pipe that nobody reads any more.
+fn is_readerless(pipe: impl std::os::fd::AsFd) -> bool {
+    let mut fds = [PollFd::new(&pipe, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::ERR)
 }
 
-/// One word of a shell, whatever is in it.
-fn quoted(value: &str) -> String {
-    format!("'{}'", value.replace('\0', "").replace('\'', r"'\''"))
+/// The variable that holds a value.
+fn variable(name: &str) -> String {
+    format!("VYKAR_{}", name.to_ascii_uppercase())
+}
+
+/// As much of a value as a variable takes: no NUL, and no more than the kernel passes on.
+fn passable(value: &str) -> String {
+    let mut value = value.replace('\0', "");
+    if value.len() > MAX_VALUE {
+        value.truncate(value.floor_char_boundary(MAX_VALUE));
+        value.push_str("...");
+    }
+    value
+}
+
+/// Puts the variable that holds the value in place of `{name}`, as one word. Other braces stay. The value itself is never
+/// part of the command: whatever it holds, the shell runs none of it.
+fn with_variables(hook: &str) -> String {
+    VALUES.into_iter().fold(hook.to_owned(), |hook, name| {
+        hook.replace(&format!("{{{name}}}"), &format!("\"${}\"", variable(name)))
+    })
 }
 
 #[cfg(test)]
@@ -153,10 +177,73 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_put_in_as_one_word_and_not_looked_into() {
-        let values = [("error", "it's {label}; $(rm)"), ("label", "x")];
+    fn values_are_put_in_as_variables() {
         let hook = "notify {error} {label} ${HOME} {other} {";
-        assert_eq!(replaced(hook, &values), r"notify 'it'\''s {label}; $(rm)' 'x' ${HOME} {other} {");
+        let expected = r#"notify "$VYKAR_ERROR" "$VYKAR_LABEL" ${HOME} {other} {"#;
+        assert_eq!(with_variables(hook), expected);
+    }
+
+    #[test]
+    fn nothing_of_a_value_is_run_wherever_it_stands() {
+        let evil = "a'b\"c $(touch OWNED) `touch OWNED`\n touch OWNED #\u{1b}]0;x\u{7}";
+        // Those inside quotes are refused where a configuration is read.
+        let hooks = [
+            "echo {error} >> LOG",
+            "echo \"{error}\" >> LOG",
+            "echo '{error}' >> LOG",
+            "echo $(echo {error}) `echo {error}` >> LOG",
+            "# {error}\ncat <<END >> LOG\n{error}\nEND",
+        ];
+        for hook in hooks {
+            let dir = tempfile::tempdir().unwrap();
+            let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+            let error = evil.replace("OWNED", &path("owned"));
+            one(&hook.replace("LOG", &path("log")), &told(), &error).unwrap();
+            let log = std::fs::read_to_string(path("log")).unwrap();
+            assert!(!log.contains('\u{1b}') && !log.contains('\u{7}'), "{log:?}");
+            assert!(!dir.path().join("owned").exists(), "{hook}");
+        }
+    }
+
+    #[test]
+    fn long_values_are_cut_and_fail_nothing() {
+        let long = "\u{e9}".repeat(100_000) + "\0";
+        assert_eq!(passable(&long).len(), MAX_VALUE + 3);
+        let (_, log) = run_with("failed: echo {error} >> LOG\n", Err(CliError::new(Exit::Failure, long)));
+        assert!(log.ends_with("...\n"), "{}", log.len());
+    }
+
+    #[test]
+    fn a_failure_says_how_many_files_and_the_first() {
+        let problems = Problems::default();
+        let told = told();
+        let said = |result: CliResult, around, lines: &[&str]| {
+            let ((), scope) = problems.during(|| lines.iter().for_each(|line| problems.note(line)));
+            Told { around, ..told.clone() }.failure(&result, &scope)
+        };
+        let backup = |result, lines| said(result, Around::Backup, lines);
+        assert_eq!(backup(Ok(Exit::Success), &[]), None);
+        let two = backup(Ok(Exit::Partial), &["/a: not stored: denied", "/b: not stored: denied"]);
+        let expected = "2 files with problems (exit code 3); the first: /a: not stored: denied";
+        assert_eq!(two.as_deref(), Some(expected));
+        assert_eq!(
+            said(Ok(Exit::Damaged), Around::Check, &["pack x: damaged"]).as_deref(),
+            Some("1 problem (exit code 7); the first: pack x: damaged")
+        );
+        assert_eq!(backup(Ok(Exit::Partial), &[]).as_deref(), Some("finished with exit code 3"));
+        let error = backup(Err(CliError::new(Exit::Failure, "no room")), &["/a"]);
+        assert_eq!(error.as_deref(), Some("no room"));
+    }
+
+    fn told() -> Told {
+        Told {
+            around: Around::Backup,
+            repository: "/r".into(),
+            label: "main".into(),
+            source_label: "docs".into(),
+            source_path: "/a b".into(),
+            problems: Arc::default(),
+        }
     }
 
     /// Runs something between hooks that write down that they ran.
@@ -164,13 +251,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
         let hooks: Hooks = serde_saphyr::from_str(&text.replace("LOG", log.to_str().unwrap())).unwrap();
-        let told = Told {
-            around: Around::Backup,
-            repository: "/r".into(),
-            label: "main".into(),
-            source_label: "docs".into(),
-            source_path: "/a b".into(),
-        };
+        let told = told();
         let result = around(&hooks, &told, || {
             std::fs::OpenOptions::new()
                 .create(true)

@@ -1,5 +1,11 @@
 //! The `vykar` command.
 
+// All that is written passes through `say`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+#[macro_use]
+mod say;
+
 mod args;
 mod background;
 mod children;
@@ -17,11 +23,13 @@ mod parse;
 mod passphrase;
 mod place;
 mod platform;
+mod problems;
 mod progress;
 mod render;
 mod settings;
 mod streams;
 mod strength;
+mod terminal;
 mod view;
 mod watchdog;
 

@@ -9,7 +9,6 @@ use std::path::Path;
 use std::time::Instant;
 
 use vykar_core::backup::BackupSummary;
-use vykar_core::platform::clock;
 
 use crate::args::Global;
 use crate::exit::CliResult;
@@ -81,7 +80,7 @@ pub fn timed(global: &Global, command: &str, run: impl FnOnce() -> CliResult) ->
     let result = run();
     let code = result.as_ref().map_or_else(|e| e.exit() as u8, |exit| *exit as u8);
     let labels = labels(&[("repository", &global.name()), ("command", command)]);
-    let now = clock::now().as_second();
+    let now = vykar_core::clock::now().as_second();
     update(path, |series| {
         series.set("vykar_last_run_timestamp_seconds", &labels, now);
         series.set("vykar_last_exit_code", &labels, code);
@@ -111,7 +110,7 @@ pub fn backup(global: &Global, summary: &BackupSummary) {
 /// Changes the file; its readers see the old or the new one. What goes wrong is said, and fails nothing.
 fn update(path: &Path, change: impl FnOnce(&mut Series)) {
     if let Err(e) = try_update(path, change) {
-        eprintln!("vykar: --metrics-file {}: {e}", render::path(path));
+        say!("--metrics-file {}: {e}", render::path(path));
     }
 }
 

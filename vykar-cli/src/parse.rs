@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use jiff::civil::{Date, DateTime};
-use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan, Zoned};
 use vykar_core::backup::Excludes;
+use vykar_core::clock;
 use vykar_core::format::RepoConfig;
 use vykar_core::maintenance::GroupBy;
-use vykar_core::platform::clock;
 
 /// Smallest cache of decoded chunks: one chunk of the largest size there may be.
 const MIN_CACHE: u64 = 16 << 20;
@@ -117,11 +116,11 @@ pub fn read_ahead(text: &str) -> Result<u32, String> {
     number.ok_or_else(|| format!("a number of KiB from 0 to {MAX_READ_AHEAD}"))
 }
 
-/// Permission bits in octal, also as YAML has them: `0o77`.
+/// Permission bits in octal: `077`, `77` and `0o77` are the same.
 pub fn umask(text: &str) -> Result<u16, String> {
-    let digits = text.strip_prefix("0o").unwrap_or(text);
-    let octal = !digits.is_empty() && digits.bytes().all(|c| (b'0'..=b'7').contains(&c));
-    let bits = u16::from_str_radix(digits, 8).ok().filter(|bits| octal && *bits <= 0o777);
+    let text = text.strip_prefix("0o").unwrap_or(text);
+    let octal = !text.is_empty() && text.bytes().all(|c| (b'0'..=b'7').contains(&c));
+    let bits = u16::from_str_radix(text, 8).ok().filter(|bits| octal && *bits <= 0o777);
     bits.ok_or_else(|| "permission bits in octal, from 0 to 777, as 027".to_owned())
 }
 
@@ -152,7 +151,7 @@ fn id(text: &str, kind: &str, find: impl Fn(&str) -> nix::Result<Option<u32>>) -
 
 /// A time: a date or a local time, an RFC 3339 time, or how long ago.
 pub fn since(text: &str) -> Result<Timestamp, String> {
-    since_from(text, &clock::now().to_zoned(TimeZone::system()))
+    since_from(text, &clock::local())
 }
 
 fn since_from(text: &str, now: &Zoned) -> Result<Timestamp, String> {
@@ -189,57 +188,41 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "a number with h, d, w, m (30 days) or y (365 days), as in 30d or 1y6m".to_owned())
 }
 
-/// Shortest time between two scheduled runs.
+/// Shortest interval.
 const MIN_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How often something happens: `30m`, `1h30m` and the like, or a plain number of days. Here `m` is minutes.
+/// How often something happens: `30m`, `1h30m`; a number alone is days.
 pub fn interval(text: &str) -> Result<Duration, String> {
-    let seconds = match text.parse::<u64>() {
-        Ok(days) => days.checked_mul(86400),
-        Err(_) => seconds(text),
+    let wanted = || "a number with s, m (minutes), h or d, as in 30m or 1d12h; alone it is days".to_owned();
+    let days = text.parse().ok().filter(|_| text.bytes().all(|c| c.is_ascii_digit()));
+    let seconds = match days {
+        Some(days) => 86400u64.checked_mul(days),
+        None => units(text, |unit| "smhd".find(unit).map(|at| [1, 60, 3600, 86400][at])),
     };
-    let bounded = seconds.filter(|seconds| i64::try_from(*seconds).is_ok()).map(Duration::from_secs);
-    bounded.filter(|interval| *interval >= MIN_INTERVAL).ok_or_else(|| {
-        "a minute or more: a number with s, m (minutes), h or d, as in 30m or 1h30m; a plain number is days".to_owned()
-    })
+    let interval = Duration::from_secs(seconds.ok_or_else(wanted)?);
+    match interval >= MIN_INTERVAL {
+        true => Ok(interval),
+        false => Err("a minute or more: 1m".to_owned()),
+    }
 }
 
-/// How many seconds `1h30m` and the like are.
-fn seconds(text: &str) -> Option<u64> {
-    sum_of_parts(text, |unit| match unit {
-        's' => Some(1),
-        'm' => Some(60),
-        'h' => Some(3600),
-        'd' => Some(86400),
-        _ => None,
-    })
-}
-
-/// How many hours `1y6m` and the like are.
-fn hours(text: &str) -> Option<i64> {
-    let hours = sum_of_parts(text, |unit| match unit {
-        'h' => Some(1),
-        'd' => Some(24),
-        'w' => Some(7 * 24),
-        'm' => Some(30 * 24),
-        'y' => Some(365 * 24),
-        _ => None,
-    })?;
-    i64::try_from(hours).ok()
-}
-
-/// The sum of numbers that each have the letter of a unit behind them.
-fn sum_of_parts(text: &str, size_of: impl Fn(char) -> Option<u64>) -> Option<u64> {
+/// The sum of numbers with units, of which `value` says how much each is.
+fn units(text: &str, value: impl Fn(char) -> Option<u64>) -> Option<u64> {
     let (mut sum, mut rest) = (0u64, text);
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
         let number: u64 = rest[..digits].parse().ok()?;
         let mut letters = rest[digits..].chars();
-        let unit = size_of(letters.next()?)?;
-        sum = sum.checked_add(number.checked_mul(unit)?)?;
+        sum = sum.checked_add(number.checked_mul(value(letters.next()?)?)?)?;
         rest = letters.as_str();
     }
     Some(sum).filter(|_| !text.is_empty())
+}
+
+/// How many hours `1y6m` and the like are.
+fn hours(text: &str) -> Option<i64> {
+    let value = |unit| "hdwmy".find(unit).map(|at| [1, 24, 7 * 24, 30 * 24, 365 * 24][at]);
+    units(text, value)?.try_into().ok()
 }
 
 /// What snapshots are grouped by: names with commas between them, or `none`.
@@ -261,6 +244,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn intervals_are_in_seconds_minutes_hours_and_days() {
+        let seconds = |text: &str| interval(text).map(|interval| interval.as_secs());
+        for (text, expected) in [
+            ("60s", 60),
+            ("30m", 1800),
+            ("1h", 3600),
+            ("24h", 86400),
+            ("7d", 7 * 86400),
+            ("1d12h", 36 * 3600),
+            ("1h30m", 5400),
+            ("60", 60 * 86400),
+        ] {
+            assert_eq!(seconds(text), Ok(expected), "{text}");
+        }
+        for text in
+            ["", "0", "0h", "59s", "-1h", "1w", "1y", "1M", "h", "30 m", "1.5h", "+1", "99999999999999999d"]
+        {
+            assert!(interval(text).is_err(), "{text}");
+        }
+        assert!(interval("0h").is_err_and(|why| why.contains("a minute or more")));
+    }
+
+    #[test]
     fn groups_are_named() {
         let by = |host, label, paths| Ok(GroupBy { host, label, paths });
         assert_eq!(group_by("none"), by(false, false, false));
@@ -277,29 +283,6 @@ mod tests {
         assert_eq!(duration("1w2d"), Ok(Duration::from_secs(9 * 86400)));
         for wrong in ["", "30", "d", "-1d", "1s", "99999999999999999999d", "9223372036854775807y"] {
             assert!(duration(wrong).is_err(), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn intervals_are_in_minutes_and_days() {
-        let of = |seconds| Ok(Duration::from_secs(seconds));
-        assert_eq!((interval("30m"), interval("90s"), interval("1h30m")), (of(1800), of(90), of(5400)));
-        assert_eq!((interval("7"), interval("2d"), interval("60s")), (of(7 * 86400), of(2 * 86400), of(60)));
-        for wrong in [
-            "",
-            "0",
-            "0h",
-            "59s",
-            "m",
-            "1w",
-            "1y",
-            "-1d",
-            "1.5h",
-            "1d2",
-            "99999999999999999999d",
-            "9223372036854775807",
-        ] {
-            assert!(interval(wrong).is_err(), "{wrong:?}");
         }
     }
 
@@ -336,8 +319,8 @@ mod tests {
         assert_eq!((read_ahead("0"), read_ahead("4096")), (Ok(0), Ok(4096)));
         assert!(read_ahead("65537").is_err());
         assert_eq!((umask("022"), umask("0"), umask("0777")), (Ok(0o22), Ok(0), Ok(0o777)));
-        assert_eq!((umask("0o77"), umask("077"), umask("77")), (Ok(0o77), Ok(0o77), Ok(0o77)));
-        for text in ["8", "1000", "", "+22", "rwx"] {
+        assert_eq!((umask("077"), umask("77"), umask("0o77")), (Ok(0o77), Ok(0o77), Ok(0o77)));
+        for text in ["8", "1000", "", "+22", "rwx", "0o", "0o0o7", "0x3f"] {
             assert!(umask(text).is_err(), "{text}");
         }
     }

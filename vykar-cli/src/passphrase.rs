@@ -1,7 +1,7 @@
 //! Where passphrases come from.
 
 use std::fs::File;
-use std::io::{IsTerminal, Read};
+use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::args::{Global, NewPassphraseArgs};
 use crate::exit::{CliError, CliResult, Exit};
-use crate::{children, render};
+use crate::{children, render, terminal};
 
 /// Longest file that is taken for a passphrase, in bytes.
 const PASSPHRASE_MAX: u64 = 64 << 10;
@@ -90,18 +90,27 @@ fn ask(prompt: &str) -> Result<Passphrase, String> {
     if !std::io::stdin().is_terminal() {
         return Err("none is set, and there is no terminal to ask on".to_owned());
     }
-    rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|e| e.to_string())
+    terminal::ask_hidden(prompt).map_err(|e| match e.kind() {
+        io::ErrorKind::Interrupted => "interrupted".to_owned(),
+        io::ErrorKind::UnexpectedEof => "none was given".to_owned(),
+        _ => e.to_string(),
+    })
 }
 
 fn from_file(path: &Path) -> Result<Passphrase, String> {
+    let failed = |why: &dyn std::fmt::Display| format!("{}: {why}", render::path(path));
+    let content = File::open(path).and_then(bounded).map_err(|e| failed(&e))?;
+    without_end(&content).ok_or_else(|| failed(&"not UTF-8"))
+}
+
+/// All of it, if it is short enough for a passphrase.
+fn bounded(from: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     // Room for all of it: a buffer that grows leaves copies behind.
     let mut content = Zeroizing::new(Vec::with_capacity(PASSPHRASE_MAX as usize + 1));
-    let read = File::open(path).and_then(|file| file.take(PASSPHRASE_MAX + 1).read_to_end(&mut content));
-    let read = read.map_err(|e| format!("{}: {e}", render::path(path)))?;
-    if read as u64 > PASSPHRASE_MAX {
-        return Err(format!("{}: longer than {PASSPHRASE_MAX} bytes", render::path(path)));
+    match from.take(PASSPHRASE_MAX + 1).read_to_end(&mut content)? as u64 > PASSPHRASE_MAX {
+        true => Err(io::Error::other(format!("longer than {PASSPHRASE_MAX} bytes"))),
+        false => Ok(content),
     }
-    without_end(&content).ok_or_else(|| format!("{}: not UTF-8", render::path(path)))
 }
 
 /// Text without the end of its line.
@@ -113,21 +122,30 @@ fn without_end(text: &[u8]) -> Option<Passphrase> {
 
 fn from_command(command: &str) -> Result<Passphrase, String> {
     let mut sh = children::shell(command);
-    let child = sh.stdin(Stdio::inherit()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
-    let mut child = child.map_err(|e| format!("the pass command cannot be run: {e}"))?;
-    // Room for all of it: a buffer that grows leaves copies behind.
-    let mut output = Zeroizing::new(Vec::with_capacity(PASSPHRASE_MAX as usize + 1));
-    // The pipe is closed after this, which ends a command that goes on writing.
-    let read = child.stdout.take().map(|pipe| pipe.take(PASSPHRASE_MAX + 1).read_to_end(&mut output));
-    if output.len() as u64 > PASSPHRASE_MAX {
+    sh.stdin(Stdio::inherit()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let mut child = sh.spawn().map_err(|e| format!("the pass command cannot be run: {e}"))?;
+    // With the pipe gone, a command that goes on printing ends.
+    let printed = child.stdout.take().map(bounded).transpose();
+    if printed.is_err() {
         let _ = child.kill();
-        let _ = child.wait();
-        return Err(format!("the pass command printed more than {PASSPHRASE_MAX} bytes"));
     }
     let status = child.wait().map_err(|e| format!("the pass command cannot be waited for: {e}"))?;
+    let printed = printed.map_err(|e| format!("what the pass command prints: {e}"))?.unwrap_or_default();
     if !status.success() {
         return Err(format!("the pass command failed ({status})"));
     }
-    read.transpose().map_err(|e| format!("the pass command's output cannot be read: {e}"))?;
-    without_end(&output).ok_or_else(|| "the pass command's output is not UTF-8".to_owned())
+    without_end(&printed).ok_or_else(|| "the pass command's output is not UTF-8".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_never_stops_printing_is_stopped() {
+        let error = from_command("yes").unwrap_err();
+        assert_eq!(error, "what the pass command prints: longer than 65536 bytes");
+        assert_eq!(*from_command("echo secret").unwrap(), "secret");
+        assert!(from_command("echo secret; exit 3").unwrap_err().contains("exit status: 3"));
+    }
 }

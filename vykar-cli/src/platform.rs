@@ -37,6 +37,20 @@ pub fn close_inherited_files() {
     }
 }
 
+/// True when this process ignores a signal, as it does SIGHUP under nohup(1).
+pub fn is_ignored(signal: libc::c_int) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action sigaction changes nothing; it fills the struct, which lives here, or fails. All zeros
+    // are a valid value of it.
+    let action = unsafe {
+        if libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) != 0 {
+            return false;
+        }
+        action.assume_init()
+    };
+    action.sa_sigaction == libc::SIG_IGN
+}
+
 /// Gives back to the system what the allocator keeps of freed memory, in whole pages. Does nothing where the
 /// allocator is not glibc's.
 pub fn trim_memory() {

@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use console::{Term, measure_text_width};
@@ -13,7 +14,8 @@ use serde_json::json;
 use vykar_core::{Event, Totals};
 
 use crate::args::Global;
-use crate::render;
+use crate::problems::Problems;
+use crate::{render, say};
 
 /// Redraws a second, at most: two for each [`Event::Progress`], of its numbers and of its path.
 const REDRAWS: u8 = 20;
@@ -35,23 +37,25 @@ pub struct StatusLine {
     json: Option<Cell<Instant>>,
     /// There was a path: when there is none any more, the rest is no matter of files.
     begun: Cell<bool>,
+    problems: Arc<Problems>,
 }
 
 impl StatusLine {
     /// What a command shows: a line on a terminal; with `json` objects on stderr; with `--quiet` nothing.
     pub fn of(global: &Global, json: bool) -> Self {
+        let problems = global.problems.clone();
         match json {
-            true => Self::build(false, (!global.quiet).then(|| Cell::new(Instant::now()))),
-            false => Self::build(!global.quiet, None),
+            true => Self::build(false, (!global.quiet).then(|| Cell::new(Instant::now())), problems),
+            false => Self::build(!global.quiet, None, problems),
         }
     }
 
     /// A line on stderr; none when not wanted, when stderr is no terminal, or when that is a dumb one.
     pub fn new(wanted: bool) -> Self {
-        Self::build(wanted, None)
+        Self::build(wanted, None, Arc::default())
     }
 
-    fn build(wanted: bool, json: Option<Cell<Instant>>) -> Self {
+    fn build(wanted: bool, json: Option<Cell<Instant>>, problems: Arc<Problems>) -> Self {
         let target = match wanted {
             true => ProgressDrawTarget::stderr_with_hz(REDRAWS),
             false => ProgressDrawTarget::hidden(),
@@ -68,7 +72,7 @@ impl StatusLine {
             bar.set_message("starting");
             bar.enable_steady_tick(TICK);
         }
-        StatusLine { bar, json, begun: Cell::new(false) }
+        StatusLine { bar, json, begun: Cell::new(false), problems }
     }
 
     /// True when somebody can see it.
@@ -78,6 +82,9 @@ impl StatusLine {
 
     /// Takes progress into the line; prints everything else above it.
     pub fn event(&self, event: &Event) {
+        if render::is_problem(event) {
+            render::event_line(event).iter().for_each(|line| self.problems.note(line));
+        }
         if let Some(last) = &self.json {
             return write_json(event, last);
         }
@@ -139,7 +146,7 @@ fn write_json(event: &Event, last: &Cell<Instant>) {
             None => return,
         },
     };
-    eprintln!("{object}");
+    say::raw(&format!("{object}\n"));
 }
 
 /// What the line says in numbers.

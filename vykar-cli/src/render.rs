@@ -8,12 +8,13 @@ use vykar_core::Event;
 use vykar_core::format::ItemType;
 
 use crate::exit::CliError;
+use crate::say;
 
 /// An error and what to do next, on stderr.
 pub fn error(error: &CliError) {
-    eprintln!("vykar: {error}");
+    say!("{error}");
     if let Some(hint) = error.hint_text() {
-        eprintln!("       {hint}");
+        say::hint(hint);
     }
 }
 
@@ -82,7 +83,7 @@ pub fn plain(bytes: &[u8]) -> String {
         for c in chunk.valid().chars() {
             match c {
                 '\\' => out.push_str("\\\\"),
-                c if c.is_control() => out.extend(c.escape_default()),
+                c if say::is_command(c) => out.extend(c.escape_default()),
                 c => out.push(c),
             }
         }
@@ -132,10 +133,13 @@ pub fn rows(rows: &[Vec<String>], right: &[usize]) -> String {
     for row in rows {
         let mut line = String::new();
         for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let width = *width;
-            match right.contains(&at) {
-                true => line.push_str(&format!("{cell:>width$}  ")),
-                false => line.push_str(&format!("{cell:<width$}  ")),
+            // Not with `{:width$}`, which panics above 65 535.
+            let room = width.saturating_sub(cell.chars().count());
+            match (right.contains(&at), at + 1 == row.len()) {
+                (true, _) => line.extend([&" ".repeat(room), cell, "  "]),
+                (false, false) => line.extend([cell, &" ".repeat(room), "  "]),
+                // Nothing stands behind it.
+                (false, true) => line.push_str(cell),
             }
         }
         out.push_str(line.trim_end());
@@ -147,8 +151,22 @@ pub fn rows(rows: &[Vec<String>], right: &[usize]) -> String {
 /// One event as a line on stderr; progress is not a line.
 pub fn event(event: &Event) {
     if let Some(line) = event_line(event) {
-        eprintln!("vykar: {line}");
+        say!("{line}");
     }
+}
+
+/// True when something could not be stored, restored or read as it is.
+pub fn is_problem(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::SourceFailed { .. }
+            | Event::SourceIncomplete { .. }
+            | Event::SourceChanged { .. }
+            | Event::ItemSkipped { .. }
+            | Event::RestoreFailed { .. }
+            | Event::RestoreIncomplete { .. }
+            | Event::SnapshotUnreadable { .. }
+    )
 }
 
 /// What an event says in words; nothing of progress.
@@ -190,6 +208,7 @@ mod tests {
     #[test]
     fn terminals_get_no_control_characters() {
         assert_eq!(plain(b"a\nb\x1b[1m\\\xff\xc3\xa9"), "a\\nb\\u{1b}[1m\\\\\\xff\u{e9}");
+        assert_eq!(plain("a\u{202e}b\u{9b}c".as_bytes()), "a\\u{202e}b\\u{9b}c");
     }
 
     #[test]
@@ -214,6 +233,15 @@ mod tests {
     #[test]
     fn tables_fit_a_terminal() {
         assert_eq!(fit("NAME  PATHS\nabc   /a/long/path\n", 12), "NAME  PATHS\nabc   /a/...\n");
+    }
+
+    #[test]
+    fn tables_take_cells_of_any_length() {
+        let long = "x".repeat(70_000);
+        let text = rows(&[vec![long.clone(), "1".into()], vec!["y".into(), "2".into()]], &[1]);
+        assert_eq!(text, format!("{long}  1\ny{}  2\n", " ".repeat(69_999)));
+        let last = rows(&[vec!["a".into(), long.clone()], vec!["b".into(), "c".into()]], &[]);
+        assert_eq!(last, format!("a  {long}\nb  c\n"));
     }
 
     #[test]

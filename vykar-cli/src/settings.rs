@@ -8,6 +8,7 @@ use vykar_core::repository::Passphrase;
 use crate::args::GlobalArgs;
 use crate::config::{self, Config, RepositoryPlan, Secret};
 use crate::exit::{CliError, CliResult, Exit};
+use crate::problems::Problems;
 use crate::render;
 
 /// Everything that commands need to know about a repository and how to work with it.
@@ -22,6 +23,8 @@ pub struct Settings {
     pub configured_passcommand: Option<String>,
     /// The one that was found.
     pub passphrase: Arc<OnceLock<Passphrase>>,
+    /// What went wrong with single files, for hooks.
+    pub problems: Arc<Problems>,
     /// It is the one that snapshots are copied to, with a passphrase of its own.
     pub is_destination: bool,
     pub trust_repo: bool,
@@ -121,6 +124,7 @@ fn given(args: &GlobalArgs) -> Settings {
         configured_passphrase: None,
         configured_passcommand: None,
         passphrase: Arc::default(),
+        problems: Arc::default(),
         is_destination: false,
         trust_repo: args.trust_repo,
         cache_dir: args.cache_dir.clone(),

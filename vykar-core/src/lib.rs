@@ -9,6 +9,7 @@
 //! through an `Option<&mut dyn FnMut(Event)>`.
 
 pub mod backup;
+pub mod clock;
 pub mod codec;
 pub mod crypto;
 pub mod error;

@@ -2,7 +2,6 @@
 
 mod choose;
 
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -11,13 +10,13 @@ use vykar_core::stage::{STAGES, Stage};
 use vykar_core::{Event, Planned};
 
 use self::choose::Job;
-use super::{both, print, print_json, stdout_failed};
+use super::{both, print, print_json};
 use crate::args::{BackupArgs, Global};
 use crate::config::Around;
 use crate::exit::{CliResult, Exit};
 use crate::hooks::{self, Told};
 use crate::progress::StatusLine;
-use crate::{context, metrics, render};
+use crate::{context, metrics, render, say};
 
 /// Stores what is asked for, each source as a snapshot, between the hooks of the configuration.
 pub fn run(global: &Global, args: &BackupArgs) -> CliResult {
@@ -88,9 +87,7 @@ fn one(global: &Global, args: &BackupArgs, job: &Job) -> CliResult {
     let opened = began.elapsed();
     let began = Instant::now();
     let mut listen = |event: Event| match &event {
-        Event::Stored { .. } | Event::Excluded { .. } => {
-            status.suspend(|| eprintln!("{}", entry_line(&event)))
-        }
+        Event::Stored { .. } | Event::Excluded { .. } => status.suspend(|| say::bare(&entry_line(&event))),
         _ => status.event(&event),
     };
     let summary = backup(&repository, &options, Some(&mut listen))?;
@@ -111,12 +108,15 @@ fn one(global: &Global, args: &BackupArgs, job: &Job) -> CliResult {
         print(&summary_text(&summary, seconds));
         times.into_iter().for_each(|times| print(&times_text(&times)));
     }
+    if job.missing > 0 {
+        global.problems.note(&format!("{} listed path(s) do not exist", job.missing));
+    }
     let (errors, changed) = (summary.meta.stats.errors, summary.changed_while_read);
     if errors > 0 {
-        eprintln!("vykar: {errors} path(s) could not be stored; the snapshot holds everything else");
+        say!("{errors} path(s) could not be stored; the snapshot holds everything else");
     }
     if changed > 0 {
-        eprintln!("vykar: {changed} file(s) changed while they were read");
+        say!("{changed} file(s) changed while they were read");
     }
     Ok(if summary.is_complete() && job.missing == 0 { Exit::Success } else { Exit::Partial })
 }
@@ -141,15 +141,14 @@ fn show_planned(event: &Event, json: bool) {
         Event::Skipped { path, reason } => ('x', "excluded", path, None, Some(reason.clone())),
         other => return render::event(other),
     };
-    let line = match (json, why) {
+    match (json, why) {
         (true, why) => {
-            json!({ "path": path.to_string_lossy(), "action": name, "size": size, "reason": why }).to_string()
+            let line = json!({ "path": path.to_string_lossy(), "action": name, "size": size, "reason": why });
+            say::print_raw(&format!("{line}\n"));
         }
-        (false, Some(why)) => format!("{sign} {}  ({why})", render::path(path)),
-        (false, None) => format!("{sign} {}", render::path(path)),
-    };
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").unwrap_or_else(stdout_failed);
+        (false, Some(why)) => print(&format!("{sign} {}  ({why})\n", render::path(path))),
+        (false, None) => print(&format!("{sign} {}\n", render::path(path))),
+    }
 }
 
 /// A file that was stored, or an entry that was left out, as a line of `-v`.

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
-use vykar_core::platform::clock;
+use vykar_core::clock;
 use vykar_core::repository::{LockInfo, Repository, SessionInfo, Standing};
 
 use super::{print, print_json};

@@ -101,7 +101,7 @@ fn tar(repository: &Repository, snapshot: &Snapshot, path: &[u8]) -> CliResult {
         return Err(error(snapshot, path, CliError::new(exit, "not in the snapshot")));
     }
     if summary.left_out > 0 {
-        eprintln!("vykar: {} path(s) were left out; everything else is in the archive", summary.left_out);
+        say!("{} path(s) were left out; everything else is in the archive", summary.left_out);
         return Ok(Exit::Partial);
     }
     Ok(Exit::Success)

@@ -52,12 +52,14 @@ pub fn show(
     let mut listen = |event: Event| status.event(&event);
     let report = check(repository, options, Some(&mut listen))?;
     drop(status);
+    let damage = report.findings.iter().filter(|finding| finding.severity() == Severity::Damage);
+    damage.for_each(|finding| global.problems.note(&finding.to_string()));
     match json {
         true => print_json(&report_json(&report))?,
         false => print(&report_text(&report, options, global.quiet)),
     }
     if report.changed_meanwhile {
-        eprintln!("vykar: the repository changed while it was checked; counts may be off, so check again");
+        say!("the repository changed while it was checked; counts may be off, so check again");
     }
     Ok(report)
 }

@@ -56,12 +56,12 @@ fn inside(global: &Global, request: &Request) -> CliResult {
         print(&report_text(&report));
     }
     for (pack, reason) in &report.damaged {
-        eprintln!("vykar: pack {pack}: {reason}; left as it is");
+        say!("pack {pack}: {reason}; left as it is");
     }
     if report.damaged.is_empty() {
         return Ok(Exit::Success);
     }
-    eprintln!("vykar: `vykar check --verify-data` names what that costs");
+    say!("`vykar check --verify-data` names what that costs");
     Ok(Exit::Damaged)
 }
 

@@ -1,6 +1,7 @@
 //! A configuration to begin with, and what one means.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use vykar_core::maintenance::KeepRules;
@@ -32,7 +33,7 @@ pub fn run(global: &GlobalArgs, args: &ConfigArgs) -> CliResult {
         false => print(&explain(&config)),
     }
     for warning in &config.warnings {
-        eprintln!("vykar: {}, {warning}", render::path(&config.path));
+        say!("{}, {warning}", render::path(&config.path));
     }
     Ok(Exit::Success)
 }
@@ -146,27 +147,13 @@ fn rules(rules: &KeepRules) -> String {
     if parts.is_empty() { "everything (no retention)".to_owned() } else { parts.join(", ") }
 }
 
-/// `1 day 6 hours` and the like.
-fn interval(interval: std::time::Duration) -> String {
-    let seconds = interval.as_secs();
-    let parts = [
-        (seconds / 86400, "day"),
-        (seconds / 3600 % 24, "hour"),
-        (seconds / 60 % 60, "minute"),
-        (seconds % 60, "second"),
-    ];
-    let named = parts.iter().filter(|(n, _)| *n > 0);
-    let named = named.map(|(n, unit)| format!("{n} {unit}{}", if *n == 1 { "" } else { "s" }));
-    named.collect::<Vec<_>>().join(" ")
-}
-
 fn schedule(schedule: &Schedule) -> String {
     if !schedule.enabled {
         return "off".to_owned();
     }
     let mut text = match &schedule.cron {
         Some(cron) => format!("cron {}", cron.text),
-        None => format!("every {}", interval(schedule.every)),
+        None => format!("every {}", span(schedule.every)),
     };
     if schedule.on_startup {
         text.push_str(", and when the daemon starts");
@@ -175,6 +162,14 @@ fn schedule(schedule: &Schedule) -> String {
         let _ = write!(text, ", up to {} s later", schedule.jitter_seconds);
     }
     text
+}
+
+/// A span of time in the units of a configuration.
+fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let parts =
+        [(seconds / 86400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect()
 }
 
 fn config_json(config: &Config) -> Value {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use jiff::Timestamp;
+use vykar_core::clock;
 use vykar_core::maintenance::{CheckOptions, Subset};
-use vykar_core::platform::clock;
 use vykar_core::repository::Repository;
 
 use super::{backup, both, check, compact, prune};
@@ -121,11 +121,11 @@ mod tests {
         let ago = |hours: i64| Some(now - jiff::SignedDuration::from_hours(hours));
         assert_eq!(extent(policy, ago(23), now), Extent::Part(5));
         assert_eq!(extent(policy, ago(24), now), Extent::Everything);
+        let parts_only = CheckPolicy { full_every: None, ..policy };
+        assert_eq!(extent(parts_only, ago(100_000), now), Extent::Part(5));
         // A clock that was wrong is no reason never to read it.
         assert_eq!(extent(policy, ago(-48), now), Extent::Everything);
         assert_eq!(extent(CheckPolicy { max_percent: 0, ..policy }, None, now), Extent::Nothing);
-        let never = CheckPolicy { full_every: None, ..policy };
-        assert_eq!(extent(never, ago(24_000), now), Extent::Part(5));
         assert_eq!(extent(CheckPolicy { max_percent: 100, ..policy }, None, now), Extent::Everything);
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp, Zoned};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
-use vykar_core::platform::clock;
+use vykar_core::clock;
 
 use super::cycle;
 use crate::args::GlobalArgs;
@@ -36,7 +36,7 @@ pub fn run(args: &GlobalArgs) -> CliResult {
     let mut daemon = Daemon::load(args)?;
     let wishes = wishes()?;
     // A run ends early at the first of these; the second ends the process.
-    context::cancel_on_signals()?;
+    context::cancel_on(&[SIGINT, SIGTERM])?;
     daemon.plan(true);
     loop {
         daemon.run_what_is_due();
@@ -46,18 +46,18 @@ pub fn run(args: &GlobalArgs) -> CliResult {
         };
         match wish {
             Wish::End => {
-                eprintln!("vykar: ends");
+                say!("ends");
                 return Ok(Exit::Success);
             }
             Wish::Reload => match Daemon::load(args) {
                 Ok(mut new) => {
-                    eprintln!("vykar: the configuration was read again");
+                    say!("the configuration was read again");
                     new.plan(false);
                     daemon = new;
                 }
                 Err(error) => {
                     render::error(&error);
-                    eprintln!("vykar: goes on with the configuration it had");
+                    say!("goes on with the configuration it had");
                 }
             },
             Wish::RunNow => daemon.all_due(),
@@ -125,7 +125,7 @@ impl Daemon {
 
     /// Finds out when each repository is next.
     fn plan(&mut self, starting: bool) {
-        let now = local_now();
+        let now = clock::local();
         for entry in &mut self.entries {
             let last = self.memory.get(&entry.settings.name()).copied();
             entry.next = match starting && entry.schedule.on_startup {
@@ -152,15 +152,15 @@ impl Daemon {
                 continue;
             }
             let name = entry.settings.name();
-            eprintln!("vykar: repository {}: the cycle begins", render::plain(name.as_bytes()));
+            say!("repository {}: the cycle begins", render::plain(name.as_bytes()));
             let result = context::set_nice(entry.settings.nice).and_then(|()| cycle::run(&entry.settings));
             match result {
                 Ok(exit) => {
-                    eprintln!("vykar: repository {name}: the cycle ended with exit code {}", exit as u8)
+                    say!("repository {name}: the cycle ended with exit code {}", exit as u8)
                 }
                 Err(error) => render::error(&error.context(&name)),
             }
-            let next = next_run(&entry.schedule, Some(began), &local_now());
+            let next = next_run(&entry.schedule, Some(began), &clock::local());
             entry.next = later(next, entry.schedule.jitter_seconds);
             entry.tell();
             self.memory.insert(name, began);
@@ -194,13 +194,8 @@ impl Daemon {
 impl Entry {
     fn tell(&self) {
         let name = render::plain(self.settings.name().as_bytes());
-        eprintln!("vykar: repository {name}: next run {}", render::time(self.next));
+        say!("repository {name}: next run {}", render::time(self.next));
     }
-}
-
-/// The time of day here.
-fn local_now() -> Zoned {
-    clock::now().to_zoned(jiff::tz::TimeZone::system())
 }
 
 /// When a cycle that began at `last` is due again. With `every`, a run that was missed is due at once; with `cron`,
@@ -208,7 +203,7 @@ fn local_now() -> Zoned {
 fn next_run(schedule: &Schedule, last: Option<Timestamp>, now: &Zoned) -> Timestamp {
     let every = SignedDuration::try_from(schedule.every).unwrap_or(SignedDuration::MAX);
     match &schedule.cron {
-        // One that never comes is refused when the configuration is read; its last time may have passed since.
+        // One that never matches (30 February) never runs.
         Some(cron) => {
             cron.pattern.find_next_occurrence(now, false).map_or(Timestamp::MAX, |next| next.timestamp())
         }

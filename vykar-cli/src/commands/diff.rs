@@ -33,7 +33,7 @@ pub fn run(global: &Global, request: &Request) -> CliResult {
     drop(status);
     let exit = if report.complete { Exit::Success } else { Exit::Damaged };
     if !report.complete {
-        eprintln!("vykar: what could not be read there looks as if it were missing");
+        say!("what could not be read there looks as if it were missing");
     }
     if !report.met && !top.is_empty() {
         let exit = if report.complete { Exit::Failure } else { exit };

@@ -11,11 +11,11 @@ use vykar_core::inspect::{FindOptions, FindReport, FoundPath, Pattern, State, Ve
 
 use super::items::{kind_name, put_path};
 use super::list::report_unreadable;
-use super::{print_all, print_json};
+use super::print_json;
 use crate::args::{FindArgs, Global, TypeArg};
 use crate::exit::{CliResult, Exit};
 use crate::progress::StatusLine;
-use crate::{context, render};
+use crate::{context, render, say};
 
 pub fn run(global: &Global, args: &FindArgs) -> CliResult {
     let place = args.place.as_ref().map(|place| place.as_bytes()).unwrap_or_default();
@@ -39,14 +39,14 @@ pub fn run(global: &Global, args: &FindArgs) -> CliResult {
         print_json(&Json { report: &report, snapshots: &snapshots })?;
     } else {
         // One at a time: together they may take gigabytes.
-        print_all(report.paths().map(|found| text(&report, &found, &snapshots)));
+        say::print_each(report.paths().map(|found| text(&report, &found, &snapshots)));
         if report.is_empty() && !global.quiet {
-            eprintln!("vykar: nothing found");
+            say!("nothing found");
             if is_name(place) {
                 let name = render::plain(place);
-                eprintln!(
-                    "       a path begins at the top of a snapshot; for a name in any folder: --name {name}"
-                );
+                say::hint(&format!(
+                    "a path begins at the top of a snapshot; for a name in any folder: --name {name}"
+                ));
             }
         }
     }

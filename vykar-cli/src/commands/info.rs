@@ -20,7 +20,7 @@ pub fn run(global: &Global, json: bool) -> CliResult {
     if info.snapshots.damaged == 0 {
         return Ok(Exit::Success);
     }
-    eprintln!("vykar: {} snapshots are damaged; `vykar list` names them", info.snapshots.damaged);
+    say!("{} snapshots are damaged; `vykar list` names them", info.snapshots.damaged);
     Ok(Exit::Damaged)
 }
 

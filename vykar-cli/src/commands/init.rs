@@ -47,13 +47,13 @@ pub fn run(
         &context::open_options(global),
     )?;
     if let Some(warning) = warning {
-        eprintln!("vykar: {warning}");
+        say!("{warning}");
     }
     if !global.quiet {
         let id = repository.config().id.short();
         print(&format!("Made repository {id} at {place} (encryption {encryption})\n"));
         if encryption != Encryption::None {
-            eprintln!("vykar: keep the passphrase safe: without it nothing in here can ever be read again");
+            say!("keep the passphrase safe: without it nothing in here can ever be read again");
         }
     }
     Ok(Exit::Success)

@@ -14,7 +14,7 @@ use vykar_core::repository::items::{Found, for_each_item};
 use super::stdout_failed;
 use crate::args::{Global, ItemsArgs, SortBy};
 use crate::exit::{CliError, CliResult, Exit};
-use crate::{context, render};
+use crate::{context, render, say};
 
 pub fn run(global: &Global, args: &ItemsArgs) -> CliResult {
     let repository = context::open(global)?;
@@ -32,11 +32,11 @@ pub fn run(global: &Global, args: &ItemsArgs) -> CliResult {
             }
             Found::Item(_) => {}
             Found::Problem(problem) => {
-                eprintln!("vykar: {}: left out: {problem}", render::plain(problem.path().as_bytes()));
+                say!("{}: left out: {problem}", render::plain(problem.path().as_bytes()));
                 damaged = true;
             }
             Found::Lost(reason) => {
-                eprintln!("vykar: snapshot {}: {reason}", snapshot.id.short());
+                say!("snapshot {}: {reason}", snapshot.id.short());
                 damaged = true;
             }
         }
@@ -87,6 +87,7 @@ impl<W: Write> Lines<'_, W> {
     }
 
     fn write(&mut self, line: &str) -> bool {
+        let line = if self.args.json { line.into() } else { say::clean(line) };
         let written = writeln!(self.out, "{line}");
         let goes_on = written.is_ok();
         written.unwrap_or_else(stdout_failed);

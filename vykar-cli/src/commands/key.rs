@@ -36,16 +36,16 @@ fn change_passphrase(global: &Global, new: &NewPassphraseArgs) -> CliResult {
     let old = passphrase::current(global, false).map_err(|e| CliError::new(Exit::Passphrase, e))?;
     let new = passphrase::replacement(new)?;
     if let Some(warning) = strength::warning(&new) {
-        eprintln!("vykar: {warning}");
+        say!("{warning}");
     }
-    repository.change_passphrase(&old, &new, &context::lock_options(global))?;
+    repository.change_passphrase(&old, &new, &context::lock_to_the_end(global)?)?;
     if !global.quiet {
         print(&format!("Changed the passphrase of {url}\n"));
-        eprintln!(
-            "vykar: copies of keys/repokey from before, as in another copy of the repository or in an export, still \
+        say!(
+            "copies of keys/repokey from before, as in another copy of the repository or in an export, still \
              open with the old passphrase, and who has one can read everything with it"
         );
-        eprintln!("vykar: put the new one wherever the old one is kept, on every machine");
+        say!("put the new one wherever the old one is kept, on every machine");
     }
     Ok(Exit::Success)
 }
@@ -71,8 +71,8 @@ fn export(global: &Global, output: Option<&Path>) -> CliResult {
         None => print(&text),
     }
     if !global.quiet {
-        eprintln!(
-            "vykar: it opens with the passphrase that holds now, also after that is changed: keep it away from the \
+        say!(
+            "it opens with the passphrase that holds now, also after that is changed: keep it away from the \
              repository, and export anew after a change"
         );
     }
@@ -114,7 +114,7 @@ fn import(global: &Global, args: &ImportArgs) -> CliResult {
         other => other.into(),
     })?;
     agree(&url, &import, args)?;
-    let written = import.apply(&context::lock_options(global))?;
+    let written = import.apply(&context::lock_to_the_end(global)?)?;
     if !global.quiet {
         match written[..] {
             [] => print(&format!("{url} has this key already\n")),

@@ -62,9 +62,7 @@ pub fn damaged(global: &Global, json: bool) -> CliResult {
     let rows: Vec<_> = aside.iter().map(row).collect();
     print(&render::table(&["OBJECT", "SIZE", "SET ASIDE", "NAME", "TIME", "REASON"], &rows, &[1]));
     if !global.quiet {
-        eprintln!(
-            "vykar: these are files in the repository's folder; when nobody needs them any more, remove them"
-        );
+        say!("these are files in the repository's folder; when nobody needs them any more, remove them");
     }
     Ok(Exit::Success)
 }
@@ -73,7 +71,7 @@ pub fn damaged(global: &Global, json: bool) -> CliResult {
 pub fn report_unreadable(manifest: &Manifest) -> bool {
     for (id, cause) in &manifest.unreadable {
         let what = if cause.is_newer() { "not supported" } else { "damaged" };
-        eprintln!("vykar: snapshot {}: {what}: {cause}", id.short());
+        say!("snapshot {}: {what}: {cause}", id.short());
     }
     manifest.unreadable.iter().any(|(_, cause)| !cause.is_newer())
 }

@@ -32,8 +32,9 @@ use vykar_core::backup::Excludes;
 
 use crate::args::{Args, Command, Global};
 use crate::exit::{CliError, CliResult, Exit};
+pub use crate::say::{print, stdout_failed};
 use crate::settings::{self, Chosen};
-use crate::{context, render};
+use crate::{context, render, say};
 
 /// Runs the command that was asked for.
 pub fn run(args: Args) -> CliResult {
@@ -123,7 +124,7 @@ fn every(chosen: Chosen, run: impl Fn(&Global) -> CliResult) -> CliResult {
             // Before any thread starts: a thread takes it from the one that starts it.
             context::set_nice(global.nice)?;
             if !global.quiet {
-                eprintln!("vykar: repository {}", render::plain(global.name().as_bytes()));
+                say!("repository {}", render::plain(global.name().as_bytes()));
             }
             run(&global).map_err(|e| e.context(&global.name()))
         });
@@ -164,44 +165,8 @@ pub fn rules(given: &[String], files: &[PathBuf]) -> CliResult<Vec<String>> {
     Ok(rules)
 }
 
-/// Writes results to stdout. A reader that went away (`| head`) has seen enough, and the command's exit
-/// code stays what it is; any other failure ends the program.
-pub fn print(text: &str) {
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    written.unwrap_or_else(stdout_failed);
-}
-
-/// Writes texts to stdout, each as soon as it is made.
-pub fn print_all(texts: impl Iterator<Item = String>) {
-    use std::io::Write;
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    for text in texts {
-        if let Err(e) = out.write_all(text.as_bytes()) {
-            return stdout_failed(e);
-        }
-    }
-    out.flush().unwrap_or_else(stdout_failed);
-}
-
-/// What happens when stdout cannot be written.
-pub fn stdout_failed(e: std::io::Error) {
-    if e.kind() != std::io::ErrorKind::BrokenPipe {
-        render::error(&CliError::new(Exit::Failure, format!("cannot write to stdout: {e}")));
-        std::process::exit(Exit::Failure as i32);
-    }
-}
-
 /// Writes one JSON document to stdout.
 pub fn print_json(value: &impl serde::Serialize) -> CliResult<()> {
-    use std::io::Write;
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    match serde_json::to_writer_pretty(&mut out, value) {
-        Ok(()) => {}
-        Err(e) if e.is_io() => stdout_failed(e.into()),
-        Err(e) => return Err(CliError::new(Exit::Failure, format!("cannot write JSON: {e}"))),
-    }
-    out.write_all(b"\n").and_then(|()| out.flush()).unwrap_or_else(stdout_failed);
+    say::print_json(value).map_err(|e| CliError::new(Exit::Failure, format!("cannot write JSON: {e}")))?;
     Ok(())
 }

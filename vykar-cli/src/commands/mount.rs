@@ -11,7 +11,7 @@ use crate::args::{Global, MountArgs};
 use crate::background::{self, Ready, Side};
 use crate::exit::{CliError, CliResult, Exit};
 use crate::watchdog::Watchdog;
-use crate::{context, platform, render};
+use crate::{context, platform, render, say};
 
 impl From<MountError> for CliError {
     fn from(e: MountError) -> Self {
@@ -63,9 +63,10 @@ fn serve(global: &Global, args: &MountArgs, mountpoint: &Path, ready: Option<Rea
     options.zone = jiff::tz::TimeZone::system();
     options.freed = Some(Freed(Arc::new(platform::trim_memory)));
     options.announce = watchdog.as_ref().ok().map(Watchdog::announce);
-    let log: vykar_mount::Log = Arc::new(|line| eprintln!("vykar: {line}"));
+    let log: vykar_mount::Log = Arc::new(|line| say!("{line}"));
     // Before the mount's threads are made, so that signals reach only this handler.
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+    let ends = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !platform::is_ignored(*signal));
+    let mut signals = Signals::new(ends)
         .map_err(|e| CliError::new(Exit::Failure, format!("cannot handle signals: {e}")))?;
     let mount = Mount::new(repository, &options, log).inspect_err(|_| {
         let _ = watchdog.as_ref().map(Watchdog::dismiss);
@@ -75,7 +76,7 @@ fn serve(global: &Global, args: &MountArgs, mountpoint: &Path, ready: Option<Rea
         Err(e) => Some(e.to_string()),
     };
     if let Some(e) = failure {
-        eprintln!("vykar: nothing will unmount this if the process is killed: {e}");
+        say!("nothing will unmount this if the process is killed: {e}");
     }
     let place = render::path(mountpoint);
     match ready {
@@ -97,10 +98,10 @@ fn serve(global: &Global, args: &MountArgs, mountpoint: &Path, ready: Option<Rea
             match unmounter.unmount() {
                 Ok(()) => {}
                 Err(e @ MountError::Busy { .. }) => {
-                    eprintln!("vykar: {e}");
-                    eprintln!("       end what uses it; a second Ctrl-C or SIGTERM detaches it at once");
+                    say!("{e}");
+                    say::hint("end what uses it; a second Ctrl-C or SIGTERM detaches it at once");
                 }
-                Err(e) => eprintln!("vykar: {e}"),
+                Err(e) => say!("{e}"),
             }
         }
     });

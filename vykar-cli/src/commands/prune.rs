@@ -82,7 +82,7 @@ fn one(global: &Global, args: &PruneArgs, job: &Job) -> CliResult<()> {
         label: job.label.clone(),
         zone: TimeZone::system(),
         dry_run: args.dry_run,
-        lock: context::lock_options(global),
+        lock: context::lock_to_the_end(global)?,
         ..PruneOptions::new(job.rules)
     };
     let status = StatusLine::of(global, args.json);

@@ -1,4 +1,3 @@
-use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 
 use serde_json::json;
@@ -6,11 +5,11 @@ use vykar_core::format::Snapshot;
 use vykar_core::restore::{Overwrite, RestoreOptions, RestoreSummary, restore};
 use vykar_core::{Event, Restoring};
 
-use super::{print, print_json, stdout_failed};
+use super::{print, print_json};
 use crate::args::{Global, OverwriteArg, RestoreArgs};
 use crate::exit::{CliResult, Exit};
 use crate::progress::StatusLine;
-use crate::{context, render};
+use crate::{context, render, say};
 
 pub fn run(global: &Global, args: &RestoreArgs) -> CliResult {
     let cancel = context::interrupts();
@@ -53,8 +52,8 @@ pub fn run(global: &Global, args: &RestoreArgs) -> CliResult {
     }
     if summary.errors > 0 {
         let verb = if args.dry_run { "would not be" } else { "were not" };
-        eprintln!(
-            "vykar: {} path(s) {verb} restored; everything else {}",
+        say!(
+            "{} path(s) {verb} restored; everything else {}",
             summary.errors,
             if args.dry_run { "would be" } else { "was" }
         );
@@ -70,11 +69,13 @@ fn show_planned(path: &std::path::Path, what: Restoring, json: bool) {
         Restoring::Replace => ('M', "replace"),
         Restoring::Keep => ('=', "keep"),
     };
-    let line = match json {
-        true => json!({ "path": path.to_string_lossy(), "action": name }).to_string(),
-        false => format!("{sign} {}", render::path(path)),
-    };
-    writeln!(std::io::stdout().lock(), "{line}").unwrap_or_else(stdout_failed);
+    match json {
+        true => {
+            let line = json!({ "path": path.to_string_lossy(), "action": name });
+            say::print_raw(&format!("{line}\n"));
+        }
+        false => print(&format!("{sign} {}\n", render::path(path))),
+    }
 }
 
 fn summary_text(summary: &RestoreSummary, snapshot: &Snapshot, args: &RestoreArgs, dry_run: bool) -> String {

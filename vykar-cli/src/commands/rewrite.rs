@@ -14,7 +14,7 @@ use super::{print, print_json, prune, rules};
 use crate::args::{Global, RewriteArgs};
 use crate::exit::{CliResult, Exit};
 use crate::progress::StatusLine;
-use crate::{context, render};
+use crate::{context, render, say};
 
 pub fn run(global: &Global, args: &RewriteArgs) -> CliResult {
     let options = RewriteOptions {
@@ -74,8 +74,8 @@ fn one(
             left_out.push(json!({ "path": path.to_string_lossy(), "reason": why.to_string() }));
         }
         Event::Excluded { path, why } => status.suspend(|| {
-            let line = format!("x {}  ({why})\n", render::path(path));
-            if args.dry_run { print(&line) } else { eprint!("{line}") }
+            let line = format!("x {}  ({why})", render::path(path));
+            if args.dry_run { print(&(line + "\n")) } else { say::bare(&line) }
         }),
         _ => status.event(&event),
     };
@@ -124,7 +124,7 @@ fn forget(
     if ids.is_empty() {
         return Ok(None);
     }
-    let options = DeleteOptions { dry_run: false, lock: context::lock_options(global) };
+    let options = DeleteOptions { dry_run: false, lock: context::lock_to_the_end(global)? };
     let status = StatusLine::of(global, args.json);
     let mut listen = |event: Event| status.event(&event);
     let report = delete_snapshots(repository, &ids, &options, Some(&mut listen));

@@ -32,7 +32,7 @@ fn delete(global: &Global, wanted: &[String], dry_run: bool, json: bool) -> CliR
     if let (true, Some(_)) = (ids.is_empty(), &missing) {
         return missing.map_or(Ok(Exit::Success), |e| Err(e.into()));
     }
-    let options = DeleteOptions { dry_run, lock: context::lock_options(global) };
+    let options = DeleteOptions { dry_run, lock: context::lock_to_the_end(global)? };
     let status = StatusLine::of(global, json);
     let mut listen = |event: Event| status.event(&event);
     let report = delete_snapshots(&repository, &ids, &options, Some(&mut listen))?;
@@ -42,7 +42,7 @@ fn delete(global: &Global, wanted: &[String], dry_run: bool, json: bool) -> CliR
     } else if !global.quiet {
         print(&prune::removal_text(&report, dry_run));
     }
-    report.gone.iter().for_each(|id| eprintln!("vykar: {}", deleted_before(&id.short())));
+    report.gone.iter().for_each(|id| say!("{}", deleted_before(&id.short())));
     match missing {
         Some(missing) => Err(CliError::from(missing).context("the others are deleted")),
         None => Ok(Exit::Success),
@@ -64,7 +64,7 @@ impl Chosen {
             match manifest.resolve_id(wanted) {
                 Ok(id) => chosen.ids.push(id),
                 Err(VykarError::SnapshotNotFound { wanted }) if repository.was_deleted_here(&wanted) => {
-                    eprintln!("vykar: {}", deleted_before(&render::plain(wanted.as_bytes())));
+                    say!("{}", deleted_before(&render::plain(wanted.as_bytes())));
                 }
                 Err(e @ VykarError::SnapshotNotFound { .. }) => {
                     chosen.missing.get_or_insert(e);

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_saphyr::Error;
 
+use super::hooks::IN_QUOTES;
 use super::values::WANTED;
 use crate::exit::{CliError, Exit};
 use crate::render;
@@ -38,6 +39,9 @@ pub fn explain(path: &Path, error: &Error) -> CliError {
             let text = other.to_string();
             // The place is said already.
             let text = text.split(" at line ").next().unwrap_or(&text);
+            if let Some(name) = text.strip_prefix(IN_QUOTES) {
+                return in_quotes(path, line, name);
+            }
             match text.strip_prefix(WANTED) {
                 Some(wanted) => at(path, line, &format!("{WANTED}{wanted}")),
                 None => at(path, line, text)
@@ -45,6 +49,14 @@ pub fn explain(path: &Path, error: &Error) -> CliError {
             }
         }
     }
+}
+
+/// A hook with a value inside quotes.
+fn in_quotes(path: &Path, line: u64, name: &str) -> CliError {
+    let variable = format!("$VYKAR_{}", name.to_ascii_uppercase());
+    at(path, line, &format!("a hook with {{{name}}} inside quotes, where it is not one word")).hint(format!(
+        "write \"{variable}\" inside double quotes, as \"failed: {variable}\", or {{{name}}} outside of them"
+    ))
 }
 
 /// The known name that is most like it.

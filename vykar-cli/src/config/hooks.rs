@@ -40,6 +40,46 @@ impl Around {
     }
 }
 
+/// What a hook can have put in, as `{name}`, and gets in its environment, as `VYKAR_NAME`.
+pub const VALUES: [&str; 6] = ["command", "repository", "label", "error", "source_label", "source_path"];
+
+/// How the message of a value inside quotes begins; its name follows.
+pub const IN_QUOTES: &str = "inside quotes: ";
+
+/// The first value that stands inside quotes, where no shell takes it as one word.
+fn in_quotes(hook: &str) -> Option<&'static str> {
+    let mut quote = None;
+    let mut chars = hook.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match (quote, c) {
+            (None | Some('"'), '\\') => drop(chars.next()),
+            (None, '"' | '\'') => quote = Some(c),
+            (Some(open), _) if open == c => quote = None,
+            (Some(_), '{') => {
+                let is_here = |name: &&str| hook[at..].starts_with(&format!("{{{name}}}"));
+                if let Some(name) = VALUES.into_iter().find(is_here) {
+                    return Some(name);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// A command whose values stand outside of quotes.
+struct HookLine(String);
+
+impl<'de> Deserialize<'de> for HookLine {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match in_quotes(&text) {
+            Some(name) => Err(de::Error::custom(format!("{IN_QUOTES}{name}"))),
+            None => Ok(HookLine(text)),
+        }
+    }
+}
+
 /// Keys of hooks, in the order in which they are shown.
 const KEYS: [&str; 20] = [
     "before",
@@ -152,11 +192,12 @@ impl<'de> Deserialize<'de> for Commands {
                 Ok(Commands(Vec::new()))
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Commands, E> {
-                Ok(Commands(vec![text.to_owned()]))
+                let HookLine(text) = HookLine::deserialize(de::value::StrDeserializer::new(text))?;
+                Ok(Commands(vec![text]))
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Commands, A::Error> {
                 let mut all = Vec::new();
-                while let Some(command) = seq.next_element()? {
+                while let Some(HookLine(command)) = seq.next_element()? {
                     all.push(command);
                 }
                 Ok(Commands(all))
@@ -169,6 +210,21 @@ impl<'de> Deserialize<'de> for Commands {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_inside_quotes_are_found() {
+        for (hook, found) in [
+            (r#"echo "x {error}""#, Some("error")),
+            ("echo 'x {source_path}'", Some("source_path")),
+            (r#"echo "a \" {label} b""#, Some("label")),
+            (r#"echo "it's" 'y' {error} "z""#, None),
+            (r"echo \' {error} \'", None),
+            (r#"awk '{print $1}' "{other}" "$VYKAR_ERROR""#, None),
+            (r"echo 'a\' {error}", None),
+        ] {
+            assert_eq!(in_quotes(hook), found, "{hook}");
+        }
+    }
 
     #[test]
     fn hooks_for_every_command_come_first_and_lists_are_kept_in_order() {

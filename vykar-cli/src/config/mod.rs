@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-pub use self::hooks::{Around, Hooks, When};
+pub use self::hooks::{Around, Hooks, VALUES, When};
 pub use self::resolve::{CheckPolicy, Dump, RepositoryPlan, Schedule, SourceOptions, SourcePlan};
 pub use self::values::{MountValue, Secret};
 use crate::exit::{CliError, CliResult, Exit};

@@ -66,7 +66,7 @@ impl RepositoryPlan {
 pub struct CheckPolicy {
     /// Percent of the packs that are read each time.
     pub max_percent: u8,
-    /// After this everything is read; `None` is never.
+    /// After this everything is read; never where it is `None`.
     pub full_every: Option<Duration>,
 }
 
@@ -158,7 +158,7 @@ pub fn resolve(path: &Path, file: schema::File) -> CliResult<Config> {
             repository.sources.push(placed.source.clone());
         }
     }
-    let mount = file.mount.into_iter().map(|(key, v)| (key, v.value, v.referenced.line())).collect();
+    let mount = file.mount.0.into_iter().map(|(key, v)| (key, v.value, v.referenced.line())).collect();
     Ok(Config { path: path.to_owned(), repositories, mount, warnings })
 }
 

@@ -1,8 +1,7 @@
-//! The keys of a configuration file, as serde reads them. docs/configuration.md says what they mean.
+//! The keys of a configuration file, as serde reads them. What a value means is said in docs/config.md.
 //!
 //! Unknown keys are errors everywhere. Values are checked as they are read, so that an error knows its line.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -33,8 +32,7 @@ pub struct File {
     pub limits: Limits,
     pub hooks: Hooks,
     pub schedule: Option<Schedule>,
-    #[serde(deserialize_with = "values::mount_options")]
-    pub mount: BTreeMap<String, Spanned<values::MountValue>>,
+    pub mount: values::MountValues,
     pub hostname: Option<String>,
     pub cache_dir: Option<String>,
 }
@@ -183,8 +181,7 @@ pub struct Compact {
 pub struct Check {
     #[serde(deserialize_with = "values::optional_percent")]
     pub max_percent: Option<u8>,
-    /// `null` is never.
-    #[serde(deserialize_with = "values::interval_or_off")]
+    #[serde(deserialize_with = "values::interval_or_null")]
     pub full_every: Option<Option<Duration>>,
 }
 
@@ -213,7 +210,7 @@ pub struct Schedule {
     pub cron: Option<values::Cron>,
     pub on_startup: Option<bool>,
     pub jitter_seconds: Option<u32>,
-    // For another program of this format, which asks for passphrases in a window.
+    // Of programs that ask for a passphrase in a window.
     #[serde(rename = "passphrase_prompt_timeout_seconds")]
     pub _passphrase_prompt_timeout_seconds: Option<u64>,
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 fn config(text: &str) -> Config {
@@ -21,7 +23,7 @@ fn what_is_not_said_has_its_default() {
     assert_eq!(repository.chunker, vykar_core::format::ChunkerParams::FILES);
     assert!(repository.retention.is_empty() && repository.hooks.is_empty());
     assert_eq!(repository.compact_threshold, 20);
-    assert_eq!(repository.check.full_every, Some(std::time::Duration::from_secs(60 * 86400)));
+    assert_eq!(repository.check.full_every, Some(Duration::from_secs(60 * 86400)));
     assert!(!repository.schedule.enabled);
     assert_eq!(repository.schedule.every.as_secs(), 86400);
     let [source] = &repository.sources[..] else { panic!("{config:?}") };
@@ -212,4 +214,58 @@ fn a_rule_that_is_a_path_from_the_root_is_likely_a_mistake() {
         config.warnings,
         ["line 2: the rule `/home/me/.cache` begins at /home, the source itself: did you mean `/me/.cache`?"]
     );
+}
+
+#[test]
+fn a_hook_with_a_value_inside_quotes_is_refused_with_its_line() {
+    let one = wrong("hooks:\n  before: echo {error}\n  failed: 'mail \"backup: {error}\"'\n");
+    assert!(one.starts_with("c.yaml, line 3: a hook with {error} inside quotes"), "{one}");
+    assert!(one.contains("$VYKAR_ERROR"), "{one}");
+    let listed = wrong("hooks:\n  after:\n    - echo\n    - echo '{source_path}'\n");
+    assert!(listed.starts_with("c.yaml, line 4: a hook with {source_path}"), "{listed}");
+    let source =
+        "repositories: [{url: /r}]\nsources:\n  - path: /a\n    hooks: {after: 'echo \"{label}\"'}\n";
+    assert!(wrong(source).starts_with("c.yaml, line 4: "), "{}", wrong(source));
+}
+
+#[test]
+fn intervals_have_minutes_and_what_never_comes_is_refused() {
+    let with = |text: &str| format!("repositories: [{{url: /r}}]\n{text}\n");
+    let every = |text: &str| {
+        config(&with(&format!("schedule: {{enabled: true, every: {text}}}"))).repositories[0]
+            .schedule
+            .every
+            .as_secs()
+    };
+    assert_eq!((every("30m"), every("2"), every("1d12h")), (1800, 2 * 86400, 36 * 3600));
+    let full = |text: &str| config(&with(&format!("check: {{{text}}}"))).repositories[0].check.full_every;
+    let days = |n: u64| Some(Duration::from_secs(n * 86400));
+    assert_eq!(full("full_every: 7"), days(7));
+    assert_eq!(full("full_every: 90m"), Some(Duration::from_secs(5400)));
+    assert_eq!((full("full_every: null"), full("max_percent: 5")), (None, days(60)));
+    for (text, why) in [
+        ("schedule: {every: 0h}", "a minute or more"),
+        ("schedule: {every: 30s}", "a minute or more"),
+        ("schedule: {every: 1w}", "s, m (minutes), h or d"),
+        ("check: {full_every: 0}", "a minute or more"),
+        ("schedule: {cron: '0 0 31 2 *'}", "a time that comes"),
+    ] {
+        let wrong = wrong(&with(text));
+        assert!(wrong.starts_with("c.yaml, line 2: ") && wrong.contains(why), "{wrong}");
+    }
+    let within = config(&with("retention: {keep_within: 1m}")).repositories[0].retention.within;
+    assert_eq!(within, days(30), "the units of keep_within stay");
+}
+
+#[test]
+fn a_umask_is_octal_however_it_is_written() {
+    for written in ["77", "077", "0o77", "'077'", "\"0o77\""] {
+        let config = config(&format!("mount: {{umask: {written}, uid: 10}}\n"));
+        let texts: Vec<_> =
+            config.mount.iter().map(|(key, value, line)| (key.as_str(), value.to_string(), *line)).collect();
+        let plain = written.trim_matches(['\'', '"']).to_owned();
+        assert_eq!(texts, [("umask", plain.clone(), 1), ("uid", "10".to_owned(), 1)]);
+        assert_eq!(crate::parse::umask(&plain), Ok(0o77));
+    }
+    assert!(wrong("mount: {umask: 77, umask: 22}\n").contains("a second time"));
 }

@@ -32,7 +32,7 @@ pub fn open(path: &Path) -> std::io::Result<Option<File>> {
     let Some(why) = doubt(path, &file)? else { return Ok(Some(file)) };
     if is_first(path) {
         let shown = render::path(path);
-        eprintln!("vykar: {shown} is not used: {why}; if you trust it, name it: --config {shown}");
+        say!("{shown} is not used: {why}; if you trust it, name it: --config {shown}");
     }
     Ok(None)
 }

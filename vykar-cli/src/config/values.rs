@@ -1,6 +1,5 @@
 //! Values that are more than a number or a word: each is checked where it is read.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use serde::de::{self, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
-use vykar_core::platform::clock;
+use vykar_core::clock;
 use zeroize::Zeroizing;
 
 use crate::args::EncryptionArg;
@@ -150,11 +149,9 @@ fn cron(text: &str) -> Result<Cron, String> {
         return Err("five fields: minute, hour, day of the month, month, day of the week".to_owned());
     }
     let pattern = croner::Cron::from_str(text).map_err(|e| format!("five fields as cron has them ({e})"))?;
-    // As 30 February, which no year has.
-    let now = clock::now().to_zoned(jiff::tz::TimeZone::system());
-    pattern
-        .find_next_occurrence(&now, false)
-        .map_err(|_| format!("a time that comes: no date fits `{text}`"))?;
+    if pattern.find_next_occurrence(&clock::local(), false).is_err() {
+        return Err("a time that comes: no such day is in the calendar".to_owned());
+    }
     Ok(Cron { text: text.to_owned(), pattern })
 }
 
@@ -184,47 +181,48 @@ optional! {
     optional_cron: cron => Cron;
 }
 
-/// An interval, or nothing where something would be by default: `null` is not the same as a key that is not there.
-pub fn interval_or_off<'de, D: Deserializer<'de>>(
+/// An interval; `null` is another thing than nothing.
+pub fn interval_or_null<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<Duration>>, D::Error> {
-    optional_interval(deserializer).map(Some)
+    scalar(deserializer, parse::interval).map(Some)
 }
 
-/// Options of `vykar mount`, with their lines. The permission bits of `umask` are octal however YAML reads the number
-/// (`077` and `0o77` are the same), so that value is taken as it is written.
-pub fn mount_options<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<BTreeMap<String, Spanned<MountValue>>, D::Error> {
-    struct Options;
-    impl<'de> Visitor<'de> for Options {
-        type Value = BTreeMap<String, Spanned<MountValue>>;
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("options of `vykar mount`")
-        }
-        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
-            Ok(BTreeMap::new())
-        }
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut all = BTreeMap::new();
-            while let Some(key) = map.next_key::<String>()? {
-                let value = match &*key {
-                    "umask" => written(map.next_value()?),
-                    _ => map.next_value()?,
-                };
-                if all.insert(key, value).is_some() {
-                    return Err(A::Error::custom("an option is given twice"));
-                }
+/// Options of `vykar mount`, in their order.
+#[derive(Debug, Clone, Default)]
+pub struct MountValues(pub Vec<(String, Spanned<MountValue>)>);
+
+impl<'de> Deserialize<'de> for MountValues {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = MountValues;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of options")
             }
-            Ok(all)
+            fn visit_unit<E: de::Error>(self) -> Result<MountValues, E> {
+                Ok(MountValues::default())
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MountValues, A::Error> {
+                let mut all = Vec::new();
+                while let Some(key) = map.next_key::<String>()? {
+                    let value = match key.as_str() {
+                        // As it is written: YAML would make a number of 0o77, which is then no longer octal.
+                        "umask" => as_text(map.next_value()?),
+                        _ => map.next_value()?,
+                    };
+                    all.push((key, value));
+                }
+                Ok(MountValues(all))
+            }
         }
+        deserializer.deserialize_map(Keys)
     }
-    deserializer.deserialize_any(Options)
 }
 
-/// A text where a value is expected.
-fn written(text: Spanned<String>) -> Spanned<MountValue> {
-    Spanned { value: MountValue::Text(text.value), referenced: text.referenced, defined: text.defined }
+fn as_text(written: Spanned<String>) -> Spanned<MountValue> {
+    let Spanned { value, referenced, defined, .. } = written;
+    Spanned::new(MountValue::Text(value), referenced, defined)
 }
 
 /// The name of a dump.
@@ -267,8 +265,10 @@ mod tests {
 
     #[test]
     fn cron_has_five_fields() {
-        assert!(cron("*/15 3 * * mon-fri").is_ok() && cron("0 0 29 2 *").is_ok());
-        for wrong in ["", "* * * *", "0 0 3 * * *", "61 * * * *", "@daily", "0 0 31 2 *", "0 0 30 2 *"] {
+        assert!(cron("*/15 3 * * mon-fri").is_ok());
+        assert!(cron("0 0 29 2 *").is_ok(), "it comes every four years");
+        for wrong in ["", "* * * *", "0 0 3 * * *", "61 * * * *", "@daily", "0 0 31 2 *", "0 0 31 4,6,9,11 *"]
+        {
             assert!(cron(wrong).is_err(), "{wrong}");
         }
     }

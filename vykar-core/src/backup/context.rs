@@ -17,7 +17,6 @@ use crate::crypto::ChunkHasher;
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Planned};
 use crate::format::{ChunkRef, Item, special, wire};
-use crate::platform::clock;
 use crate::repository::Keys;
 use crate::stage::Stages;
 
@@ -230,7 +229,7 @@ impl<'c> Context<'c> {
 
     /// Nanoseconds since the epoch.
     pub fn now(&self) -> i64 {
-        i64::try_from(clock::now().as_nanosecond()).unwrap_or(i64::MAX)
+        i64::try_from(crate::clock::now().as_nanosecond()).unwrap_or(i64::MAX)
     }
 
     /// Ends the backup with this error, unless one came before.

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::delete::{DeleteReport, Removal};
@@ -115,7 +114,7 @@ type Decisions = Vec<(Snapshot, Vec<Rule>)>;
 
 fn decisions(manifest: &Manifest, options: &PruneOptions) -> (Decisions, Vec<SnapshotId>) {
     let looked_at: Vec<_> = manifest.snapshots.iter().filter(|s| options.looks_at(s)).cloned().collect();
-    let kept = decide(&looked_at, &options.rules, options.group_by, (Timestamp::now(), &options.zone));
+    let kept = decide(&looked_at, &options.rules, options.group_by, (crate::clock::now(), &options.zone));
     let decisions: Decisions = looked_at.into_iter().zip(kept).collect();
     let doomed = decisions.iter().filter(|(_, rules)| rules.is_empty()).map(|(s, _)| s.id).collect();
     (decisions, doomed)

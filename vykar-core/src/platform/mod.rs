@@ -1,7 +1,6 @@
 //! What the operating system is asked directly. The only place where `unsafe` is allowed, each
 //! block with its argument.
 
-pub mod clock;
 pub mod map;
 pub mod process;
 pub mod read;

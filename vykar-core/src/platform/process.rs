@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::clock;
-
 /// Inode of the initial PID namespace (`PROC_PID_INIT_INO` in the kernel's `proc_ns.h`).
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
@@ -74,7 +72,7 @@ impl ProcessIdentity {
             return !is_alive(pid);
         }
         let up = Duration::from_nanos(boot_nanos()) + CLOCK_SLACK;
-        clock::now().checked_sub(up).is_ok_and(|booted| written < booted)
+        crate::clock::now().checked_sub(up).is_ok_and(|booted| written < booted)
     }
 }
 
@@ -98,7 +96,7 @@ fn began_at(pid: u32) -> Option<Timestamp> {
     let ticks: u64 = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()?;
     let per_second = rustix::param::clock_ticks_per_second();
     let since_boot = Duration::from_nanos(ticks.checked_mul(1_000_000_000)?.checked_div(per_second)?);
-    clock::now().checked_sub(Duration::from_nanos(boot_nanos()).checked_sub(since_boot)?).ok()
+    crate::clock::now().checked_sub(Duration::from_nanos(boot_nanos()).checked_sub(since_boot)?).ok()
 }
 
 /// False when a process certainly runs another program: neither one that is called like this project's, nor the one that

@@ -14,6 +14,7 @@ pub mod journal;
 pub mod keys;
 pub mod layout;
 pub mod lock;
+mod making;
 pub mod manifest;
 pub mod moving;
 pub mod open;
@@ -81,7 +82,7 @@ pub fn metadata_warning(key: &str, len: u64) -> Option<String> {
 
 /// Now, as the format writes times.
 pub fn now_rfc3339() -> String {
-    crate::platform::clock::now().to_string()
+    crate::clock::now().to_string()
 }
 
 /// Microseconds since the epoch.

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use zeroize::Zeroizing;
 
+use super::making::Making;
 use super::{CONFIG, INDEX, INDEX_GENERATION, Keys, Manifest, REPOKEY, pin};
 use crate::codec::Compression;
 use crate::crypto::kdf::{self, UnwrapError};
@@ -71,7 +72,8 @@ pub struct Repository {
 impl Repository {
     /// Makes a repository where there is none.
     ///
-    /// The key is written before `config`, both exclusively: `config` makes the repository.
+    /// The key is written before `config`, both exclusively: `config` makes the repository. When it fails, what was
+    /// written is removed.
     pub fn init(
         backend: Arc<dyn Backend>,
         options: &InitOptions,
@@ -97,7 +99,6 @@ impl Repository {
             max_pack_size: options.pack_sizes.1,
         };
         config.check().map_err(|e| VykarError::Usage(e.to_string()))?;
-        backend.prepare()?;
         let mut master = None;
         if config.encryption != Encryption::None {
             let secret = passphrase().map_err(|reason| VykarError::NoPassphrase { reason })?;
@@ -105,31 +106,43 @@ impl Repository {
             random_bytes(&mut keys.encryption_key)?;
             random_bytes(&mut keys.chunk_id_key)?;
             let wrapped = kdf::wrap(&keys, secret.as_bytes(), kdf::default_params()?)?.encode()?;
-            // Left over from an init that never wrote its config: nothing depends on it.
-            backend.delete(REPOKEY)?;
-            exclusive(&*backend, REPOKEY, &wrapped)?;
-            master = Some((keys, pack_id(&wrapped)));
+            master = Some((keys, wrapped));
         }
-        let key_object = master.as_ref().map(|(_, object)| *object);
         let keys = Arc::new(Keys::new(&config, master.as_ref().map(|(keys, _)| keys))?);
+        let wrapped = master.map(|(_, wrapped)| wrapped);
         // Nothing that was seen at this place was of this one.
         let (cache_dir, trust) = (open.cache_dir.clone(), true);
         let repo = Repository {
             backend,
             config,
             keys,
-            key_object,
+            key_object: wrapped.as_deref().map(pack_id),
             cache_dir,
             trust,
             memory_is_busy: AtomicBool::new(false),
         };
-        repo.write_index(0, 0, std::iter::empty(), Compression::default())?;
-        exclusive(&*repo.backend, CONFIG, &crate::format::wire::encode("config", &repo.config)?)?;
+        let making = Making::begin(&*repo.backend);
+        let made = repo.write_new(wrapped.as_deref(), open);
+        making.end(&*repo.backend, made)?;
+        Ok(repo)
+    }
+
+    /// Writes a repository that is not there yet.
+    fn write_new(&self, wrapped: Option<&[u8]>, open: &OpenOptions) -> Result<()> {
+        let backend = &*self.backend;
+        backend.prepare()?;
+        if let Some(wrapped) = wrapped {
+            // Left over from an init that never wrote its config: nothing depends on it.
+            backend.delete(REPOKEY)?;
+            exclusive(backend, REPOKEY, wrapped)?;
+        }
+        self.write_index(0, 0, std::iter::empty(), Compression::default())?;
+        exclusive(backend, CONFIG, &crate::format::wire::encode("config", &self.config)?)?;
         if let Some(cache) = &open.cache_dir {
             // A new repository was asked for here by a person: nothing older is to be kept.
-            pin::check(cache, repo.backend.url(), &repo.config, &repo.keys, true)?;
+            pin::check(cache, backend.url(), &self.config, &self.keys, true)?;
         }
-        Ok(repo)
+        Ok(())
     }
 
     /// Opens a repository. The passphrase is asked for only when it has one.

@@ -119,7 +119,7 @@ impl Known {
 }
 
 fn now() -> i64 {
-    crate::platform::clock::now().as_second()
+    crate::clock::now().as_second()
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]

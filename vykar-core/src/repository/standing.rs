@@ -176,7 +176,7 @@ fn judge_session(marker: &SessionMarker, me: &ProcessIdentity) -> Standing {
 
 fn judge(written: &str, stale_after: Duration, process: impl FnOnce(Timestamp) -> Standing) -> Standing {
     let Ok(written) = written.parse::<Timestamp>() else { return Standing::Unreadable };
-    let age = Duration::try_from(crate::platform::clock::now().duration_since(written));
+    let age = Duration::try_from(crate::clock::now().duration_since(written));
     match process(written) {
         Standing::Dead => Standing::Dead,
         _ if age.is_ok_and(|age| age > stale_after) => Standing::Stale,

@@ -144,7 +144,7 @@ fn listed(lists: &[PathBuf]) -> CliResult<(Vec<PathBuf>, u64)> {
             match path.symlink_metadata() {
                 Ok(_) => paths.push(path),
                 Err(e) => {
-                    eprintln!("vykar: {}: not stored: {e}", render::path(&path));
+                    say!("{}: not stored: {e}", render::path(&path));
                     missing += 1;
                 }
             }

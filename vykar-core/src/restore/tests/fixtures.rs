@@ -47,6 +47,7 @@ fn compare(fixture: &Fixture, snapshot: &Snapshot) -> usize {
         }
         match item["type"].as_str().unwrap() {
             "RegularFile" => {
+                open_to_owner(&full);
                 let content = fs::read(&full).unwrap();
                 assert_eq!(content.len() as u64, item["size"].as_u64().unwrap(), "{what}");
                 let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &content);

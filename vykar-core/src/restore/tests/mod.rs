@@ -10,6 +10,7 @@ mod round_trip;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{RestoreOptions, RestoreSummary, restore};
@@ -74,11 +75,20 @@ fn only(paths: &[&str]) -> RestoreOptions {
     RestoreOptions { paths: paths.iter().map(|p| p.as_bytes().to_vec()).collect(), ..Default::default() }
 }
 
+/// Lets its owner look into it; root may anyway.
+fn open_to_owner(path: &Path) {
+    let mode = fs::symlink_metadata(path).unwrap().permissions().mode();
+    if !crate::testing::is_root() && mode & 0o500 != 0o500 {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode | 0o500)).unwrap();
+    }
+}
+
 /// Every path below a directory, without following symlinks.
 fn walk(dir: &Path) -> BTreeMap<Vec<u8>, fs::Metadata> {
     let mut found = BTreeMap::new();
     let mut dirs = vec![dir.to_owned()];
     while let Some(at) = dirs.pop() {
+        open_to_owner(&at);
         for entry in fs::read_dir(&at).unwrap() {
             let path = entry.unwrap().path();
             let metadata = fs::symlink_metadata(&path).unwrap();

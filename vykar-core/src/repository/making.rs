@@ -1,0 +1,88 @@
+//! Taking back what a failed `init` wrote.
+
+use std::path::{Path, PathBuf};
+
+use super::{CONFIG, INDEX, INDEX_GENERATION, REPOKEY, layout};
+use crate::error::{Result, VykarError};
+use crate::storage::{Backend, folder};
+
+/// A place where a repository is being made: which folders were not there before.
+pub struct Making {
+    /// The innermost first.
+    missing: Vec<PathBuf>,
+}
+
+impl Making {
+    /// To be called before anything is written.
+    pub fn begin(backend: &dyn Backend) -> Self {
+        let root = backend.local_path();
+        let all = root.into_iter().flat_map(Path::ancestors).filter(|path| !path.as_os_str().is_empty());
+        let missing = all.take_while(|path| path.symlink_metadata().is_err());
+        Making { missing: missing.map(Path::to_owned).collect() }
+    }
+
+    /// Passes the result on. What is left of a failure is removed, unless somebody else made a repository here meanwhile.
+    pub fn end<T>(self, backend: &dyn Backend, result: Result<T>) -> Result<T> {
+        if !matches!(result, Ok(_) | Err(VykarError::AlreadyARepository { .. })) {
+            self.take_back(backend);
+        }
+        result
+    }
+
+    /// As far as that is possible: the next `init` here puts up with the rest.
+    fn take_back(self, backend: &dyn Backend) {
+        // `config` first: from then on there is no repository.
+        for key in [CONFIG, INDEX_GENERATION, INDEX, REPOKEY] {
+            let _ = backend.delete(key);
+        }
+        let Some(root) = backend.local_path() else { return };
+        folder::remove_empty(root, layout::folders());
+        for made in self.missing {
+            if !folder::remove_root(&made) {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::Arc;
+
+    use crate::format::Encryption;
+    use crate::repository::{InitOptions, OpenOptions, Repository};
+    use crate::storage::{Backend, LocalBackend};
+
+    fn init(root: &std::path::Path, cache: &std::path::Path, passphrase: Option<&str>) -> bool {
+        let backend: Arc<dyn Backend> = Arc::new(LocalBackend::new(root.to_owned()));
+        let options = OpenOptions { cache_dir: Some(cache.to_owned()), trust: false };
+        let mut ask = || passphrase.map(|text| text.to_owned().into()).ok_or_else(|| "none".to_owned());
+        Repository::init(backend, &InitOptions::new(Encryption::Aes256Gcm), &mut ask, &options).is_ok()
+    }
+
+    #[test]
+    fn an_init_that_fails_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (good, bad) = (dir.path().join("cache"), dir.path().join("file"));
+        std::fs::write(&bad, b"").unwrap();
+        let names = || std::fs::read_dir(dir.path()).unwrap().count();
+        let root = dir.path().join("a/b/repo");
+        assert!(!init(&root, &good, None));
+        assert_eq!(names(), 1, "without a passphrase");
+        // The last step fails: everything is there already.
+        assert!(!init(&root, &bad, Some("x")));
+        assert_eq!(names(), 1, "with a cache that cannot be written");
+        // A folder that was there stays, with its mode.
+        let there = dir.path().join("there");
+        std::fs::create_dir(&there).unwrap();
+        std::fs::set_permissions(&there, std::fs::Permissions::from_mode(0o750)).unwrap();
+        assert!(!init(&there, &bad, Some("x")));
+        assert_eq!(std::fs::read_dir(&there).unwrap().count(), 0);
+        assert_eq!(there.metadata().unwrap().permissions().mode() & 0o777, 0o750);
+        assert!(init(&there, &good, Some("x")));
+        // One that is there already is left alone.
+        assert!(!init(&there, &bad, Some("x")));
+        assert!(there.join("config").exists() && there.join("keys/repokey").exists());
+    }
+}
