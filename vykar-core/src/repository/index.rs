@@ -210,9 +210,14 @@ impl Repository {
         if self.index_stamp()? != Some(*stamp) {
             return Err(VykarError::LockLost { reason: "the index changed while it was read".into() });
         }
+        // What is opened here is authenticated; without encryption the digest of the copy says what it is of.
         let mut object = ScratchMap::new(&file).map_err(failed)?;
         let payload = self.index_payload(&mut object)?;
-        copy_from(payload, dir, self.keys().hasher(), stamp).map_err(failed)
+        copy_from(payload, dir, self.keys().hasher(), stamp).map_err(failed)?;
+        object.check().map_err(|e| {
+            index_copy::remove(dir);
+            failed(e)
+        })
     }
 
     /// The index as [`Repository::open_index`] gives it, and nothing in it is damaged.
