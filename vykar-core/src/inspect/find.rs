@@ -8,8 +8,8 @@ use super::timeline::{Timeline, Version};
 use crate::error::Result;
 use crate::event::{Event, Events, emit};
 use crate::format::{Item, ItemType, Snapshot};
-use crate::repository::ChunkReader;
-use crate::repository::items::Found;
+use crate::repository::ReadChunk;
+use crate::repository::items::{Found, Loss};
 use crate::repository::shared_items::{Part, SharedItems};
 
 /// What is looked for: paths that fit the pattern and, in any snapshot, everything else.
@@ -71,6 +71,8 @@ pub struct FindReport {
     pub paths: Vec<FoundPath>,
     /// False when a part of a snapshot could not be read, which an event told.
     pub complete: bool,
+    /// True when such a part may be readable later: it is not damaged, as far as is known.
+    pub out_of_reach: bool,
 }
 
 /// Finds paths in snapshots, which are sorted by time.
@@ -81,7 +83,7 @@ pub struct FindReport {
 /// # Errors
 /// None yet; what cannot be read is told by [`Event::ItemSkipped`] and [`Event::SnapshotUnreadable`].
 pub fn find(
-    reader: &ChunkReader,
+    reader: &dyn ReadChunk,
     snapshots: &[Snapshot],
     options: &FindOptions,
     mut events: Events<'_>,
@@ -110,7 +112,7 @@ pub fn find(
 
 /// The paths that fit in any snapshot. What cannot be read is told later.
 fn paths_that_fit(
-    reader: &ChunkReader,
+    reader: &dyn ReadChunk,
     snapshots: &[Snapshot],
     options: &FindOptions,
 ) -> Result<HashSet<Box<[u8]>>> {
@@ -168,6 +170,7 @@ struct Finder {
     /// The series at hand, and the position in it.
     now: (usize, usize),
     complete: bool,
+    out_of_reach: bool,
 }
 
 impl Finder {
@@ -182,6 +185,7 @@ impl Finder {
             stretch: (0, Matches::default()),
             now: (0, 0),
             complete: true,
+            out_of_reach: false,
         }
     }
 
@@ -216,8 +220,9 @@ impl Finder {
                     emit(events, Event::ItemSkipped { snapshot: snapshot.id, path, reason });
                 }
             }
-            Part::Found(Found::Lost(reason)) => {
+            Part::Found(Found::Lost(Loss { reason, may_come_back })) => {
                 self.is_damaged();
+                self.out_of_reach |= may_come_back;
                 emit(events, Event::SnapshotUnreadable { snapshot: snapshot.id, reason });
             }
             Part::End(kept) => {
@@ -272,7 +277,7 @@ impl Finder {
                 paths.push(FoundPath { path: path.to_vec(), series, versions });
             }
         }
-        FindReport { series: self.series, paths, complete: self.complete }
+        FindReport { series: self.series, paths, complete: self.complete, out_of_reach: self.out_of_reach }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::index_copy::{self, Copy, CopyWriter};
-use super::{ChunkReader, INDEX, INDEX_GENERATION, Repository};
+use super::{BufferPool, ChunkReader, INDEX, INDEX_GENERATION, Repository};
 use crate::codec::{Compression, decompress_stream};
 use crate::crypto::{ChunkHasher, pack_id};
 use crate::error::{IndexError, ObjectError, Result, StorageError, VykarError};
@@ -138,10 +138,10 @@ impl Repository {
         }
     }
 
-    /// Nothing to say unless the index is missing beside snapshots.
+    /// Nothing to say unless the index is missing beside snapshots, or with all of the repository.
     fn absent_index(&self) -> Result<()> {
         match self.backend().list("snapshots/")?.is_empty() {
-            true => Ok(()),
+            true => self.check_in_place(),
             false => Err(VykarError::IndexMissing),
         }
     }
@@ -303,8 +303,7 @@ impl Repository {
 
     /// A reader of chunks over the current index.
     pub fn chunk_reader(&self) -> Result<ChunkReader> {
-        let index = self.open_sound_index()?.index;
-        Ok(ChunkReader::new(self.backend().clone(), self.keys().clone(), index))
+        Ok(ChunkReader::over(self, self.open_sound_index()?, BufferPool::default()))
     }
 }
 
