@@ -4,10 +4,15 @@ use std::fmt;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
+use vykar_core::error::ObjectError;
 use vykar_core::repository::{CONFIG, REPOKEY};
 use vykar_core::{StorageError, VykarError};
 
 use crate::context;
+
+/// What to do when the storage fails and nothing is known to be damaged.
+const OUT_OF_REACH: &str = "see that the whole repository is there and may be read: a disk that is not mounted, a link that \
+                            leads nowhere, permissions";
 
 /// What the exit code says to a script. Documented in the README.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +59,15 @@ impl Exit {
         match (self, next) {
             (Exit::Success, next) | (Exit::Partial, next @ (Exit::Failure | Exit::Damaged)) => next,
             (first, _) => first,
+        }
+    }
+
+    /// Of a command that only reads: all that it should, or not, and then because something is damaged or is out of reach.
+    pub fn of_reading(complete: bool, out_of_reach: bool) -> Self {
+        match (complete, out_of_reach) {
+            (true, _) => Exit::Success,
+            (false, false) => Exit::Damaged,
+            (false, true) => Exit::Storage,
         }
     }
 
@@ -166,6 +180,8 @@ impl From<VykarError> for CliError {
                 Exit::Damaged,
                 Some("`vykar key import` puts back what `vykar key export` wrote; else take it from a copy"),
             ),
+            V::OutOfReach { .. } => (Exit::Storage, Some(OUT_OF_REACH)),
+            V::ChunkDamaged { cause: ObjectError::OutOfReach(_), .. } => (Exit::Storage, Some(OUT_OF_REACH)),
             V::Damaged { .. }
             | V::IndexMissing
             | V::ChunkMissing { .. }

@@ -278,6 +278,14 @@ pub enum VykarError {
         /// What is wrong with it.
         cause: ObjectError,
     },
+    /// A part of the repository is not where it was, and nothing proves that it is lost.
+    #[error("{part} is out of reach: {reason}")]
+    OutOfReach {
+        /// What it is.
+        part: String,
+        /// How that was seen.
+        reason: String,
+    },
     /// No index beside snapshots.
     #[error("index: missing although the repository has snapshots")]
     IndexMissing,
@@ -451,6 +459,21 @@ impl VykarError {
     /// A [`VykarError::Damaged`] for the object under `key`.
     pub fn damaged(key: impl Into<String>, cause: impl Into<ObjectError>) -> Self {
         VykarError::Damaged { key: key.into(), cause: cause.into() }
+    }
+
+    /// True for what was read and is wrong, or is gone for certain. Everything else may pass: a disk that is not mounted, a
+    /// network that is down.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            VykarError::ChunkMissing { .. } => true,
+            VykarError::ChunkDamaged { cause, .. }
+            | VykarError::Damaged { cause, .. }
+            | VykarError::SnapshotUnusable { cause, .. } => {
+                // What a newer program wrote is whole.
+                !matches!(cause, ObjectError::OutOfReach(_)) && !cause.is_newer()
+            }
+            _ => false,
+        }
     }
 
     /// A [`VykarError::Path`].

@@ -8,16 +8,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use vykar_core::error::ObjectError;
-use vykar_core::format::{ChunkerParams, IndexBlob};
-use vykar_core::repository::{BufferPool, ChunkReader, INDEX_GENERATION, Repository};
+use vykar_core::format::ChunkerParams;
+use vykar_core::repository::{BufferPool, ChunkReader, ReadChunk, Repository, pack_key};
 use vykar_core::{ChunkId, VykarError};
 
 use crate::cache::Cache;
 
-/// The index is read again at most this often when its generation seems to have changed.
-const REFRESH_CHANGED: Duration = Duration::from_secs(1);
-/// And when not: its hint is written with best effort only.
-const REFRESH_SAME: Duration = Duration::from_secs(30);
 /// A chunk that could not be read fails from memory this long: the kernel asks again for each page.
 const BAD: Duration = Duration::from_secs(2);
 /// Most chunks that are remembered as bad.
@@ -50,7 +46,6 @@ pub(crate) struct Data {
     freed: Option<Freed>,
     /// What had left the cache when that was called last.
     reported: AtomicU64,
-    refreshed: Mutex<Option<Instant>>,
     bad: Mutex<HashMap<ChunkId, (Instant, Shared)>>,
 }
 
@@ -64,19 +59,24 @@ impl Data {
             buffers: BufferPool::default(),
             freed,
             reported: AtomicU64::new(0),
-            refreshed: Mutex::new(None),
             bad: Mutex::new(HashMap::new()),
         }
     }
 
+    /// Reads through the index, which is read when this is called first.
+    ///
+    /// # Errors
+    /// Where the index cannot be read. One that is not there is such a case too: only those ask who know of a snapshot.
     pub(crate) fn reader(&self) -> Result<Arc<ChunkReader>, VykarError> {
         let mut reader = self.reader.lock();
         if let Some(reader) = &*reader {
             return Ok(reader.clone());
         }
-        let index = self.repository.open_index()?.index;
-        let (backend, keys) = (self.repository.backend().clone(), self.repository.keys().clone());
-        let made = Arc::new(ChunkReader::with_buffers(backend, keys, index, self.buffers.clone()));
+        let open = self.repository.open_index()?;
+        if open.stamp.is_none() {
+            return Err(VykarError::IndexMissing);
+        }
+        let made = Arc::new(ChunkReader::over(&self.repository, open, self.buffers.clone()));
         *reader = Some(made.clone());
         Ok(made)
     }
@@ -128,41 +128,19 @@ impl Data {
         }
     }
 
-    /// A chunk of whatever size, past the cache.
+    /// A chunk of whatever size, past the cache, wherever a compaction has moved it. Only what is damaged or gone for
+    /// certain is called so ([`VykarError::is_damage`]).
     pub(crate) fn read(&self, id: &ChunkId) -> Result<Bytes, VykarError> {
-        let reader = self.reader()?;
-        let seen = reader.index();
-        match reader.read(id) {
-            Err(VykarError::ChunkMissing { .. } | VykarError::ChunkDamaged { .. }) if self.refresh(&seen) => {
-                reader.read(id)
-            }
-            result => result,
-        }
+        self.reader()?.read_moving(&self.repository, id)
     }
 
-    /// After `seen` led to nothing: reads the index again, if that may help. A compaction moves chunks
-    /// while they are mounted, and a backup adds some. True when there is another index now.
-    pub(crate) fn refresh(&self, seen: &Arc<IndexBlob>) -> bool {
-        let Ok(reader) = self.reader() else { return false };
-        let mut refreshed = self.refreshed.lock();
-        if !Arc::ptr_eq(&reader.index(), seen) {
-            return true;
+    /// A chunk of `size` bytes that was called damaged, from where it is stored.
+    pub(crate) fn read_again(&self, id: &ChunkId, size: u32) -> Result<Bytes, VykarError> {
+        let reader = self.reader()?;
+        if let Ok(entry) = reader.locate(id) {
+            self.repository.backend().drop_cached(&pack_key(&entry.pack));
         }
-        let hint = self.repository.backend().get(INDEX_GENERATION, 8).ok();
-        let same = hint.is_some_and(|hint| hint == seen.generation.to_le_bytes());
-        let copy = seen.chunks.is_copy();
-        let wait = if same && !copy { REFRESH_SAME } else { REFRESH_CHANGED };
-        if refreshed.is_some_and(|when| when.elapsed() < wait) {
-            return false;
-        }
-        let done = reader.refresh(&self.repository);
-        *refreshed = Some(Instant::now());
-        // A copy may be damaged, so the index itself is another one even in the same generation.
-        if done.is_err() || (reader.index().generation == seen.generation && !copy) {
-            return false;
-        }
-        self.bad.lock().clear();
-        true
+        reader.read_moving_sized(&self.repository, id, size)
     }
 
     fn known_bad(&self, id: &ChunkId) -> Option<Shared> {
@@ -180,5 +158,11 @@ impl Data {
             bad.insert(*id, (Instant::now(), error.clone()));
         }
         error
+    }
+}
+
+impl ReadChunk for Data {
+    fn read_chunk(&self, id: &ChunkId) -> Result<Bytes, VykarError> {
+        self.read(id)
     }
 }

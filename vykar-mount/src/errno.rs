@@ -1,8 +1,6 @@
 //! What goes wrong in the file system, and the error number that says it.
 
 use fuser::Errno;
-use vykar_core::{StorageError, VykarError};
-
 /// Why a call of [`crate::fs::Fs`] failed. Details were logged where they were known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FsError {
@@ -33,9 +31,12 @@ pub enum FsError {
     /// A position behind the end of the file.
     #[error("no such position")]
     BeyondEnd,
-    /// The repository cannot be read here.
+    /// The repository cannot be read here, and may be later.
     #[error("the repository cannot be read")]
     Io,
+    /// What is here is damaged or gone.
+    #[error("the repository is damaged")]
+    Damaged,
 }
 
 impl From<FsError> for Errno {
@@ -50,18 +51,7 @@ impl From<FsError> for Errno {
             FsError::NoAttribute => Errno::NO_XATTR,
             FsError::BufferTooSmall => Errno::ERANGE,
             FsError::BeyondEnd => Errno::ENXIO,
-            FsError::Io => Errno::EIO,
-        }
-    }
-}
-
-impl From<&VykarError> for FsError {
-    fn from(error: &VykarError) -> FsError {
-        match error {
-            // The only object that is looked up by a name which may be gone is a snapshot.
-            VykarError::Storage(StorageError::NotFound { .. }) => FsError::Stale,
-            // VykarError may grow; whatever it says, the repository could not be read.
-            _ => FsError::Io,
+            FsError::Io | FsError::Damaged => Errno::EIO,
         }
     }
 }

@@ -2,6 +2,8 @@
 
 mod attr;
 #[cfg(test)]
+mod away_tests;
+#[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
 mod shown_tests;
@@ -26,7 +28,7 @@ use crate::holes::Zeros;
 use crate::inode::{Inode, ROOT, View};
 use crate::layout::{Folder, Layout, Position, Target};
 use crate::loader::Loader;
-use crate::log::{Limiter, Log, LogLine};
+use crate::log::{Limiter, Log, LogLine, bounded};
 use crate::names::fnv1a;
 use crate::prefetch::Prefetcher;
 use crate::shown::{OnDamage, Shown};
@@ -45,6 +47,8 @@ pub const MOMENT: Duration = Duration::from_secs(1);
 pub const BLOCK: u32 = 4096;
 /// Longest symlink target that the kernel takes, in bytes: a page, less its end.
 const TARGET_MAX: usize = 4095;
+/// Times that a read is done when somebody writes to the local copy of the index meanwhile.
+const MAX_READS: u32 = 3;
 
 type Result<T> = std::result::Result<T, FsError>;
 
@@ -160,6 +164,13 @@ enum Of {
     Section(u64),
 }
 
+impl Place {
+    /// How long the kernel may keep what is here: for ever where all of the snapshot is known.
+    fn ttl(&self) -> Duration {
+        if self.tree.is_cut() { MOMENT } else { FOREVER }
+    }
+}
+
 impl Fs {
     /// Lists the repository's snapshots and reads nothing else, unless a folder of one is the root.
     ///
@@ -170,7 +181,7 @@ impl Fs {
         options: FsOptions,
         log: Log,
     ) -> std::result::Result<Self, SetupError> {
-        let shown = options.shown;
+        let (shown, log) = (options.shown, bounded(log));
         if shown.templates.len() > MAX_TEMPLATES {
             return Err(VykarError::Usage(format!("more than {MAX_TEMPLATES} path templates")).into());
         }
@@ -208,7 +219,11 @@ impl Fs {
         let name = &info.listed.name;
         let tree = self.tree(info).map_err(|_| SetupError::Unreadable { snapshot: name.clone() })?;
         top.find(&info.listed.id, info.listed.number, &tree);
-        if top.is_found() { Ok(()) } else { Err(top.missing(name, &tree)) }
+        match top.is_found() {
+            true => Ok(()),
+            false if tree.is_cut() => Err(SetupError::Unreadable { snapshot: name.clone() }),
+            false => Err(top.missing(name, &tree)),
+        }
     }
 
     /// Finds a name in a directory.
@@ -222,6 +237,7 @@ impl Fs {
                     b".." => self.target_attr(&layout, Target::Folder(folder.parent))?,
                     name => match folder.lookup(name) {
                         Some(target) => self.target_attr(&layout, target)?,
+                        None if self.is_partial(number) => return Err(FsError::Io),
                         None => return Err(FsError::NotFound),
                     },
                 };
@@ -244,7 +260,9 @@ impl Fs {
                     return Err(FsError::NameTooLong);
                 }
                 Ok(match place.tree.lookup(node, name) {
-                    Some(child) => Entry::Found(self.node_attr(&place, child), FOREVER),
+                    Some(child) => Entry::Found(self.node_attr(&place, child), place.ttl()),
+                    // It may be in the part that cannot be read.
+                    None if place.tree.is_cut() => return Err(FsError::Damaged),
                     None => Entry::Absent(if parent == ROOT { MOMENT } else { FOREVER }),
                 })
             }
@@ -269,7 +287,7 @@ impl Fs {
             Inode::Latest { place, target } => Ok((self.latest_version(place, target)?.0, MOMENT)),
             inode => {
                 let place = self.node(inode)?.ok_or(FsError::Stale)?;
-                Ok((self.node_attr(&place, place.node), FOREVER))
+                Ok((self.node_attr(&place, place.node), place.ttl()))
             }
         }
     }
@@ -315,6 +333,10 @@ impl Fs {
                 let entries = folder.entries.iter();
                 let entries = entries.map(|(name, to)| (&**name, self.target_attr(&layout, *to)));
                 let from = position.at as usize;
+                // What is shown is right, and not all: the listing fails where it would end.
+                if from >= folder.entries.len() + 2 && self.is_partial(number) {
+                    return Err(FsError::Io);
+                }
                 for (at, (name, attr)) in (1..).zip(names.chain(entries)).skip(from) {
                     // A snapshot that vanished this moment has no attributes.
                     let Ok(attr) = attr else { continue };
@@ -339,6 +361,10 @@ impl Fs {
     fn list(&self, place: &Place, offset: u64, emit: &mut dyn FnMut(Child<'_>, u64) -> bool) -> Result<()> {
         let children = place.tree.children(place.node);
         if offset >= children.len() as u64 + 2 {
+            // What is shown is right, and not all: the listing fails where it would end.
+            if place.tree.is_cut() {
+                return Err(FsError::Damaged);
+            }
             self.ahead.listed(place.info.listed.number, &place.tree, place.node);
         }
         for at in offset..children.len() as u64 + 2 {
@@ -350,7 +376,7 @@ impl Fs {
                     (place.tree.name(child), self.node_attr(place, child))
                 }
             };
-            if emit(Child { name, attr, ttl: FOREVER }, at + 1) {
+            if emit(Child { name, attr, ttl: place.ttl() }, at + 1) {
                 break;
             }
         }
@@ -363,9 +389,18 @@ impl Fs {
     /// [`FsError::Io`] when any of them cannot be read; that is logged.
     pub fn read(&self, ino: u64, offset: u64, size: u32) -> Result<Bytes> {
         let inode = self.decode(ino)?;
-        let Some(place) = self.node(inode)? else {
-            return Err(FsError::IsADirectory);
-        };
+        for _ in 0..MAX_READS {
+            let place = self.node(inode)?.ok_or(FsError::IsADirectory)?;
+            let result = self.read_at(inode, &place, (offset, size));
+            // Otherwise what was read may be of other chunks than the file's.
+            if place.tree.is_current() {
+                return result;
+            }
+        }
+        Err(FsError::Io)
+    }
+
+    fn read_at(&self, inode: Inode, place: &Place, (offset, size): (u64, u32)) -> Result<Bytes> {
         match place.meta.kind() {
             libc::S_IFREG => {}
             libc::S_IFDIR => return Err(FsError::IsADirectory),
@@ -376,7 +411,7 @@ impl Fs {
             return Ok(Bytes::new());
         }
         let content = place.tree.content(place.node);
-        self.prefetcher.note(ino, content, offset, end);
+        self.prefetcher.note(inode.encode(), content, offset, end);
         if let (0, Inode::Node { snapshot, node, .. }) = (offset, inode) {
             self.ahead.note(snapshot, &place.tree, node);
         }
@@ -384,7 +419,7 @@ impl Fs {
         for at in content.find(offset)..content.len() {
             let range = content.range(at);
             // piece() sees to it that the data is as long as the range.
-            let data = self.piece(&place, content.id(at), range.end.saturating_sub(range.start))?;
+            let data = self.piece(place, content.id(at), range.end.saturating_sub(range.start))?;
             let from = offset.saturating_sub(range.start) as usize;
             let to = (end.min(range.end).saturating_sub(range.start)) as usize;
             if gathered.is_empty() && end <= range.end {
@@ -405,15 +440,15 @@ impl Fs {
         self.data.chunk(&id, size).or_else(|error| {
             let verdict = match self.shown.on_damage {
                 OnDamage::Error => Verdict::Doubtful,
-                OnDamage::Zero => judge(&error, (&id, size), &self.data, &self.repository),
+                OnDamage::Zero => judge(&error, (&id, size), &self.data),
             };
             match verdict {
                 Verdict::Readable(chunk) => Ok(chunk),
-                Verdict::Lost => {
+                Verdict::Lost if place.tree.is_current() => {
                     self.log_read(place, id, &error, true);
                     Ok(Bytes::from(vec![0; size as usize]))
                 }
-                Verdict::Doubtful => {
+                Verdict::Lost | Verdict::Doubtful => {
                     self.log_read(place, id, &error, false);
                     Err(FsError::Io)
                 }
@@ -520,7 +555,7 @@ impl Fs {
     /// As if somebody had looked into `versions`.
     #[cfg(test)]
     pub(crate) fn learn_versions(&self) {
-        self.versions.timeline(&self.snapshots);
+        let _ = self.versions.timeline(&self.snapshots);
     }
 
     /// Lets the next call look for new snapshots.
@@ -569,7 +604,19 @@ impl Fs {
     }
 
     fn tree(&self, info: &Info) -> Result<Arc<Tree>> {
-        self.trees.get_or_make(&info.listed.number, || self.load(info))
+        let number = &info.listed.number;
+        let tree = self.trees.get_or_make(number, || self.load(info))?;
+        if !tree.is_outdated() {
+            return Ok(tree);
+        }
+        self.trees.remove(number);
+        self.trees.get_or_make(number, || self.load(info))
+    }
+
+    /// True for a folder that may have more entries than are known.
+    fn is_partial(&self, folder: u32) -> bool {
+        let is_fixed = u64::from(folder) == ROOT && self.shown.templates.is_empty();
+        !is_fixed && self.snapshots.is_partial()
     }
 
     fn load(&self, info: &Info) -> Result<Arc<Tree>> {
@@ -578,6 +625,7 @@ impl Fs {
             data: &self.data,
             owner: self.snapshots.owner,
             log: &self.log,
+            limiter: &self.limiter,
         };
         let tree = loader.load(info)?;
         let shape = tree.shape();

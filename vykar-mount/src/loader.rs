@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use vykar_core::VykarError;
 use vykar_core::format::Snapshot;
 use vykar_core::repository::Repository;
-use vykar_core::repository::items::{Found, for_each_item};
+use vykar_core::repository::items::{Found, Loss, for_each_item};
 use vykar_core::repository::manifest::read_snapshot;
+use vykar_core::{StorageError, VykarError};
 
 use crate::data::Data;
 use crate::errno::FsError;
-use crate::log::{Log, LogLine};
+use crate::log::{Limiter, Log, LogLine};
+use crate::names::fnv1a;
 use crate::snapshots::{Info, made_up};
 use crate::tree::{BuildError, Builder, Tree};
 
@@ -23,50 +24,58 @@ pub(crate) struct Loader<'a> {
     pub(crate) data: &'a Data,
     pub(crate) owner: (u32, u32),
     pub(crate) log: &'a Log,
+    pub(crate) limiter: &'a Limiter,
 }
 
 struct Loaded {
     tree: Tree,
-    lost: Option<String>,
+    lost: Option<Loss>,
     lines: Vec<LogLine>,
 }
 
 impl Loader<'_> {
-    /// Reads the snapshot's object and its items. What cannot be read is logged and left out.
+    /// Reads the snapshot's object and its items. What is damaged or gone for certain is logged and left out, and the tree
+    /// is then one that was cut ([`Tree::is_cut`]).
+    ///
+    /// # Errors
+    /// [`FsError::Io`] when anything cannot be read that may be readable later, [`FsError::Stale`] when the snapshot was
+    /// deleted.
     pub(crate) fn load(&self, info: &Info) -> Result<Arc<Tree>, FsError> {
-        let failed = |error: &VykarError| {
-            let kind = FsError::from(error);
-            if kind == FsError::Io {
-                let (snapshot, reason) = (info.listed.name.clone(), error.to_string());
-                self.say(LogLine::ItemsLost { snapshot, reason });
+        let snapshot = match read_snapshot(self.repository, &info.listed.id) {
+            Err(VykarError::Storage(StorageError::NotFound { .. })) => {
+                return Err(match self.repository.check_deleted(&info.listed.id) {
+                    Ok(()) => FsError::Stale,
+                    Err(away) => self.failed(info, away.to_string()),
+                });
             }
-            kind
+            other => other.map_err(|e| self.failed(info, e.to_string()))?,
         };
-        let snapshot = read_snapshot(self.repository, &info.listed.id).map_err(|e| failed(&e))?;
-        let reader = self.data.reader().map_err(|e| failed(&e))?;
-        let seen = reader.index();
         let mut loaded = self.build(info, &snapshot)?;
-        // A compaction may have moved the items under the mount.
-        if loaded.lost.is_some() && self.data.refresh(&seen) {
-            loaded = self.build(info, &snapshot)?;
+        let key = [b"items", &info.listed.id.as_bytes()[..]].concat();
+        if !loaded.lines.is_empty() && self.limiter.allows(fnv1a(&key)) {
+            loaded.lines.into_iter().for_each(|line| (self.log)(line));
         }
-        loaded.lines.into_iter().for_each(|line| self.say(line));
-        if let Some(reason) = loaded.lost {
-            self.say(LogLine::ItemsLost { snapshot: info.listed.name.clone(), reason });
+        if let Some(Loss { reason, may_come_back }) = loaded.lost {
+            let error = self.failed(info, reason);
+            if may_come_back {
+                return Err(error);
+            }
+            loaded.tree.cut();
         }
         Ok(Arc::new(loaded.tree))
     }
 
-    fn say(&self, line: LogLine) {
-        (self.log)(line);
+    fn failed(&self, info: &Info, reason: String) -> FsError {
+        let line = LogLine::ItemsLost { snapshot: info.listed.name.clone(), reason };
+        if self.limiter.allows(fnv1a(line.to_string().as_bytes())) {
+            (self.log)(line);
+        }
+        FsError::Io
     }
 
     fn build(&self, info: &Info, snapshot: &Snapshot) -> Result<Loaded, FsError> {
         let name = &info.listed.name;
-        let too_large = |e: BuildError| {
-            self.say(LogLine::ItemsLost { snapshot: name.clone(), reason: e.to_string() });
-            FsError::Io
-        };
+        let too_large = |e: BuildError| self.failed(info, e.to_string());
         let (lines, left_out) = (std::cell::RefCell::new(Vec::new()), std::cell::Cell::new(0));
         let mut lost = None;
         let leave_out = |path: &[u8], reason: &str| {
@@ -78,19 +87,19 @@ impl Loader<'_> {
         };
         let mut report = leave_out;
         let made_up = made_up(self.owner, crate::layout::nanos(snapshot.time));
-        let reader = self.data.reader().map_err(|e| FsError::from(&e))?;
+        let reader = self.data.reader().map_err(|e| self.failed(info, e.to_string()))?;
         let mut builder = Builder::new(info.root, made_up, reader.index(), &mut report);
         builder.expect(expected_items(snapshot));
         let mut error = None;
-        let read = for_each_item(reader.as_ref(), snapshot, &mut |found| {
+        let read = for_each_item(self.data, snapshot, &mut |found| {
             match found {
                 Found::Item(item) => error = builder.add(&item).err(),
                 Found::Problem(problem) => leave_out(problem.path().as_bytes(), &problem.to_string()),
-                Found::Lost(reason) => lost = Some(reason),
+                Found::Lost(loss) => lost = Some(loss),
             }
             Ok(error.is_none())
         });
-        read.map_err(|e| FsError::from(&e))?;
+        read.map_err(|e| self.failed(info, e.to_string()))?;
         if let Some(error) = error {
             return Err(too_large(error));
         }

@@ -61,9 +61,18 @@ pub enum LogLine {
         reason: String,
     },
     /// The list of snapshots could not be read again; the old one stays.
-    RefreshFailed {
+    OutOfReach {
         /// What is wrong.
         reason: String,
+    },
+    /// It can be read again.
+    InReachAgain,
+    /// More lines come than anybody reads: those of the rest of a minute are counted only.
+    TooMany,
+    /// So many lines were left out.
+    LeftOut {
+        /// How many.
+        count: u64,
     },
 }
 
@@ -90,13 +99,23 @@ impl fmt::Display for LogLine {
                 f.write_str("no snapshot matches the filter: the mount is empty until one does")
             }
             LogLine::ReadAheadNotSet { reason } => write!(f, "cannot set the kernel's read-ahead: {reason}"),
-            LogLine::RefreshFailed { reason } => write!(f, "cannot list snapshots: {reason}"),
+            LogLine::OutOfReach { reason } => write!(
+                f,
+                "{reason}. The folders of the mount stay as they are, and reading what is not cached fails until it is back"
+            ),
+            LogLine::InReachAgain => f.write_str("the repository is in reach again"),
+            LogLine::TooMany => {
+                f.write_str("there is more like this; for the next minute it is only counted")
+            }
+            LogLine::LeftOut { count } => write!(f, "{count} lines were left out before this one"),
         }
     }
 }
 
 /// How long a line that was said is not said again.
 const QUIET: Duration = Duration::from_secs(60);
+/// Most lines that are said in that time.
+const MOST: u64 = 100;
 /// Most keys that a limiter remembers.
 const REMEMBERED: usize = 4096;
 
@@ -132,9 +151,71 @@ impl Limiter {
     }
 }
 
+/// Passes on no more than the first hundred lines of each minute, and counts the others. Where zeros were given is always
+/// said, since nothing else tells.
+pub(crate) fn bounded(log: Log) -> Log {
+    bounded_by(log, QUIET)
+}
+
+fn bounded_by(log: Log, period: Duration) -> Log {
+    let state = Mutex::new((Instant::now(), 0u64));
+    Arc::new(move |line| {
+        if matches!(line, LogLine::ReadFailed { zeros: true, .. }) {
+            return log(line);
+        }
+        let mut left_out = 0;
+        let number = {
+            let (since, count) = &mut *state.lock();
+            if since.elapsed() >= period {
+                left_out = count.saturating_sub(MOST);
+                (*since, *count) = (Instant::now(), 0);
+            }
+            *count = count.saturating_add(1);
+            *count
+        };
+        if left_out > 0 {
+            log(LogLine::LeftOut { count: left_out });
+        }
+        match number {
+            ..=MOST => log(line),
+            n if n == MOST + 1 => log(LogLine::TooMany),
+            _ => {}
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_more_than_a_hundred_lines_are_said_in_a_while_and_the_others_counted() {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let said = lines.clone();
+        let log = bounded_by(Arc::new(move |line| said.lock().push(line)), Duration::from_millis(300));
+        let began = Instant::now();
+        (0..5000).for_each(|_| log(LogLine::NothingMatches));
+        let zeros = LogLine::ReadFailed {
+            snapshot: "s".into(),
+            path: b"f".to_vec(),
+            chunk: ChunkId([1; 32]),
+            pack: None,
+            reason: "r".into(),
+            zeros: true,
+        };
+        log(zeros.clone());
+        assert!(began.elapsed() < Duration::from_millis(300), "too slow a machine for this");
+        let all = std::mem::take(&mut *lines.lock());
+        assert_eq!(
+            (all.len(), &all[99], &all[100], &all[101]),
+            (102, &LogLine::NothingMatches, &LogLine::TooMany, &zeros)
+        );
+        while began.elapsed() < Duration::from_millis(300) {
+            std::thread::yield_now();
+        }
+        log(LogLine::InReachAgain);
+        assert_eq!(*lines.lock(), [LogLine::LeftOut { count: 4900 }, LogLine::InReachAgain]);
+    }
 
     #[test]
     fn hostile_names_stay_on_one_line() {

@@ -1,6 +1,7 @@
 //! The snapshots that are shown, and how they come and go.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -22,6 +23,9 @@ use crate::{tree, xattr};
 
 /// The repository is listed again when somebody looks and this has passed.
 pub(crate) const REFRESH: Duration = Duration::from_secs(3);
+
+/// A snapshot that was found damaged is looked at again when this has passed.
+const RETRY: Duration = Duration::from_secs(60);
 
 /// Earlier layouts that are kept for listings that began in them.
 const EARLIER: usize = 16;
@@ -113,12 +117,18 @@ pub(crate) struct Snapshots {
     earlier: Mutex<VecDeque<Arc<Layout>>>,
     numbers: RwLock<Numbers>,
     state: Mutex<State>,
+    /// There are snapshots that are not shown only because they could not be read just now.
+    partial: AtomicBool,
 }
 
 struct State {
     by_id: HashMap<SnapshotId, Arc<Info>>,
-    /// Unusable, or kept out by the filter. Objects do not change, so these stay so.
+    /// Kept out by the filter. Objects do not change, so these stay so.
     left_out: HashSet<SnapshotId>,
+    /// Damaged when they were read last.
+    damaged: HashMap<SnapshotId, Instant>,
+    /// The last look failed.
+    away: bool,
     /// What the folders show.
     shown: Vec<SnapshotId>,
     refreshed: Instant,
@@ -153,9 +163,12 @@ impl Snapshots {
             state: Mutex::new(State {
                 by_id: HashMap::new(),
                 left_out: HashSet::new(),
+                damaged: HashMap::new(),
+                away: false,
                 shown: Vec::new(),
                 refreshed: Instant::now(),
             }),
+            partial: AtomicBool::new(false),
         };
         let mut lines = Vec::new();
         match snapshots.only {
@@ -193,11 +206,28 @@ impl Snapshots {
             && let Some(mut state) = self.state.try_lock()
             && state.refreshed.elapsed() >= REFRESH
         {
-            let lines = self.refresh(&mut state);
+            let refreshed = self.refresh(&mut state);
+            let was_away = std::mem::replace(&mut state.away, refreshed.is_err());
             drop(state);
-            self.say(lines.unwrap_or_else(|e| vec![LogLine::RefreshFailed { reason: e.to_string() }]));
+            match refreshed {
+                Ok(lines) => self.say(lines),
+                Err(e) => self.say(vec![LogLine::OutOfReach {
+                    reason: match e {
+                        VykarError::OutOfReach { .. } => e.to_string(),
+                        other => format!("the list of snapshots is out of reach: {other}"),
+                    },
+                }]),
+            }
+            if was_away && !self.state.lock().away {
+                (self.log)(LogLine::InReachAgain);
+            }
         }
         self.known_layout()
+    }
+
+    /// True when a folder may have more snapshots than it shows, which could not be read.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.partial.load(Ordering::Relaxed)
     }
 
     /// The folders as they are known now.
@@ -269,40 +299,64 @@ impl Snapshots {
         number
     }
 
-    /// Lists the snapshots again; returns what is to be logged when no lock is held.
+    /// Lists the snapshots again; returns what is to be logged when no lock is held. Where they are out of reach everything
+    /// stays as it was.
     fn refresh(&self, state: &mut State) -> Result<Vec<LogLine>, VykarError> {
         state.refreshed = Instant::now();
-        let mut ids = Manifest::ids(&self.repository)?;
-        ids.retain(|id| !state.left_out.contains(id));
-        let mut lines = Vec::new();
-        ids.retain(|id| {
-            state.by_id.contains_key(id)
-                || match read_snapshot(&self.repository, id) {
-                    Ok(snapshot) if self.filter.allows(&snapshot) => {
-                        self.add(state, &snapshot);
-                        true
+        let ids = Manifest::ids(&self.repository)?;
+        let is_first = state.by_id.is_empty() && state.left_out.is_empty();
+        let is_gone = |id: &SnapshotId| ids.binary_search(id).is_err();
+        if ids.is_empty() && (is_first || !state.shown.is_empty()) {
+            self.repository.check_all_deleted()?;
+        } else if state.shown.iter().any(is_gone) {
+            self.repository.check_reach()?;
+        }
+        let (mut lines, mut shown, mut partial) = (Vec::new(), Vec::with_capacity(ids.len()), false);
+        for id in ids {
+            match self.look_at(state, &id)? {
+                Ok(true) => shown.push(id),
+                Ok(false) => {}
+                Err(error) => {
+                    partial |= !error.is_damage();
+                    if error.is_damage() {
+                        state.damaged.insert(id, Instant::now());
                     }
-                    Ok(_) => {
-                        state.left_out.insert(*id);
-                        false
-                    }
-                    // Deleted since it was listed.
-                    Err(VykarError::Storage(StorageError::NotFound { .. })) => false,
-                    Err(error) => {
-                        if matches!(error, VykarError::SnapshotUnusable { .. }) {
-                            state.left_out.insert(*id);
-                        }
-                        let reason = error.to_string();
-                        lines.push(LogLine::SnapshotUnusable { snapshot: *id, reason });
-                        false
-                    }
+                    lines.push(LogLine::SnapshotUnusable { snapshot: id, reason: error.to_string() });
                 }
-        });
-        if ids != state.shown {
-            state.shown = ids;
+            }
+        }
+        self.partial.store(partial, Ordering::Relaxed);
+        if shown != state.shown {
+            state.shown = shown;
             self.build(state);
         }
         Ok(lines)
+    }
+
+    /// True when this snapshot is to be shown. The inner error is one of this snapshot alone.
+    fn look_at(&self, state: &mut State, id: &SnapshotId) -> Result<Result<bool, VykarError>, VykarError> {
+        if state.by_id.contains_key(id) {
+            return Ok(Ok(true));
+        }
+        let damaged = state.damaged.get(id).is_some_and(|when| when.elapsed() < RETRY);
+        if damaged || state.left_out.contains(id) {
+            return Ok(Ok(false));
+        }
+        match read_snapshot(&self.repository, id) {
+            Ok(snapshot) if self.filter.allows(&snapshot) => {
+                self.add(state, &snapshot);
+                Ok(Ok(true))
+            }
+            Ok(_) => {
+                state.left_out.insert(*id);
+                Ok(Ok(false))
+            }
+            // Deleted since it was listed, if it is not listed any more.
+            Err(VykarError::Storage(StorageError::NotFound { .. })) => {
+                self.repository.check_deleted(id).map(|()| Ok(false))
+            }
+            Err(error) => Ok(Err(error)),
+        }
     }
 
     fn add(&self, state: &mut State, snapshot: &Snapshot) {

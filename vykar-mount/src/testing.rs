@@ -36,6 +36,36 @@ pub struct Counting {
     pub pack_reads: AtomicUsize,
     /// Reads of packs fail, as those of a network that is down.
     pub down: AtomicBool,
+    fault: Mutex<Option<Fault>>,
+}
+
+/// A part of a repository that cannot be read.
+pub struct Fault {
+    /// Keys that begin with this.
+    pub part: String,
+    /// They are not there; otherwise reading them fails.
+    pub missing: bool,
+}
+
+impl Counting {
+    /// From now on; `None` for nothing.
+    pub fn set_fault(&self, fault: Option<Fault>) {
+        *self.fault.lock() = fault;
+    }
+
+    /// How reading a key fails, or listing a folder that is away.
+    fn check(&self, key: &str) -> Result<(), StorageError> {
+        match &*self.fault.lock() {
+            Some(fault) if key.starts_with(&fault.part) => Err(match fault.missing {
+                true => StorageError::NotFound { key: key.into() },
+                false => {
+                    let source = std::io::ErrorKind::PermissionDenied.into();
+                    StorageError::Io { operation: "read", key: key.into(), source }
+                }
+            }),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Backend for Counting {
@@ -43,6 +73,7 @@ impl Backend for Counting {
         self.inner.url()
     }
     fn get(&self, key: &str, max: u64) -> Result<Vec<u8>, StorageError> {
+        self.check(key)?;
         self.inner.get(key, max)
     }
     fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Vec<u8>, StorageError> {
@@ -51,6 +82,7 @@ impl Backend for Counting {
             let source = std::io::ErrorKind::TimedOut.into();
             return Err(StorageError::Io { operation: "read", key: key.into(), source });
         }
+        self.check(key)?;
         self.inner.get_range(key, offset, len)
     }
     fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {
@@ -60,12 +92,17 @@ impl Backend for Counting {
         Ok(Box::new(Buffered::new(self)))
     }
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
-        self.inner.list(prefix)
+        match self.check(prefix) {
+            // As a folder that is not there.
+            Err(StorageError::NotFound { .. }) => Ok(Vec::new()),
+            other => other.and_then(|()| self.inner.list(prefix)),
+        }
     }
     fn delete(&self, key: &str) -> Result<(), StorageError> {
         self.inner.delete(key)
     }
     fn size(&self, key: &str) -> Result<u64, StorageError> {
+        self.check(key)?;
         self.inner.size(key)
     }
 }
@@ -151,6 +188,12 @@ impl Repo {
     /// Deletes a chunk's pack.
     pub fn lose(&self, id: &ChunkId) {
         self.backend.delete(&pack_key(&self.chunks[id].pack)).unwrap();
+    }
+
+    /// Writes an index that counts nothing any more, as whoever deletes the last snapshot does.
+    pub fn forget_chunks(&mut self) {
+        self.chunks.clear();
+        self.write_index();
     }
 
     pub fn write_index(&mut self) {

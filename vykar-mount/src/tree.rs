@@ -18,6 +18,7 @@ pub use build::{BuildError, Builder};
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use vykar_core::ChunkId;
 use vykar_core::format::IndexBlob;
@@ -28,6 +29,9 @@ use crate::xattr::Xattrs;
 pub const NAME_MAX: usize = 255;
 /// Most nodes of a tree: their numbers have 30 bits.
 pub const MAX_NODES: u32 = 1 << 30;
+
+/// A part that was lost is looked for again when this has passed.
+pub(crate) const RETRY: Duration = Duration::from_secs(30);
 
 /// A node's number in its tree. The root is 0.
 pub type NodeId = u32;
@@ -182,11 +186,34 @@ pub struct Tree {
     index: Arc<IndexBlob>,
     /// Chunks that it does not know.
     strangers: Vec<ChunkId>,
+    /// When it was found that a part of the snapshot's items is lost.
+    cut: Option<Instant>,
 }
 
 impl Tree {
     /// The snapshot's top directory.
     pub const ROOT: NodeId = 0;
+
+    /// A part of the items could not be read: any directory may have more entries than are known.
+    pub(crate) fn cut(&mut self) {
+        self.cut = Some(Instant::now());
+    }
+
+    /// True when a part of the items could not be read.
+    pub fn is_cut(&self) -> bool {
+        self.cut.is_some()
+    }
+
+    /// True when it must be loaded again: a part was lost and may have been repaired, or the chunks of files may be
+    /// others, because somebody wrote to the local copy of the index that names them.
+    pub fn is_outdated(&self) -> bool {
+        self.cut.is_some_and(|since| since.elapsed() >= RETRY) || !self.is_current()
+    }
+
+    /// True when the chunks of its files are still those that it was made of.
+    pub fn is_current(&self) -> bool {
+        self.index.chunks.is_unchanged()
+    }
 
     /// Number of nodes, the root included.
     pub fn len(&self) -> usize {

@@ -9,7 +9,7 @@ use vykar_core::Event;
 use vykar_core::export::{Content, ExportError, Lookup, archive, lookup};
 use vykar_core::format::path::plain;
 use vykar_core::format::{ChunkRef, Snapshot};
-use vykar_core::repository::{ChunkReader, Repository};
+use vykar_core::repository::{MovingReader, Repository};
 
 use crate::args::Global;
 use crate::exit::{CliError, CliResult, Exit};
@@ -44,9 +44,9 @@ fn error(snapshot: &Snapshot, path: &[u8], error: impl Into<CliError>) -> CliErr
 
 fn file(repository: &Repository, snapshot: &Snapshot, path: &[u8]) -> CliResult {
     let fails = |exit, reason: &str| error(snapshot, path, CliError::new(exit, reason));
-    let reader = repository.chunk_reader()?;
+    let reader = MovingReader::new(repository)?;
     match lookup(&reader, snapshot, path)? {
-        Lookup::File(chunks) => content(repository, &reader, (snapshot, path), &chunks),
+        Lookup::File(chunks) => content(&reader, (snapshot, path), &chunks),
         Lookup::Directory => Err(fails(Exit::Failure, "a directory")
             .hint("--tar writes it, with all that is in it, as a tar archive")),
         Lookup::Symlink(target) => {
@@ -61,13 +61,12 @@ fn file(repository: &Repository, snapshot: &Snapshot, path: &[u8]) -> CliResult 
 }
 
 fn content(
-    repository: &Repository,
-    reader: &ChunkReader,
+    reader: &MovingReader<'_>,
     (snapshot, path): (&Snapshot, &[u8]),
     chunks: &[ChunkRef],
 ) -> CliResult {
     let mut out = stdout()?;
-    let written = Content::new(repository, reader).write(path, chunks, &mut out);
+    let written = Content::new(reader).write(path, chunks, &mut out);
     // What came before a chunk that is damaged is right, and all that there is.
     let flushed = out.flush().map_err(ExportError::Output);
     match written {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 use vykar_core::format::path::plain;
 use vykar_core::inspect::{Aspect, Change, ChangeKind, DiffReport, DiffSummary, Facts, diff};
+use vykar_core::repository::MovingReader;
 
 use super::items::{kind_name, put_path};
 use super::{print, print_json};
@@ -27,11 +28,11 @@ pub fn run(global: &Global, request: &Request) -> CliResult {
     let manifest = repository.manifest()?;
     let snapshots = (manifest.resolve(&request.before)?, manifest.resolve(&request.after)?);
     let top = request.path.as_ref().map(|path| plain(path.as_os_str().as_bytes())).unwrap_or_default();
-    let reader = repository.chunk_reader()?;
+    let reader = MovingReader::new(&repository)?;
     let status = StatusLine::of(global, request.json);
     let report = diff(&reader, snapshots, &top, Some(&mut |event| status.event(&event)))?;
     drop(status);
-    let exit = if report.complete { Exit::Success } else { Exit::Damaged };
+    let exit = Exit::of_reading(report.complete, report.out_of_reach);
     if !report.complete {
         say!("what could not be read there looks as if it were missing");
     }

@@ -8,6 +8,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 use vykar_core::format::{ItemType, Snapshot};
 use vykar_core::inspect::{FindOptions, FindReport, FoundPath, Pattern, State, Version, find};
+use vykar_core::repository::MovingReader;
 
 use super::items::{kind_name, put_path};
 use super::list::report_unreadable;
@@ -30,7 +31,7 @@ pub fn run(global: &Global, args: &FindArgs) -> CliResult {
     let manifest = repository.manifest()?;
     let mut damaged = report_unreadable(&manifest);
     let snapshots = args.filter.choose(manifest.snapshots, None);
-    let reader = repository.chunk_reader()?;
+    let reader = MovingReader::new(&repository)?;
     let status = StatusLine::of(global, args.json);
     let report = find(&reader, &snapshots, &options, Some(&mut |event| status.event(&event)))?;
     drop(status);
@@ -50,7 +51,7 @@ pub fn run(global: &Global, args: &FindArgs) -> CliResult {
             }
         }
     }
-    Ok(if damaged { Exit::Damaged } else { Exit::Success })
+    Ok(Exit::of_reading(!damaged, report.out_of_reach))
 }
 
 /// True for what may have been meant as a name.

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use serde_json::{Map, Value, json};
 use vykar_core::format::{Item, ItemType, path};
 use vykar_core::repository::MovingReader;
-use vykar_core::repository::items::{Found, for_each_item};
+use vykar_core::repository::items::{Found, Loss, for_each_item};
 
 use super::stdout_failed;
 use crate::args::{Global, ItemsArgs, SortBy};
@@ -23,7 +23,7 @@ pub fn run(global: &Global, args: &ItemsArgs) -> CliResult {
     let reader = MovingReader::new(&repository)?;
     let top = args.path.as_ref().map(|typed| path::plain(typed.as_os_str().as_bytes())).unwrap_or_default();
     let mut lines = Lines { args, out: BufWriter::new(std::io::stdout().lock()), kept: Vec::new() };
-    let (mut damaged, mut met) = (false, false);
+    let (mut damaged, mut met, mut out_of_reach) = (false, false, false);
     for_each_item(&reader, snapshot, &mut |found| {
         match found {
             Found::Item(item) if path::is_within(item.path_bytes(), &top) => {
@@ -35,7 +35,8 @@ pub fn run(global: &Global, args: &ItemsArgs) -> CliResult {
                 say!("{}: left out: {problem}", render::plain(problem.path().as_bytes()));
                 damaged = true;
             }
-            Found::Lost(reason) => {
+            Found::Lost(Loss { reason, may_come_back }) => {
+                out_of_reach |= may_come_back;
                 say!("snapshot {}: {reason}", snapshot.id.short());
                 damaged = true;
             }
@@ -43,7 +44,7 @@ pub fn run(global: &Global, args: &ItemsArgs) -> CliResult {
         Ok(true)
     })?;
     lines.finish();
-    let exit = if damaged { Exit::Damaged } else { Exit::Success };
+    let exit = Exit::of_reading(!damaged, out_of_reach);
     if met || top.is_empty() {
         return Ok(exit);
     }

@@ -25,7 +25,7 @@ use crate::error::CryptoError;
 use crate::format::ChunkRef;
 use crate::id::{ChunkId, RepositoryId};
 use crate::platform::map::ReadOnlyMap;
-use crate::repository::cache_file::{Fields, temporary};
+use crate::repository::cache_file::{self, Fields, temporary};
 
 pub(crate) mod fuzz;
 
@@ -358,7 +358,7 @@ impl FileCacheWriter {
         self.out.seek(SeekFrom::Start(0))?;
         self.out.write_all(&header)?;
         self.out.flush()?;
-        fs::rename(&self.temporary, &self.path)
+        cache_file::replace(&self.temporary, &self.path)
     }
 }
 

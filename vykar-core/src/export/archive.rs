@@ -13,8 +13,8 @@ use crate::error::{Result, VykarError};
 use crate::event::{Event, Events, emit};
 use crate::format::{Item, ItemType, Snapshot, path};
 use crate::id::ChunkId;
-use crate::repository::items::{Found, for_each_item};
-use crate::repository::{ChunkReader, Repository};
+use crate::repository::items::{Found, Loss, for_each_item};
+use crate::repository::{MovingReader, Repository};
 
 /// Files up to this size, in bytes, are read before their header is written, so that one that is damaged can be left
 /// out.
@@ -49,8 +49,8 @@ pub fn archive(
     out: &mut dyn Write,
     events: Events<'_>,
 ) -> Result<ArchiveSummary, ExportError> {
-    let reader = repository.chunk_reader()?;
-    let content = Content::new(repository, &reader);
+    let reader = MovingReader::new(repository)?;
+    let content = Content::new(&reader);
     let mut archiver = Archiver {
         content,
         snapshot,
@@ -92,7 +92,7 @@ struct Archiver<'a, 'e> {
 }
 
 impl Archiver<'_, '_> {
-    fn items(&mut self, reader: &ChunkReader, top: &[u8]) -> Result<(), ExportError> {
+    fn items(&mut self, reader: &MovingReader<'_>, top: &[u8]) -> Result<(), ExportError> {
         let mut ended = Ok(());
         for_each_item(reader, self.snapshot, &mut |found| {
             ended = match found {
@@ -104,7 +104,7 @@ impl Archiver<'_, '_> {
                     }
                     Ok(())
                 }
-                Found::Lost(reason) => {
+                Found::Lost(Loss { reason, .. }) => {
                     self.summary.left_out += 1;
                     emit(&mut self.events, Event::SnapshotUnreadable { snapshot: self.snapshot.id, reason });
                     Ok(())

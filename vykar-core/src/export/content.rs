@@ -1,7 +1,6 @@
 //! The content of a file.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
@@ -10,8 +9,8 @@ use super::ExportError;
 use crate::error::{Result, VykarError};
 use crate::format::{ChunkRef, Item, ItemType, Snapshot, path};
 use crate::id::ChunkId;
-use crate::repository::items::{Found, for_each_item};
-use crate::repository::{ChunkReader, Repository};
+use crate::repository::items::{Found, Loss, for_each_item};
+use crate::repository::{MovingReader, ReadChunk};
 
 /// Chunks that are decoded ahead of the output.
 const AHEAD: usize = 2;
@@ -36,8 +35,8 @@ pub enum Lookup {
 /// Finds out what a plain path is; the empty one is the top directory.
 ///
 /// # Errors
-/// None yet; damage is [`Lookup::Unusable`].
-pub fn lookup(reader: &ChunkReader, snapshot: &Snapshot, wanted: &[u8]) -> Result<Lookup> {
+/// [`VykarError::OutOfReach`]; damage is [`Lookup::Unusable`].
+pub fn lookup(reader: &dyn ReadChunk, snapshot: &Snapshot, wanted: &[u8]) -> Result<Lookup> {
     if wanted.is_empty() {
         return Ok(Lookup::Directory);
     }
@@ -55,7 +54,13 @@ pub fn lookup(reader: &ChunkReader, snapshot: &Snapshot, wanted: &[u8]) -> Resul
                 Some(Lookup::Unusable(problem.to_string()))
             }
             Found::Problem(_) => None,
-            Found::Lost(reason) if !found_below => Some(Lookup::Unusable(reason)),
+            Found::Lost(Loss { reason, may_come_back: true }) => {
+                return Err(VykarError::OutOfReach {
+                    part: "a part of the snapshot's items".to_owned(),
+                    reason,
+                });
+            }
+            Found::Lost(Loss { reason, .. }) if !found_below => Some(Lookup::Unusable(reason)),
             Found::Lost(_) => None,
         };
         result = here;
@@ -75,16 +80,13 @@ fn kind_of(item: &Item<'_>) -> Lookup {
 
 /// Reads the contents of files, each chunk verified.
 pub struct Content<'r> {
-    repository: &'r Repository,
-    reader: &'r ChunkReader,
-    /// The index was read again after a chunk was not where it should be.
-    refreshed: AtomicBool,
+    reader: &'r MovingReader<'r>,
 }
 
 impl<'r> Content<'r> {
     /// Of files whose chunks `reader` reads.
-    pub fn new(repository: &'r Repository, reader: &'r ChunkReader) -> Self {
-        Content { repository, reader, refreshed: AtomicBool::new(false) }
+    pub fn new(reader: &'r MovingReader<'r>) -> Self {
+        Content { reader }
     }
 
     /// The first of these chunks that the index does not have.
@@ -129,22 +131,8 @@ impl<'r> Content<'r> {
         })
     }
 
-    /// A chunk's plaintext. Where it is not, looks whether it was moved meanwhile.
     fn read(&self, chunk: &ChunkRef) -> Result<Bytes> {
-        let place = || self.reader.locate(&chunk.id).ok().map(|entry| (entry.pack, entry.offset));
-        let before = place();
-        let error = match self.reader.read_sized(&chunk.id, chunk.size) {
-            Ok(bytes) => return Ok(bytes),
-            Err(error) => error,
-        };
-        if !self.refreshed.swap(true, Ordering::AcqRel) {
-            // Without a newer index the first error stands.
-            let _ = self.reader.refresh(self.repository);
-        }
-        match place() {
-            Some(now) if before != Some(now) => self.reader.read_sized(&chunk.id, chunk.size),
-            _ => Err(error),
-        }
+        self.reader.read_sized(&chunk.id, chunk.size)
     }
 }
 
@@ -185,8 +173,8 @@ mod tests {
         let data = noise(3, 9500);
         let item = t.file("f", &data);
         t.snapshot("s", std::slice::from_ref(&item), None);
-        let reader = t.repository.chunk_reader().unwrap();
-        let content = Content::new(&t.repository, &reader);
+        let reader = MovingReader::new(&t.repository).unwrap();
+        let content = Content::new(&reader);
         let mut out = Vec::new();
         content.write(b"f", &item.chunks, &mut out).unwrap();
         assert!(out == data);
@@ -215,8 +203,8 @@ mod tests {
         t.chunk_size = 1000;
         let item = t.file("f", &noise(4, 20_000));
         t.snapshot("s", std::slice::from_ref(&item), None);
-        let reader = t.repository.chunk_reader().unwrap();
-        let content = Content::new(&t.repository, &reader);
+        let reader = MovingReader::new(&t.repository).unwrap();
+        let content = Content::new(&reader);
         for writes in [0, 3] {
             let error = content.write(b"f", &item.chunks, &mut Closed(writes)).unwrap_err();
             assert!(matches!(error, ExportError::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe));

@@ -8,6 +8,8 @@
 //! Slots and starts are bytes, so that they may be in memory or in a mapped file.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -21,6 +23,12 @@ pub(crate) const SLOT: usize = 48;
 /// Most bits of an id that `starts` tells apart.
 pub(crate) const MAX_BITS: u32 = 24;
 
+/// What the bytes of a table are read from.
+pub(crate) trait TableSource: fmt::Debug + Send + Sync {
+    /// True as long as nobody wrote to it since the table was made.
+    fn is_unchanged(&self) -> bool;
+}
+
 /// The table. What it says is only as good as the bytes that it was made of: a mapped file that was
 /// damaged gives wrong entries, and never anything worse.
 #[derive(Debug, Default)]
@@ -30,7 +38,8 @@ pub struct ChunkTable {
     starts: Bytes,
     packs: Vec<PackId>,
     bits: u32,
-    mapped: bool,
+    /// Of a mapped file.
+    source: Option<Arc<dyn TableSource>>,
 }
 
 fn field(slot: &[u8], at: usize) -> u32 {
@@ -39,18 +48,29 @@ fn field(slot: &[u8], at: usize) -> u32 {
 
 impl ChunkTable {
     /// Over bytes of a mapped file; `None` when their lengths do not fit.
-    pub(crate) fn mapped(slots: Bytes, starts: Bytes, packs: Vec<PackId>, bits: u32) -> Option<Self> {
+    pub(crate) fn mapped(
+        source: Arc<dyn TableSource>,
+        (slots, starts): (Bytes, Bytes),
+        packs: Vec<PackId>,
+        bits: u32,
+    ) -> Option<Self> {
         let len = slots.len() / SLOT;
         let fits = bits <= MAX_BITS
             && slots.len().is_multiple_of(SLOT)
             && starts.len() == ((1usize << bits) + 1) * 4
             && u32::try_from(len).is_ok();
-        fits.then_some(ChunkTable { len, slots, starts, packs, bits, mapped: true })
+        fits.then_some(ChunkTable { len, slots, starts, packs, bits, source: Some(source) })
     }
 
     /// True when this is a local copy, which may be out of date or damaged.
     pub fn is_copy(&self) -> bool {
-        self.mapped
+        self.source.is_some()
+    }
+
+    /// False when somebody wrote to the local copy that this is since it was opened: slots may then stand for other
+    /// chunks than they did. What was found before such a look is right.
+    pub fn is_unchanged(&self) -> bool {
+        self.source.as_ref().is_none_or(|source| source.is_unchanged())
     }
 
     /// Number of chunks.
@@ -263,7 +283,7 @@ impl TableBuilder {
             starts: Bytes::from(starts),
             packs: self.encoder.packs,
             bits,
-            mapped: false,
+            source: None,
         }
     }
 }

@@ -6,8 +6,8 @@ use super::facts::{Aspect, Digester, Facts};
 use crate::error::Result;
 use crate::event::{Event, Events, emit};
 use crate::format::{Item, Snapshot, path};
-use crate::repository::ChunkReader;
-use crate::repository::items::{Found, for_each_item};
+use crate::repository::ReadChunk;
+use crate::repository::items::{Found, Loss, for_each_item};
 
 /// How a path differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +122,8 @@ pub struct DiffReport {
     /// False when a part of a snapshot could not be read, which an event told: what is in it looks as if it were not
     /// there.
     pub complete: bool,
+    /// True when such a part may be readable later: it is not damaged, as far as is known.
+    pub out_of_reach: bool,
     /// True when any path of the snapshots was looked at.
     pub met: bool,
 }
@@ -134,7 +136,7 @@ pub struct DiffReport {
 /// # Errors
 /// None yet; what cannot be read is told by [`Event::ItemSkipped`] and [`Event::SnapshotUnreadable`].
 pub fn diff(
-    reader: &ChunkReader,
+    reader: &dyn ReadChunk,
     (before, after): (&Snapshot, &Snapshot),
     top: &[u8],
     events: Events<'_>,
@@ -156,7 +158,7 @@ struct Known {
 }
 
 struct Comparison<'a, 'e> {
-    reader: &'a ChunkReader,
+    reader: &'a dyn ReadChunk,
     top: &'a [u8],
     /// Both snapshots keep the source directory's own item, and it is to be compared.
     roots: bool,
@@ -169,10 +171,11 @@ struct Comparison<'a, 'e> {
     changes: Vec<Change>,
     summary: DiffSummary,
     complete: bool,
+    out_of_reach: bool,
 }
 
 impl<'a, 'e> Comparison<'a, 'e> {
-    fn new(reader: &'a ChunkReader, top: &'a [u8], roots: bool, events: Events<'e>) -> Self {
+    fn new(reader: &'a dyn ReadChunk, top: &'a [u8], roots: bool, events: Events<'e>) -> Self {
         Comparison {
             reader,
             top,
@@ -184,6 +187,7 @@ impl<'a, 'e> Comparison<'a, 'e> {
             changes: Vec::new(),
             summary: DiffSummary::default(),
             complete: true,
+            out_of_reach: false,
         }
     }
 
@@ -241,7 +245,8 @@ impl<'a, 'e> Comparison<'a, 'e> {
     fn report(mut self) -> DiffReport {
         self.changes.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         let met = !self.known.is_empty();
-        DiffReport { changes: self.changes, summary: self.summary, complete: self.complete, met }
+        let (complete, out_of_reach) = (self.complete, self.out_of_reach);
+        DiffReport { changes: self.changes, summary: self.summary, complete, out_of_reach, met }
     }
 
     /// Goes through what is compared of a snapshot. Without `tell` nobody hears of what cannot be read.
@@ -272,7 +277,10 @@ impl<'a, 'e> Comparison<'a, 'e> {
                     }
                     Event::ItemSkipped { snapshot: snapshot.id, path, reason: problem.to_string() }
                 }
-                Found::Lost(reason) => Event::SnapshotUnreadable { snapshot: snapshot.id, reason },
+                Found::Lost(Loss { reason, may_come_back }) => {
+                    self.out_of_reach |= may_come_back;
+                    Event::SnapshotUnreadable { snapshot: snapshot.id, reason }
+                }
             };
             self.complete = false;
             if tell {

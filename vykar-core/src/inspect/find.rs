@@ -8,8 +8,8 @@ use super::timeline::{Added, FactsTable, Timeline, Version};
 use crate::error::Result;
 use crate::event::{Event, Events, emit};
 use crate::format::{Item, ItemType, Snapshot};
-use crate::repository::ChunkReader;
-use crate::repository::items::Found;
+use crate::repository::ReadChunk;
+use crate::repository::items::{Found, Loss};
 use crate::repository::shared_items::{Part, SharedItems};
 
 /// What is looked for: paths that fit the pattern and, in any snapshot, everything else.
@@ -73,6 +73,8 @@ pub struct FindReport {
     table: FactsTable,
     /// False when a part of a snapshot could not be read, which an event told.
     pub complete: bool,
+    /// True when such a part may be readable later: it is not damaged, as far as is known.
+    pub out_of_reach: bool,
 }
 
 impl FindReport {
@@ -102,7 +104,7 @@ impl FindReport {
 /// # Errors
 /// None yet; what cannot be read is told by [`Event::ItemSkipped`] and [`Event::SnapshotUnreadable`].
 pub fn find(
-    reader: &ChunkReader,
+    reader: &dyn ReadChunk,
     snapshots: &[Snapshot],
     options: &FindOptions,
     mut events: Events<'_>,
@@ -131,7 +133,7 @@ pub fn find(
 
 /// The paths that fit in any snapshot. What cannot be read is told later.
 fn paths_that_fit(
-    reader: &ChunkReader,
+    reader: &dyn ReadChunk,
     snapshots: &[Snapshot],
     options: &FindOptions,
 ) -> Result<HashSet<Box<[u8]>>> {
@@ -192,6 +194,7 @@ struct Finder {
     /// Position of each snapshot in its series.
     positions: Vec<usize>,
     complete: bool,
+    out_of_reach: bool,
 }
 
 impl Finder {
@@ -212,6 +215,7 @@ impl Finder {
             stretch: (0, Matches::default()),
             now: (0, 0),
             complete: true,
+            out_of_reach: false,
         }
     }
 
@@ -244,8 +248,9 @@ impl Finder {
                     emit(events, Event::ItemSkipped { snapshot: snapshot.id, path, reason });
                 }
             }
-            Part::Found(Found::Lost(reason)) => {
+            Part::Found(Found::Lost(Loss { reason, may_come_back })) => {
                 self.is_damaged();
+                self.out_of_reach |= may_come_back;
                 emit(events, Event::SnapshotUnreadable { snapshot: snapshot.id, reason });
             }
             Part::End(kept) => {
@@ -299,10 +304,10 @@ impl Finder {
     }
 
     fn report(self) -> FindReport {
-        let Finder { series, timelines, table, complete, numbers, .. } = self;
+        let Finder { series, timelines, table, complete, out_of_reach, numbers, .. } = self;
         let mut names: Vec<_> = numbers.into_iter().collect();
         names.sort_unstable();
-        FindReport { series, names, timelines, table, complete }
+        FindReport { series, names, timelines, table, complete, out_of_reach }
     }
 }
 

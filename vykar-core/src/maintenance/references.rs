@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use crate::format::index::ChunkTable;
 use crate::format::{Item, ItemProblem, Snapshot};
 use crate::repository::ChunkReader;
-use crate::repository::items::Found;
+use crate::repository::items::{Found, Loss};
 use crate::repository::shared_items::{Part, SharedItems};
 
 /// A chunk that the index does not have, among an item's slots.
@@ -161,7 +161,7 @@ impl Counter<'_> {
                 self.references.complete = false;
                 seen(Seen::Problem(snapshot, problem));
             }
-            Part::Found(Found::Lost(reason)) => {
+            Part::Found(Found::Lost(Loss { reason, .. })) => {
                 self.references.complete = false;
                 seen(Seen::Lost(snapshot, reason));
             }

@@ -1,11 +1,26 @@
-//! Reading into memory that need not be zeroed first.
+//! Opening what may be anything, and reading into memory that need not be zeroed first.
 
 #![allow(unsafe_code, reason = "a vector's length has no safe form")]
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use rustix::io::Errno;
+
+/// Opens a regular file for reading. Nothing else is waited for, as a FIFO would be that nobody writes to.
+///
+/// # Errors
+/// Also for what is no regular file.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+    }
+}
 
 /// Appends up to `len` bytes from `offset` of a file to `out`, in one call of the system; none at its end.
 pub fn append_at(fd: impl AsFd, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<usize> {

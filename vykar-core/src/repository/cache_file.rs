@@ -1,5 +1,6 @@
 //! What local cache files have in common.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,24 @@ use crate::id::SessionId;
 /// A name in a cache directory that nobody else has, for a file that is not complete.
 pub(crate) fn temporary(dir: &Path) -> io::Result<PathBuf> {
     Ok(dir.join(format!(".tmp-{}", SessionId(random().map_err(io::Error::other)?))))
+}
+
+/// Gives a complete file its name. What stands there and is no file, such as a folder, makes way.
+pub(crate) fn replace(temporary: &Path, path: &Path) -> io::Result<()> {
+    let renamed = fs::rename(temporary, path);
+    if renamed.is_ok() || !fs::symlink_metadata(path).is_ok_and(|there| there.is_dir()) {
+        return renamed;
+    }
+    clear(path);
+    fs::rename(temporary, path)
+}
+
+/// Removes what stands in a cache file's place, as far as that can be done: an empty folder too, and none with something
+/// in it, which nobody has put there by accident.
+pub(crate) fn clear(path: &Path) {
+    if fs::remove_file(path).is_err() {
+        let _ = fs::remove_dir(path);
+    }
 }
 
 /// Reads fields of fixed width, one after another; `None` at the end.

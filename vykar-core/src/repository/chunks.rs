@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
+use super::index::OpenIndex;
 use super::{BufferPool, Keys, Repository, pack_key};
 use crate::error::{ObjectError, Result, StorageError, VykarError};
 use crate::format::{IndexBlob, IndexEntry};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, PackId};
 use crate::storage::Backend;
 
 /// Longest object that is read as a chunk, in bytes: more than 32 MiB take in any form. An index may claim more.
@@ -19,23 +20,26 @@ pub struct ChunkReader {
     backend: Arc<dyn Backend>,
     keys: Arc<Keys>,
     index: RwLock<Arc<IndexBlob>>,
+    /// What that was read from, to tell whether there is another one now; `None` where that is not known.
+    origin: Mutex<Option<OpenIndex>>,
     buffers: BufferPool,
 }
+
+/// Most newer indexes that are looked at for one chunk.
+const MAX_LOOKS: u32 = 8;
 
 impl ChunkReader {
     /// Over a decoded index.
     pub fn new(backend: Arc<dyn Backend>, keys: Arc<Keys>, index: Arc<IndexBlob>) -> Self {
-        Self::with_buffers(backend, keys, index, BufferPool::default())
+        let (index, origin, buffers) = (RwLock::new(index), Mutex::default(), BufferPool::default());
+        ChunkReader { backend, keys, index, origin, buffers }
     }
 
-    /// The same, decoding into buffers of a pool.
-    pub fn with_buffers(
-        backend: Arc<dyn Backend>,
-        keys: Arc<Keys>,
-        index: Arc<IndexBlob>,
-        buffers: BufferPool,
-    ) -> Self {
-        ChunkReader { backend, keys, index: RwLock::new(index), buffers }
+    /// Over an index of a repository, decoding into buffers of a pool.
+    pub fn over(repository: &Repository, open: OpenIndex, buffers: BufferPool) -> Self {
+        let (backend, keys) = (repository.backend().clone(), repository.keys().clone());
+        let index = RwLock::new(open.index.clone());
+        ChunkReader { backend, keys, index, origin: Mutex::new(Some(open)), buffers }
     }
 
     /// The index as it was last read.
@@ -43,11 +47,52 @@ impl ChunkReader {
         self.index.read().clone()
     }
 
-    /// Reads the index again, after a compaction moved chunks or a backup added some.
-    pub fn refresh(&self, repository: &Repository) -> Result<()> {
-        let fresh = Arc::new(repository.read_index()?);
-        *self.index.write() = fresh;
-        Ok(())
+    /// After `seen` led to nothing: reads the index again where it is another one by now. A compaction moves chunks
+    /// while they are read, and a backup adds some; and a local copy may be damaged. True when there is another index
+    /// now; false when `seen` is the newest one, and whole.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn catch_up(&self, repository: &Repository, seen: &Arc<IndexBlob>) -> Result<bool> {
+        // Others wait here, and find what the first has read.
+        let mut origin = self.origin.lock();
+        if !Arc::ptr_eq(&self.index(), seen) {
+            return Ok(true);
+        }
+        let stamp = repository.index_stamp()?.ok_or(VykarError::IndexMissing)?;
+        let known = origin.as_ref().filter(|open| open.stamp == Some(stamp));
+        if known.is_some_and(|open| open.is_sound(repository.keys().hasher())) {
+            return Ok(false);
+        }
+        let fresh = repository.open_sound_index()?;
+        *self.index.write() = fresh.index.clone();
+        *origin = Some(fresh);
+        Ok(true)
+    }
+
+    /// A chunk's plaintext, wherever it is by now. An error that is damage ([`VykarError::is_damage`]) is so by the
+    /// repository's newest index, with the repository where it was.
+    pub fn read_moving(&self, repository: &Repository, id: &ChunkId) -> Result<Bytes> {
+        let mut looks = 0;
+        loop {
+            let seen = self.index();
+            let error = match self.read(id) {
+                Err(e @ (VykarError::ChunkMissing { .. } | VykarError::ChunkDamaged { .. })) => e,
+                result => return result,
+            };
+            let newer = self.catch_up(repository, &seen);
+            looks += 1;
+            return Err(match newer {
+                Ok(true) if looks <= MAX_LOOKS => continue,
+                Ok(true) => in_doubt(error, "the index changes all the time"),
+                Ok(false) if !error.is_damage() => error,
+                Ok(false) => match repository.check_lost(&seen, pack_of(&error)) {
+                    Ok(()) => error,
+                    Err(away) => in_doubt(error, &away.to_string()),
+                },
+                Err(e) => in_doubt(error, &format!("the index cannot be read: {e}")),
+            });
+        }
     }
 
     /// Where a chunk is.
@@ -75,17 +120,42 @@ impl ChunkReader {
 
     /// A chunk's plaintext, which must be `size` bytes, as the item that refers to it says.
     pub fn read_sized(&self, id: &ChunkId, size: u32) -> Result<Bytes> {
-        let data = self.read(id)?;
-        if data.len() as u64 != u64::from(size) {
-            let reason = format!("holds {} bytes, its item says {size}", data.len());
-            let pack = self.locate(id)?.pack;
-            return Err(VykarError::ChunkDamaged {
-                chunk: *id,
-                pack,
-                cause: ObjectError::Unreadable(reason),
-            });
+        self.sized(self.read(id)?, id, size)
+    }
+
+    /// The same, wherever it is by now, see [`ChunkReader::read_moving`].
+    pub fn read_moving_sized(&self, repository: &Repository, id: &ChunkId, size: u32) -> Result<Bytes> {
+        self.sized(self.read_moving(repository, id)?, id, size)
+    }
+
+    fn sized(&self, data: Bytes, id: &ChunkId, size: u32) -> Result<Bytes> {
+        if data.len() as u64 == u64::from(size) {
+            return Ok(data);
         }
-        Ok(data)
+        let reason = format!("holds {} bytes, its item says {size}", data.len());
+        let pack = self.locate(id)?.pack;
+        Err(VykarError::ChunkDamaged { chunk: *id, pack, cause: ObjectError::Unreadable(reason) })
+    }
+}
+
+fn pack_of(error: &VykarError) -> Option<&PackId> {
+    match error {
+        VykarError::ChunkDamaged { pack, .. } => Some(pack),
+        _ => None,
+    }
+}
+
+/// What looks like damage and may be none.
+fn in_doubt(error: VykarError, reason: &str) -> VykarError {
+    match error {
+        VykarError::ChunkDamaged { chunk, pack, cause } => {
+            let cause = match cause {
+                ObjectError::OutOfReach(cause) => cause,
+                cause => format!("{cause}; {reason}"),
+            };
+            VykarError::ChunkDamaged { chunk, pack, cause: ObjectError::OutOfReach(cause) }
+        }
+        other => VykarError::OutOfReach { part: other.to_string(), reason: reason.to_owned() },
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::index_copy::{self, Copy, CopyWriter};
-use super::{ChunkReader, INDEX, INDEX_GENERATION, Repository};
+use super::{BufferPool, ChunkReader, INDEX, INDEX_GENERATION, Repository};
 use crate::codec::{Compression, decompress_stream};
 use crate::crypto::{ChunkHasher, pack_id};
 use crate::error::{IndexError, ObjectError, Result, StorageError, VykarError};
@@ -138,10 +138,10 @@ impl Repository {
         }
     }
 
-    /// Nothing to say unless the index is missing beside snapshots.
+    /// Nothing to say unless the index is missing beside snapshots, or with all of the repository.
     fn absent_index(&self) -> Result<()> {
         match self.backend().list("snapshots/")?.is_empty() {
-            true => Ok(()),
+            true => self.check_in_place(),
             false => Err(VykarError::IndexMissing),
         }
     }
@@ -210,9 +210,14 @@ impl Repository {
         if self.index_stamp()? != Some(*stamp) {
             return Err(VykarError::LockLost { reason: "the index changed while it was read".into() });
         }
+        // What is opened here is authenticated; without encryption the digest of the copy says what it is of.
         let mut object = ScratchMap::new(&file).map_err(failed)?;
         let payload = self.index_payload(&mut object)?;
-        copy_from(payload, dir, self.keys().hasher(), stamp).map_err(failed)
+        copy_from(payload, dir, self.keys().hasher(), stamp).map_err(failed)?;
+        object.check().map_err(|e| {
+            index_copy::remove(dir);
+            failed(e)
+        })
     }
 
     /// The index as [`Repository::open_index`] gives it, and nothing in it is damaged.
@@ -298,8 +303,7 @@ impl Repository {
 
     /// A reader of chunks over the current index.
     pub fn chunk_reader(&self) -> Result<ChunkReader> {
-        let index = self.open_sound_index()?.index;
-        Ok(ChunkReader::new(self.backend().clone(), self.keys().clone(), index))
+        Ok(ChunkReader::over(self, self.open_sound_index()?, BufferPool::default()))
     }
 }
 

@@ -11,6 +11,7 @@
 //! repository's key. The digest takes as long as reading the file does, and is looked at only by those who must
 //! rely on the copy; for the others a wrong slot leads to a chunk that does not open.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -18,13 +19,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::cache_file::{Fields, temporary};
+use parking_lot::Mutex;
+
+use super::cache_file::{self, Fields, temporary};
 use super::index::IndexStamp;
 use crate::crypto::ChunkHasher;
-use crate::format::table::{self, ChunkTable, MAX_BITS, SLOT, SlotEncoder};
+use crate::format::table::{self, ChunkTable, MAX_BITS, SLOT, SlotEncoder, TableSource};
 use crate::format::{IndexBlob, IndexEntry};
 use crate::id::PackId;
-use crate::platform::map::{ReadOnlyMap, ScratchMap};
+use crate::platform::map::{MapState, ReadOnlyMap, ScratchMap};
 
 pub(crate) mod fuzz;
 
@@ -41,27 +44,75 @@ pub(super) struct Copy {
     pub index: Arc<IndexBlob>,
     body: Bytes,
     digest: [u8; 32],
+    watch: Arc<Watch>,
+    /// What the file was like when every byte was as it was written.
+    sound: Mutex<Option<MapState>>,
+}
+
+/// The map, and what its file was like when it was opened.
+#[derive(Default)]
+struct Watch {
+    map: Option<Arc<ReadOnlyMap>>,
+    opened: Option<MapState>,
+}
+
+impl Watch {
+    fn state(&self) -> Option<MapState> {
+        self.map.as_ref().and_then(|map| map.state())
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.opened.fmt(f)
+    }
+}
+
+impl TableSource for Watch {
+    fn is_unchanged(&self) -> bool {
+        self.opened.is_some() && self.state() == self.opened
+    }
+}
+
+/// A map that its users share.
+struct SharedMap(Arc<ReadOnlyMap>);
+
+impl AsRef<[u8]> for SharedMap {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl Copy {
-    /// True when every byte is as it was written. Reads all of it.
+    /// True when every byte is as it was written. Reads all of it, unless nobody wrote to it since that was done last.
     pub fn is_sound(&self, hasher: &ChunkHasher) -> bool {
-        digest(hasher, &self.body).is_some_and(|found| found == self.digest)
+        let mut sound = self.sound.lock();
+        let state = self.watch.state();
+        if state.is_some() && *sound == state {
+            return true;
+        }
+        let right = digest(hasher, &self.body).is_some_and(|found| found == self.digest);
+        // A page of zeros may have taken the place of one that was right a moment ago.
+        let still = self.watch.state();
+        *sound = state.filter(|_| right && still == state);
+        right && still == state
     }
 }
 
 /// Opens the copy of the index with this stamp; `None` when there is none that can be used.
 pub(super) fn open(dir: &Path, hasher: &ChunkHasher, stamp: &IndexStamp) -> Option<Copy> {
-    let map = ReadOnlyMap::open(&path(dir)).ok()?;
-    parse(&Bytes::from_owner(map), hasher, stamp)
+    let map = Arc::new(ReadOnlyMap::open(&path(dir)).ok()?);
+    let bytes = Bytes::from_owner(SharedMap(map.clone()));
+    let watch = Watch { opened: map.state(), map: Some(map) };
+    parse(&bytes, Arc::new(watch), hasher, stamp)
 }
 
 /// Removes the copy, which was found damaged.
 pub(super) fn remove(dir: &Path) {
-    let _ = fs::remove_file(path(dir));
+    cache_file::clear(&path(dir));
 }
 
-fn parse(bytes: &Bytes, hasher: &ChunkHasher, wanted: &IndexStamp) -> Option<Copy> {
+fn parse(bytes: &Bytes, watch: Arc<Watch>, hasher: &ChunkHasher, wanted: &IndexStamp) -> Option<Copy> {
     let (fields, found) = bytes.get(..HEADER)?.split_at(FIELDS);
     if check(hasher, fields)? != found {
         return None;
@@ -86,8 +137,10 @@ fn parse(bytes: &Bytes, hasher: &ChunkHasher, wanted: &IndexStamp) -> Option<Cop
         return None;
     }
     let packs = body[ids..].chunks_exact(32).filter_map(|id| Some(PackId(id.try_into().ok()?))).collect();
-    let chunks = ChunkTable::mapped(body.slice(..starts), body.slice(starts..ids), packs, bits)?;
-    Some(Copy { index: Arc::new(IndexBlob { generation, chunks }), body, digest })
+    let chunks =
+        ChunkTable::mapped(watch.clone(), (body.slice(..starts), body.slice(starts..ids)), packs, bits)?;
+    let index = Arc::new(IndexBlob { generation, chunks });
+    Some(Copy { index, body, digest, watch, sound: Mutex::default() })
 }
 
 fn check(hasher: &ChunkHasher, fields: &[u8]) -> Option<[u8; 32]> {
@@ -146,6 +199,7 @@ impl CopyWriter {
         let file = self.out.get_mut();
         let map = ScratchMap::new(file)?;
         let digest = digest(hasher, &map[HEADER..]).ok_or_else(hashing_failed)?;
+        map.check()?;
         drop(map);
         let mut fields = Vec::with_capacity(HEADER);
         fields.extend_from_slice(MAGIC);
@@ -160,7 +214,7 @@ impl CopyWriter {
         fields.extend(check);
         file.seek(SeekFrom::Start(0))?;
         file.write_all(&fields)?;
-        fs::rename(&self.temporary, path(&self.dir))
+        cache_file::replace(&self.temporary, &path(&self.dir))
     }
 
     /// Sorts the slots where they are, which needs no other memory than the file's, and writes the starts.
@@ -169,6 +223,7 @@ impl CopyWriter {
         let (slots, _) = map[HEADER..].as_chunks_mut::<SLOT>();
         table::sort(slots).map_err(io::Error::other)?;
         let (starts, bits) = table::starts(slots);
+        map.check()?;
         drop(map);
         self.out.write_all(&starts)?;
         Ok(bits)
@@ -258,7 +313,7 @@ mod tests {
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 0xff;
-            let parsed = parse(&Bytes::from(bad), &hasher(), &stamp(1));
+            let parsed = parse(&Bytes::from(bad), Arc::default(), &hasher(), &stamp(1));
             assert_eq!(parsed.is_none(), at < HEADER, "{at}");
             let Some(copy) = parsed else { continue };
             assert!(!copy.is_sound(&hasher()), "{at}");
@@ -270,7 +325,10 @@ mod tests {
             }
         }
         for n in 0..good.len() {
-            assert!(parse(&Bytes::copy_from_slice(&good[..n]), &hasher(), &stamp(1)).is_none(), "{n}");
+            assert!(
+                parse(&Bytes::copy_from_slice(&good[..n]), Arc::default(), &hasher(), &stamp(1)).is_none(),
+                "{n}"
+            );
         }
     }
 }

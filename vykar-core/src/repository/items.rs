@@ -1,11 +1,12 @@
 //! Reading a snapshot's items.
 
+use std::fmt;
 use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
 
 use super::ReadChunk;
-use crate::error::Result;
+use crate::error::{Result, VykarError};
 use crate::format::{Item, ItemProblem, ItemStream, Snapshot};
 
 /// What [`for_each_item`] finds.
@@ -18,7 +19,30 @@ pub enum Found<'a> {
     Problem(ItemProblem),
     /// A part of the stream that cannot be read: what it describes is lost, the rest goes on only
     /// where items can be found again, which is never guessed.
-    Lost(String),
+    Lost(Loss),
+}
+
+/// Why a part of a snapshot's items cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// For people.
+    pub reason: String,
+    /// It may be read later: the storage failed, or is not there now. Otherwise it is damaged or gone for certain.
+    pub may_come_back: bool,
+}
+
+impl Loss {
+    /// Of the last `left` chunks of an item stream.
+    pub(crate) fn of_chunks(left: usize, error: &VykarError) -> Self {
+        let reason = format!("{left} of its item chunks cannot be used: {error}");
+        Loss { reason, may_come_back: !error.is_damage() }
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
 }
 
 /// Chunks that are decoded ahead of the parsing, each of at most 512 KiB as they are written.
@@ -94,8 +118,7 @@ fn parse(
         let chunk = match chunk {
             Ok(chunk) => chunk,
             Err(error) => {
-                let rest = count - at;
-                found(Found::Lost(format!("{rest} of its item chunks cannot be used: {error}")))?;
+                found(Found::Lost(Loss::of_chunks(count - at, &error)))?;
                 return Ok(());
             }
         };
@@ -147,7 +170,8 @@ fn drain(
             Ok(Some(Ok(item))) => found(Found::Item(item))?,
             Ok(Some(Err(problem))) => found(Found::Problem(problem))?,
             Err(error) => {
-                found(Found::Lost(format!("the rest of its items cannot be read: {error}")))?;
+                let reason = format!("the rest of its items cannot be read: {error}");
+                found(Found::Lost(Loss { reason, may_come_back: false }))?;
                 return Ok(false);
             }
         };

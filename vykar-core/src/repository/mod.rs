@@ -21,6 +21,7 @@ pub mod open;
 pub mod pack_writer;
 mod passphrase;
 pub mod pin;
+mod reach;
 pub mod seen;
 pub mod session;
 pub mod shared_items;

@@ -3,22 +3,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
-use super::{ChunkReader, INDEX_GENERATION, Repository};
-use crate::error::{Result, VykarError};
+use super::{ChunkReader, Repository};
+use crate::error::Result;
 use crate::format::{IndexBlob, IndexEntry};
 use crate::id::ChunkId;
-
-/// Most newer indexes that are looked at for one chunk.
-const MAX_LOOKS: u32 = 8;
 
 /// Gives chunks by their ids.
 pub trait ReadChunk: Sync {
     /// A chunk's plaintext.
     ///
     /// # Errors
-    /// [`VykarError::ChunkMissing`] and [`VykarError::ChunkDamaged`] name the chunk and its pack.
+    /// [`crate::VykarError::ChunkMissing`] and [`crate::VykarError::ChunkDamaged`] name the chunk and its pack.
     fn read_chunk(&self, id: &ChunkId) -> Result<Bytes>;
 }
 
@@ -28,19 +24,11 @@ impl ReadChunk for ChunkReader {
     }
 }
 
-/// A [`ChunkReader`] that reads the index again when a chunk is not where it should be, as often as there is a newer one.
+/// A [`ChunkReader`] that reads the index again when a chunk is not where it should be, as often as there is a newer one,
+/// and that tells what is lost from what is out of reach.
 pub struct MovingReader<'r> {
     repository: &'r Repository,
     reader: ChunkReader,
-    looked: Mutex<Looked>,
-}
-
-/// When the index was read again.
-#[derive(Default)]
-struct Looked {
-    ever: bool,
-    /// What the generation's hint was just before. A compaction writes it before it deletes what it has moved.
-    hint: Option<Vec<u8>>,
 }
 
 impl<'r> MovingReader<'r> {
@@ -51,7 +39,7 @@ impl<'r> MovingReader<'r> {
 
     /// Over the index of a reader.
     pub fn over(repository: &'r Repository, reader: ChunkReader) -> Self {
-        MovingReader { repository, reader, looked: Mutex::default() }
+        MovingReader { repository, reader }
     }
 
     /// The index as it was last read.
@@ -64,36 +52,14 @@ impl<'r> MovingReader<'r> {
         self.reader.locate(id)
     }
 
-    /// Reads the index again after `seen` led to nothing, unless it has not been written since that was done last. True
-    /// when there is another one now.
-    fn refresh(&self, seen: &Arc<IndexBlob>) -> bool {
-        // Others wait here, and find what the first has read.
-        let mut looked = self.looked.lock();
-        if !Arc::ptr_eq(&self.reader.index(), seen) {
-            return true;
-        }
-        let hint = self.repository.backend().get(INDEX_GENERATION, 8).ok();
-        if looked.ever && looked.hint == hint {
-            return false;
-        }
-        *looked = Looked { ever: true, hint };
-        self.reader.refresh(self.repository).is_ok() && self.reader.index().generation != seen.generation
+    /// A chunk's plaintext, which must be `size` bytes.
+    pub fn read_sized(&self, id: &ChunkId, size: u32) -> Result<Bytes> {
+        self.reader.read_moving_sized(self.repository, id, size)
     }
 }
 
 impl ReadChunk for MovingReader<'_> {
     fn read_chunk(&self, id: &ChunkId) -> Result<Bytes> {
-        let mut looks = 0;
-        loop {
-            let seen = self.reader.index();
-            match self.reader.read(id) {
-                Err(VykarError::ChunkMissing { .. } | VykarError::ChunkDamaged { .. })
-                    if looks < MAX_LOOKS && self.refresh(&seen) =>
-                {
-                    looks += 1;
-                }
-                result => return result,
-            }
-        }
+        self.reader.read_moving(self.repository, id)
     }
 }

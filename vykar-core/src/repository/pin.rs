@@ -5,15 +5,19 @@
 //! one is refused until a person says that it is meant.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Keys;
+use super::{Keys, cache_file};
 use crate::crypto::pack_id;
 use crate::error::VykarError;
 use crate::format::RepoConfig;
+use crate::platform::read::open_regular;
+
+/// A longer file is not ours, in bytes.
+const MAX_FILE: u64 = 64 << 10;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Identity {
@@ -68,18 +72,15 @@ pub fn check(
 ) -> Result<(), VykarError> {
     let now = Identity::of(url, config, keys)?;
     let path = pin_path(cache_dir, url);
-    if let Ok(text) = fs::read_to_string(&path) {
-        if let Some(before) = Identity::parse(&text) {
-            match before.difference(&now) {
-                None => return Ok(()),
-                Some(detail) if !trust => {
-                    return Err(VykarError::IdentityChanged { url: url.to_owned(), detail });
-                }
-                Some(_) => {}
+    // A file that is empty, cut off or no file at all remembers nothing, as one that was removed does: only this machine
+    // writes there, and whoever holds the storage cannot.
+    if let Some(before) = remembered(&path) {
+        match before.difference(&now) {
+            None => return Ok(()),
+            Some(detail) if !trust => {
+                return Err(VykarError::IdentityChanged { url: url.to_owned(), detail });
             }
-        } else if !trust {
-            let detail = format!("{} cannot be read", path.display());
-            return Err(VykarError::IdentityChanged { url: url.to_owned(), detail });
+            Some(_) => {}
         }
     }
     // A cache that cannot be written (a read-only home) must not stop a restore.
@@ -87,13 +88,23 @@ pub fn check(
     Ok(())
 }
 
+fn remembered(path: &Path) -> Option<Identity> {
+    let mut text = String::new();
+    open_regular(path).ok()?.take(MAX_FILE).read_to_string(&mut text).ok()?;
+    Identity::parse(&text)
+}
+
 fn remember(path: &Path, identity: &Identity) -> std::io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(dir)?;
-    let temporary = dir.join(format!(".tmp-{}", std::process::id()));
-    let mut file = fs::File::create(&temporary)?;
-    file.write_all(&serde_json::to_vec_pretty(identity)?)?;
-    fs::rename(temporary, path)
+    let temporary = cache_file::temporary(dir)?;
+    let text = serde_json::to_vec_pretty(identity)?;
+    let written = fs::File::create_new(&temporary).and_then(|mut file| file.write_all(&text));
+    let done = written.and_then(|()| cache_file::replace(&temporary, path));
+    if done.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    done
 }
 
 pub(crate) mod fuzz {
@@ -130,6 +141,37 @@ mod tests {
     fn open(backend: &MemoryBackend, cache: &Path, trust: bool) -> Result<Repository, VykarError> {
         let options = OpenOptions { cache_dir: Some(cache.to_owned()), trust };
         Repository::open(Arc::new(backend.clone()), &mut || Ok("x".to_owned().into()), &options)
+    }
+
+    #[test]
+    fn a_file_that_is_no_good_remembers_nothing_and_is_made_again() {
+        let cache = tempfile::tempdir().unwrap();
+        let backend = MemoryBackend::new();
+        make(&backend, Encryption::None);
+        open(&backend, cache.path(), false).unwrap();
+        let file = pin_path(cache.path(), backend.url());
+        let good = fs::read(&file).unwrap();
+        type Harm<'h> = &'h dyn Fn(&Path);
+        let harms: [Harm<'_>; 6] = [
+            &|file| fs::write(file, b"").unwrap(),
+            &|file| fs::write(file, &good[..good.len() / 2]).unwrap(),
+            &|file| fs::write(file, vec![0; good.len()]).unwrap(),
+            &|file| fs::write(file, [0xff, 0, 1, b'{']).unwrap(),
+            &|file| {
+                fs::remove_file(file).unwrap();
+                fs::create_dir(file).unwrap();
+            },
+            &|file| {
+                fs::remove_file(file).unwrap();
+                rustix::fs::mkfifoat(rustix::fs::CWD, file, 0o600.into()).unwrap();
+            },
+        ];
+        for harm in harms {
+            harm(&file);
+            open(&backend, cache.path(), false).unwrap();
+            assert_eq!(fs::read(&file).unwrap(), good);
+        }
+        assert_eq!(fs::read_dir(file.parent().unwrap()).unwrap().count(), 1, "nothing else is left behind");
     }
 
     #[test]

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ use super::{Keys, Manifest, Repository, cache_file, now_rfc3339};
 use crate::error::{Result, VykarError};
 use crate::format::Snapshot;
 use crate::id::{ChunkId, SnapshotId};
+use crate::platform::read::open_regular;
 
 pub(crate) mod fuzz;
 
@@ -246,10 +248,8 @@ impl Repository {
         let Some(dir) = self.cache_dir() else { return Seen::Nothing };
         let _ = fs::create_dir_all(&dir);
         let file = dir.join("seen.lock");
-        let (lock, can_write) = match File::create(&file) {
-            Ok(lock) => (Some(lock), true),
-            Err(_) => (File::open(&file).ok(), false),
-        };
+        let lock = lock_file(&file);
+        let can_write = lock.is_some();
         // Whoever holds it looks at the storage meanwhile, which may not answer. That was waited for once.
         let wait = if self.memory_is_busy().load(Ordering::Relaxed) { Duration::ZERO } else { LOCK_WAIT };
         if lock.as_ref().is_some_and(|lock| !lock_within(lock, wait)) {
@@ -268,6 +268,18 @@ impl Repository {
         }
         Seen::Done(done)
     }
+}
+
+/// Opens a file that is only ever locked; `None` where there is none and none can be made.
+fn lock_file(path: &Path) -> Option<File> {
+    let make =
+        || File::options().write(true).create(true).truncate(false).custom_flags(libc::O_NONBLOCK).open(path);
+    let is_file = |file: &File| file.metadata().is_ok_and(|metadata| metadata.is_file());
+    if let Some(file) = make().ok().filter(is_file).or_else(|| open_regular(path).ok()) {
+        return Some(file);
+    }
+    cache_file::clear(path);
+    make().ok().filter(is_file)
 }
 
 /// What came of looking at what is remembered.
@@ -388,7 +400,7 @@ fn tag(keys: &Keys, text: &[u8]) -> Option<String> {
 /// The file's text, if it is ours and whole: a line with the keyed hash of the rest.
 fn read(dir: &Path, keys: &Keys) -> Option<Vec<u8>> {
     let mut content = Vec::new();
-    File::open(dir.join(FILE)).ok()?.take(MAX_FILE).read_to_end(&mut content).ok()?;
+    open_regular(&dir.join(FILE)).ok()?.take(MAX_FILE).read_to_end(&mut content).ok()?;
     let (line, text) = content.split_at_checked(65)?;
     let expected = tag(keys, text)?;
     (line.strip_suffix(b"\n") == Some(expected.as_bytes())).then(|| text.to_vec())
@@ -398,7 +410,11 @@ fn write(dir: &Path, keys: &Keys, text: &[u8]) -> std::io::Result<()> {
     let tag = tag(keys, text).ok_or_else(|| std::io::Error::other("no tag"))?;
     let temporary = cache_file::temporary(dir)?;
     fs::write(&temporary, [tag.as_bytes(), b"\n", text].concat())?;
-    fs::rename(&temporary, dir.join(FILE))
+    let done = cache_file::replace(&temporary, &dir.join(FILE));
+    if done.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    done
 }
 
 #[cfg(test)]
@@ -561,7 +577,7 @@ mod tests {
         let before = fs::read(dir.join(FILE)).unwrap();
         // Where even root cannot make a file.
         fs::remove_file(dir.join("seen.lock")).unwrap();
-        fs::create_dir(dir.join("seen.lock")).unwrap();
+        fs::create_dir_all(dir.join("seen.lock/somebody's")).unwrap();
         for _ in 0..2 {
             let told = place.look();
             let expected = matches!(

@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 
-use super::ChunkReader;
-use super::items::{Found, each_special, end_of_chunks, next_chunk};
+use super::ReadChunk;
+use super::items::{Found, Loss, each_special, end_of_chunks, next_chunk};
 use crate::crypto::pack_id;
 use crate::error::Result;
 use crate::format::{ItemStream, Snapshot};
@@ -40,14 +40,14 @@ struct Known {
 
 /// Reads item streams, each chunk that they share once. Takes some hundred bytes of memory for each distinct chunk.
 pub struct SharedItems<'r> {
-    reader: &'r ChunkReader,
+    reader: &'r dyn ReadChunk,
     known: HashMap<Key, Known>,
     stretches: usize,
 }
 
 impl<'r> SharedItems<'r> {
     /// Nothing is known yet.
-    pub fn new(reader: &'r ChunkReader) -> Self {
+    pub fn new(reader: &'r dyn ReadChunk) -> Self {
         SharedItems { reader, known: HashMap::new(), stretches: 0 }
     }
 
@@ -75,12 +75,10 @@ impl<'r> SharedItems<'r> {
             if !seen(Part::Begin(stretch))? {
                 return Ok(());
             }
-            let goes_on = match self.reader.read(pointer) {
+            let goes_on = match self.reader.read_chunk(pointer) {
                 Ok(chunk) => next_chunk(&mut stream, &chunk, &mut |found| seen(Part::Found(found)))?,
                 Err(error) => {
-                    let left = pointers.len() - at;
-                    let reason = format!("{left} of its item chunks cannot be used: {error}");
-                    seen(Part::Found(Found::Lost(reason)))?;
+                    seen(Part::Found(Found::Lost(Loss::of_chunks(pointers.len() - at, &error))))?;
                     false
                 }
             };

@@ -110,6 +110,13 @@ impl<'a> Fetcher<'a> {
                 self.spare = used;
             }
             self.memo = Some((want.slot, self.decode(at, want)?));
+            // The slot stood for this chunk only if nobody wrote to the copy of the index meanwhile.
+            if !self.source.table.is_unchanged() {
+                self.memo = None;
+                let reason = "the local copy of the index was written to meanwhile: run it again";
+                let entry = self.source.table.entry(want.slot as usize);
+                return Err(damaged(&entry, ObjectError::OutOfReach(reason.into())));
+            }
         }
         let data = self.last();
         if data.len() as u64 != u64::from(want.size) {

@@ -16,7 +16,7 @@ use crate::event::{Event, Totals};
 use crate::format::{IndexBlob, Item, ItemProblem, ItemType, Snapshot};
 use crate::id::ChunkId;
 use crate::repository::MovingReader;
-use crate::repository::items::{Found, for_each_item};
+use crate::repository::items::{Found, Loss, for_each_item};
 
 pub(crate) mod fuzz;
 
@@ -57,7 +57,7 @@ impl Plan {
             match found {
                 Found::Item(item) => planner.item(&item, reporter),
                 Found::Problem(problem) => planner.problem(&problem, snapshot, reporter),
-                Found::Lost(reason) => {
+                Found::Lost(Loss { reason, .. }) => {
                     reporter.send(Event::ItemSkipped { snapshot: snapshot.id, path: String::new(), reason });
                 }
             }

@@ -30,7 +30,7 @@ impl Fs {
 
     /// Attributes and target of a `latest`, if it still points there.
     pub(super) fn latest_version(&self, place: u32, target: u32) -> Result<(Attr, Vec<u8>)> {
-        let timeline = self.versions.timeline(&self.snapshots);
+        let timeline = self.versions.timeline(&self.snapshots)?;
         let listing = self.versions.list(&timeline, place)?;
         let now = listing.target().filter(|now| target_hash(now) == target).ok_or(FsError::Stale)?;
         let attr = self.member_attr(&timeline, &listing, (b"", Member::Latest(now)))?;
@@ -68,9 +68,10 @@ impl Fs {
             b".." => self.getattr(self.above_versions(place))?.0,
             name if name.len() > NAME_MAX => return Err(FsError::NameTooLong),
             name => {
-                let timeline = self.versions.timeline(&self.snapshots);
+                let timeline = self.versions.timeline(&self.snapshots)?;
                 let listing = self.versions.list(&timeline, place)?;
-                let member = listing.find(name).ok_or(FsError::NotFound)?;
+                let nothing = if listing.is_partial { FsError::Damaged } else { FsError::NotFound };
+                let member = listing.find(name).ok_or(nothing)?;
                 self.member_attr(&timeline, &listing, (name, member))?
             }
         };
@@ -86,8 +87,8 @@ impl Fs {
         let place = self.versions.folder(folder)?;
         let position = Position::decode(offset);
         let timeline = match position.at {
-            0 => self.versions.timeline(&self.snapshots),
-            _ => self.versions.earlier_timeline(position.generation, &self.snapshots),
+            0 => self.versions.timeline(&self.snapshots)?,
+            _ => self.versions.earlier_timeline(position.generation, &self.snapshots)?,
         };
         let listing = self.versions.list(&timeline, place)?;
         let own = self.version_folder_attr(folder, timeline.mtime);
@@ -96,12 +97,20 @@ impl Fs {
                 0 => (&b"."[..], Ok(own)),
                 1 => (&b".."[..], Ok(Attr { ino: self.above_versions(place), ..own })),
                 at => {
-                    let Some(member) = listing.get(at as usize - 2) else { break };
+                    let Some(member) = listing.get(at as usize - 2) else {
+                        // What is shown is right, and not all: the listing fails where it would end.
+                        let at_end = at == position.at && listing.is_partial;
+                        return if at_end { Err(FsError::Damaged) } else { Ok(()) };
+                    };
                     (member.0, self.member_attr(&timeline, &listing, member))
                 }
             };
-            // One that cannot be read was logged.
-            let Ok(attr) = attr else { continue };
+            let attr = match attr {
+                Ok(attr) => attr,
+                // The listing goes on here, and fails if that cannot be read then either.
+                Err(_) if at > position.at => break,
+                Err(e) => return Err(e),
+            };
             let next = Position { generation: timeline.serial, at: at.saturating_add(1) }.encode();
             if emit(Child { name, attr, ttl: MOMENT }, next) {
                 break;

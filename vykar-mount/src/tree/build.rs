@@ -301,6 +301,7 @@ impl<'r> Builder<'r> {
             links: Vec::new(),
             index,
             strangers,
+            cut: None,
         };
         join_links(&mut tree, &groups);
         Ok(tree)

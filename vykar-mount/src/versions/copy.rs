@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use vykar_core::crypto::random;
 use vykar_core::format::ObjectKind;
 use vykar_core::format::envelope::seal_into;
+use vykar_core::platform::read::open_regular;
 use vykar_core::repository::Keys;
 use vykar_core::{ChunkId, SessionId, SnapshotId, VykarError};
 
@@ -48,7 +49,7 @@ pub(super) fn path(dir: &Path) -> PathBuf {
 /// What the file in this folder says; `None` where there is none that can be used.
 pub(super) fn read(dir: &Path, keys: &Keys) -> Option<Index> {
     let mut object = Vec::new();
-    let mut file = File::open(path(dir)).ok()?.take(MAX_FILE as u64 + 1);
+    let mut file = open_regular(&path(dir)).ok()?.take(MAX_FILE as u64 + 1);
     file.read_to_end(&mut object).ok().filter(|len| *len <= MAX_FILE)?;
     let plain = keys.open(KIND, CONTEXT, &mut object).ok()?;
     let body = plain.strip_prefix(MAGIC)?;
@@ -184,7 +185,14 @@ pub(super) fn write(dir: &Path, keys: &Keys, index: &Index, kept: &HashSet<Snaps
 fn replace(dir: &Path, temporary: &Path, object: &[u8]) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     let written = File::create_new(temporary).and_then(|mut file| file.write_all(object));
-    let done = written.and_then(|()| fs::rename(temporary, path(dir)));
+    // What stands in its place and is no file makes way, if nothing is in it.
+    let put = || {
+        fs::rename(temporary, path(dir)).or_else(|_| {
+            fs::remove_dir(path(dir))?;
+            fs::rename(temporary, path(dir))
+        })
+    };
+    let done = written.and_then(|()| put());
     if done.is_err() {
         let _ = fs::remove_file(temporary);
     }

@@ -40,6 +40,8 @@ pub(super) struct History {
     names: Vec<Name>,
     bytes: Vec<u8>,
     versions: Vec<Version>,
+    /// There may be more, in sections that are damaged.
+    pub(super) partial: bool,
 }
 
 /// An entry of a [`History`].

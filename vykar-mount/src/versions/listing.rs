@@ -22,6 +22,8 @@ pub(crate) struct Listing {
     versions: Vec<Named>,
     /// Which of the versions is the latest, where there are versions and the name is free.
     latest: Option<usize>,
+    /// There may be more, which cannot be read.
+    pub(crate) is_partial: bool,
 }
 
 struct Named {
@@ -45,18 +47,22 @@ impl Versions {
     /// What the folder at this place shows.
     ///
     /// # Errors
-    /// [`FsError::Stale`] when no snapshot has anything of this path.
+    /// [`FsError::Stale`] when no snapshot has anything of this path, [`FsError::Io`] when a part of it cannot be read now.
     pub(crate) fn list(&self, timeline: &Timeline, place: u32) -> Result<Listing, FsError> {
         if place == TOP {
-            let children = Some(self.history(timeline, TOP)?);
-            return Ok(Listing { place, children, versions: Vec::new(), latest: None });
+            let children = self.history(timeline, TOP)?;
+            let is_partial = timeline.partial || children.partial;
+            let children = Some(children);
+            return Ok(Listing { place, children, versions: Vec::new(), latest: None, is_partial });
         }
         let (parent, name) = {
             let folders = self.folders.read();
             (folders.paths.parent(place), folders.paths.name(place).to_vec())
         };
         let above = self.history(timeline, parent)?;
-        let entry = above.find(&name).ok_or(FsError::Stale)?;
+        let is_partial = timeline.partial || above.partial;
+        let nothing = if is_partial { FsError::Damaged } else { FsError::Stale };
+        let entry = above.find(&name).ok_or(nothing)?;
         let children = if entry.is_dir { Some(self.history(timeline, place)?) } else { None };
         let is_taken = |name: &[u8]| children.as_ref().is_some_and(|children| children.find(name).is_some());
         let mut used: HashSet<Vec<u8>> = HashSet::new();
@@ -70,7 +76,8 @@ impl Versions {
         });
         let versions: Vec<_> = versions.collect();
         let latest = (!versions.is_empty() && !is_taken(LATEST.as_bytes())).then_some(entry.latest);
-        Ok(Listing { place, children, versions, latest })
+        let is_partial = is_partial || children.as_ref().is_some_and(|children| children.partial);
+        Ok(Listing { place, children, versions, latest, is_partial })
     }
 }
 

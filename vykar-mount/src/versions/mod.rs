@@ -142,17 +142,26 @@ impl Versions {
     }
 
     /// What is shown now. Reads the item streams of snapshots that are new.
-    pub(crate) fn timeline(&self, snapshots: &Snapshots) -> Arc<Timeline> {
+    ///
+    /// # Errors
+    /// [`FsError::Io`] when one of them cannot be read now and may be later: without it, older versions would look like
+    /// the latest.
+    pub(crate) fn timeline(&self, snapshots: &Snapshots) -> Result<Arc<Timeline>, FsError> {
         // Looks for new snapshots, which may say something: not while a lock is held.
         snapshots.layout();
         let mut state = self.state.lock();
         let layout = snapshots.known_layout();
         let due = self.tick(&layout);
         if let Some(timeline) = state.timeline.as_ref().filter(|timeline| timeline.serial == due.0) {
-            return timeline.clone();
+            return Ok(timeline.clone());
         }
         let moments = moments(&layout, snapshots);
-        let lines = self.learn(&mut state, &moments);
+        let (lines, away) = self.learn(&mut state, &moments);
+        if away {
+            drop(state);
+            lines.into_iter().for_each(|line| self.say(line));
+            return Err(FsError::Io);
+        }
         let timeline = Arc::new(Timeline::new(&mut self.index.write(), moments, due));
         if let Some(before) = state.timeline.replace(timeline.clone()) {
             state.earlier.push_back(before);
@@ -162,20 +171,25 @@ impl Versions {
         }
         drop(state);
         lines.into_iter().for_each(|line| self.say(line));
-        timeline
+        Ok(timeline)
     }
 
     /// The timeline of a listing that goes on, or the present one where that is long gone.
-    pub(crate) fn earlier_timeline(&self, serial: u32, snapshots: &Snapshots) -> Arc<Timeline> {
+    pub(crate) fn earlier_timeline(
+        &self,
+        serial: u32,
+        snapshots: &Snapshots,
+    ) -> Result<Arc<Timeline>, FsError> {
         let state = self.state.lock();
         let known = state.timeline.iter().chain(&state.earlier);
         let found = known.into_iter().find(|timeline| timeline.serial == serial).cloned();
         drop(state);
-        found.unwrap_or_else(|| self.timeline(snapshots))
+        found.map_or_else(|| self.timeline(snapshots), Ok)
     }
 
-    /// Sees to it that the sections of all these snapshots are known.
-    fn learn(&self, state: &mut State, moments: &[Moment]) -> Vec<LogLine> {
+    /// Sees to it that the sections of all these snapshots are known. What belongs into the log, and whether some could not
+    /// be read now.
+    fn learn(&self, state: &mut State, moments: &[Moment]) -> (Vec<LogLine>, bool) {
         let dir = self.repository.cache_dir();
         if !std::mem::replace(&mut state.opened, true)
             && let Some(known) = dir.as_deref().and_then(|dir| copy::read(dir, self.repository.keys()))
@@ -184,7 +198,7 @@ impl Versions {
         }
         let before = self.index.read().sections.len();
         let walker = walk::Walker { repository: &self.repository, data: &self.data, index: &self.index };
-        let (lines, lossy) = walker.walk(moments);
+        let walk::Walked { lines, lossy, away } = walker.walk(moments);
         if lossy {
             self.lossy();
         }
@@ -198,7 +212,7 @@ impl Versions {
             // A file that cannot be written costs time at the next mount, nothing else.
             let _ = copy::write(&dir, self.repository.keys(), &index, &kept);
         }
-        lines
+        (lines, away)
     }
 
     fn lossy(&self) {
@@ -227,16 +241,27 @@ impl Versions {
     }
 
     fn tree(&self, at: u32) -> Result<Arc<Tree>, FsError> {
-        self.trees.get_or_make(&at, || {
-            let info = self.info(at)?;
-            let failed = |reason: String| {
-                self.lossy();
-                self.say(LogLine::ItemsLost { snapshot: info.listed.name.clone(), reason });
-                FsError::Io
-            };
-            let bytes = self.bytes(at).map_err(|e| failed(e.to_string()))?;
-            self.build(&info, bytes).map_err(failed)
-        })
+        let tree = self.trees.get_or_make(&at, || self.load(at))?;
+        if !tree.is_outdated() {
+            return Ok(tree);
+        }
+        self.trees.remove(&at);
+        self.trees.get_or_make(&at, || self.load(at))
+    }
+
+    fn load(&self, at: u32) -> Result<Arc<Tree>, FsError> {
+        let info = self.info(at)?;
+        let failed = |reason: String, lost: bool| {
+            self.say(LogLine::ItemsLost { snapshot: info.listed.name.clone(), reason });
+            if !lost {
+                return FsError::Io;
+            }
+            self.lossy();
+            FsError::Damaged
+        };
+        self.data.reader().map_err(|e| failed(e.to_string(), false))?;
+        let bytes = self.bytes(at).map_err(|e| failed(e.to_string(), e.is_damage()))?;
+        self.build(&info, bytes).map_err(|reason| failed(reason, true))
     }
 
     /// What a section's items are read from.
@@ -293,6 +318,7 @@ impl Versions {
     fn history(&self, timeline: &Timeline, folder: u32) -> Result<Arc<History>, FsError> {
         self.histories.get_or_make(&(timeline.serial, folder), || {
             let path = self.folders.read().paths.path(folder);
+            let mut partial = false;
             let mut making = Making::new(timeline, self.repository.keys().hasher());
             let dir = {
                 let index = self.index.read();
@@ -303,12 +329,16 @@ impl Versions {
                 dir
             };
             for section in timeline.files.of(dir) {
-                // What cannot be read is logged, and looked for again later.
-                if let Ok(tree) = self.tree(*section) {
-                    making.add_section(*section, &tree, &path).map_err(|_| FsError::Io)?;
+                match self.tree(*section) {
+                    Ok(tree) => making.add_section(*section, &tree, &path).map_err(|_| FsError::Io)?,
+                    // That was logged, and is looked for again later.
+                    Err(FsError::Damaged) => partial = true,
+                    Err(other) => return Err(other),
                 }
             }
-            Ok(Arc::new(making.finish()))
+            let mut history = making.finish();
+            history.partial = partial;
+            Ok(Arc::new(history))
         })
     }
 

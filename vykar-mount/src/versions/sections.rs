@@ -13,7 +13,7 @@ use std::sync::Arc;
 use vykar_core::crypto::ChunkHasher;
 use vykar_core::format::{Item, ItemStream, ItemType};
 use vykar_core::repository::items::{Found, end_of_chunks, next_chunk};
-use vykar_core::{ChunkId, CryptoError, SnapshotId};
+use vykar_core::{ChunkId, CryptoError, SnapshotId, VykarError};
 
 use super::paths::Paths;
 use crate::inode::SECTION_MAX;
@@ -95,8 +95,18 @@ impl Mention {
 #[derive(Debug, Clone)]
 pub(super) struct List {
     pub(super) sections: Arc<[u32]>,
-    /// Why there are not more, where something could not be read that may be readable later.
+    /// Why there are not more, where a part is damaged or gone. It may be repaired.
     pub(super) lost: Option<String>,
+}
+
+impl List {
+    /// Of a snapshot whose other sections cannot be read. Fails with the same error where they may be later.
+    pub(super) fn cut(sections: Arc<[u32]>, error: VykarError) -> Result<Self, VykarError> {
+        match error.is_damage() {
+            true => Ok(List { sections, lost: Some(error.to_string()) }),
+            false => Err(error),
+        }
+    }
 }
 
 /// All sections that were met, and the snapshots that they are from.
@@ -121,6 +131,12 @@ impl Index {
 
     pub(super) fn section(&self, at: u32) -> Option<&Section> {
         self.sections.get(at as usize)
+    }
+
+    /// True when a part of this snapshot's items could not be read.
+    pub(super) fn is_cut(&self, list: &List) -> bool {
+        let broken = |at: &u32| self.section(*at).is_some_and(|section| section.broken);
+        list.lost.is_some() || list.sections.last().is_some_and(broken)
     }
 
     /// The tail behind a section; of [`NONE`] that is nothing.

@@ -37,6 +37,8 @@ pub(crate) struct Timeline {
     pub(super) files: Groups<u32>,
     /// Subdirectories of a directory.
     pub(super) subdirectories: Groups<u32>,
+    /// A part of what the snapshots have is damaged or gone.
+    pub(super) partial: bool,
 }
 
 impl Timeline {
@@ -82,7 +84,10 @@ impl Timeline {
                 add(index.dirs.parent(dir), dir);
             }
         });
-        Timeline { serial, mtime, moments, holders, files, subdirectories }
+        let is_cut =
+            |moment: &Moment| index.lists.get(&moment.info.listed.id).is_some_and(|list| index.is_cut(list));
+        let partial = moments.iter().any(is_cut);
+        Timeline { serial, mtime, moments, holders, files, subdirectories, partial }
     }
 }
 

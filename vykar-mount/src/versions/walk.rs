@@ -28,6 +28,16 @@ pub(super) struct Walker<'a> {
     pub(super) index: &'a RwLock<Index>,
 }
 
+/// What came of reading item streams.
+pub(super) struct Walked {
+    /// What belongs into the log.
+    pub(super) lines: Vec<LogLine>,
+    /// Something is damaged or gone.
+    pub(super) lossy: bool,
+    /// Something could not be read that may be readable later.
+    pub(super) away: bool,
+}
+
 /// A snapshot that is about to be read, and the chunks of its item stream.
 struct Stream<'m> {
     moment: &'m Moment,
@@ -35,10 +45,9 @@ struct Stream<'m> {
 }
 
 impl Walker<'_> {
-    /// Reads the item streams of those of these snapshots that are not known yet. What belongs into the log, and
-    /// whether something could not be read that may be readable later.
-    pub(super) fn walk(&self, moments: &[Moment]) -> (Vec<LogLine>, bool) {
-        let (mut lines, mut lossy) = (Vec::new(), false);
+    /// Reads the item streams of those of these snapshots that are not known yet.
+    pub(super) fn walk(&self, moments: &[Moment]) -> Walked {
+        let (mut lines, mut lossy, mut away) = (Vec::new(), false, false);
         let is_new = |moment: &&Moment| {
             self.index.read().lists.get(&moment.info.listed.id).is_none_or(|list| list.lost.is_some())
         };
@@ -46,6 +55,14 @@ impl Walker<'_> {
         for batch in new.chunks(BATCH) {
             for (moment, list) in self.batch(batch) {
                 let snapshot = moment.info.listed.name.clone();
+                let list = match list {
+                    Ok(list) => list,
+                    Err(e) => {
+                        away = true;
+                        lines.push(LogLine::ItemsLost { snapshot, reason: e.to_string() });
+                        continue;
+                    }
+                };
                 let broken = list.sections.last().is_some_and(|at| self.is_broken(*at));
                 if let Some(reason) = &list.lost {
                     lossy = true;
@@ -57,24 +74,26 @@ impl Walker<'_> {
                 self.index.write().lists.insert(moment.info.listed.id, list);
             }
         }
-        (lines, lossy)
+        Walked { lines, lossy, away }
     }
 
     fn is_broken(&self, at: u32) -> bool {
         self.index.read().section(at).is_some_and(|section| section.broken)
     }
 
-    fn batch<'m>(&self, moments: &[&'m Moment]) -> Vec<(&'m Moment, List)> {
+    /// The lists of these snapshots, or why they cannot be read now.
+    fn batch<'m>(&self, moments: &[&'m Moment]) -> Vec<(&'m Moment, Result<List, VykarError>)> {
         let mut lists = Vec::new();
         let mut streams = Vec::new();
         for moment in moments {
             match read_snapshot(self.repository, &moment.info.listed.id) {
                 Ok(snapshot) => streams.push(Stream { moment, chunks: snapshot.meta.item_ptrs }),
-                // It has just been deleted, and will not be shown for long.
-                Err(VykarError::Storage(StorageError::NotFound { .. })) => {}
-                Err(e) => {
-                    lists.push((*moment, List { sections: [].into(), lost: Some(e.to_string()) }));
+                // If it has just been deleted, it will not be shown for long.
+                Err(VykarError::Storage(StorageError::NotFound { .. })) => {
+                    let id = &moment.info.listed.id;
+                    lists.extend(self.repository.check_deleted(id).err().map(|e| (*moment, Err(e))));
                 }
+                Err(e) => lists.push((*moment, List::cut([].into(), e))),
             }
         }
         let wanted = self.wanted(&streams);
@@ -104,10 +123,12 @@ impl Walker<'_> {
     }
 
     /// The sections of an item stream.
-    fn sections(&self, chunks: &[ChunkId], source: &mut Source<'_>) -> List {
+    fn sections(&self, chunks: &[ChunkId], source: &mut Source<'_>) -> Result<List, VykarError> {
         let mut sections = Vec::with_capacity(chunks.len() + 1);
-        let walked = self.walk_stream(chunks, source, &mut sections);
-        List { sections: sections.into(), lost: walked.err().map(|e| e.to_string()) }
+        match self.walk_stream(chunks, source, &mut sections) {
+            Ok(()) => Ok(List { sections: sections.into(), lost: None }),
+            Err(e) => List::cut(sections.into(), e),
+        }
     }
 
     fn walk_stream(

@@ -19,7 +19,7 @@ use crate::format::note::{COPIED_FROM, noted, with_note};
 use crate::format::special::is_special;
 use crate::format::{ChunkRef, Item, Snapshot, SnapshotMeta};
 use crate::id::{ChunkId, SnapshotId};
-use crate::repository::items::{Found, for_each_item};
+use crate::repository::items::{Found, Loss, for_each_item};
 use crate::repository::pack_writer::PackKind;
 use crate::repository::{LockOptions, Manifest, MovingReader, ReadChunk, Repository, snapshot_key};
 
@@ -214,7 +214,7 @@ impl Batch<'_, '_> {
                     making.lose();
                     emit(events, Event::ItemSkipped { snapshot: id, path, reason: problem.to_string() });
                 }
-                Found::Lost(reason) => return Err(unreadable(id, reason)),
+                Found::Lost(Loss { reason, .. }) => return Err(unreadable(id, reason)),
             }
             Ok(true)
         })?;

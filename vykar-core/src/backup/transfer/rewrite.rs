@@ -19,7 +19,7 @@ use crate::event::{Event, Events};
 use crate::format::note::{REWRITTEN_FROM, with_note};
 use crate::format::{Item, ItemType, Snapshot, SnapshotMeta};
 use crate::id::SnapshotId;
-use crate::repository::items::{Found, for_each_item};
+use crate::repository::items::{Found, Loss, for_each_item};
 use crate::repository::{LockOptions, MovingReader, Repository};
 
 /// What is left out, and how.
@@ -145,7 +145,7 @@ impl Source<'_> {
                 Found::Problem(problem) => {
                     return Err(unreadable(id, format!("{}: {problem}", problem.path())));
                 }
-                Found::Lost(reason) => return Err(unreadable(id, reason)),
+                Found::Lost(Loss { reason, .. }) => return Err(unreadable(id, reason)),
             }
             Ok(true)
         })

@@ -1,5 +1,7 @@
 //! The local copy of the index with any bytes in it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::{FIELDS, HEADER, check, parse};
@@ -24,7 +26,10 @@ pub fn index_copy(data: &[u8]) {
 
 fn try_one(bytes: Bytes, hasher: &ChunkHasher) {
     let len = bytes.len();
-    let Some(copy) = parse(&bytes, hasher, &IndexStamp::from_bytes([1; IndexStamp::LEN])) else { return };
+    let Some(copy) = parse(&bytes, Arc::default(), hasher, &IndexStamp::from_bytes([1; IndexStamp::LEN]))
+    else {
+        return;
+    };
     let chunks = &copy.index.chunks;
     assert!(chunks.len() * super::SLOT <= len && chunks.packs().len() * 32 <= len && chunks.is_copy());
     let is_sound = copy.is_sound(hasher);
@@ -43,7 +48,8 @@ fn try_one(bytes: Bytes, hasher: &ChunkHasher) {
     let mut changed = bytes.to_vec();
     if is_sound && let Some(last) = changed.last_mut().filter(|_| len > HEADER) {
         *last ^= 1;
-        let again = parse(&changed.into(), hasher, &IndexStamp::from_bytes([1; IndexStamp::LEN]));
+        let again =
+            parse(&changed.into(), Arc::default(), hasher, &IndexStamp::from_bytes([1; IndexStamp::LEN]));
         assert!(again.is_none_or(|copy| !copy.is_sound(hasher)));
     }
 }
