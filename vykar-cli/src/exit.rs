@@ -174,6 +174,13 @@ impl From<VykarError> for CliError {
                      nothing is taken away before that",
                 ),
             ),
+            V::KeysDoubtful { .. } => (
+                Exit::Damaged,
+                Some(
+                    "put `config` and `keys/repokey` back from a copy of the repository, or with `vykar key import`; \
+                     nothing is deleted or repaired before that",
+                ),
+            ),
             V::SnapshotsMissing { may_trust: true, .. } => (
                 Exit::Damaged,
                 Some(

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::evidence::refuse_unless_one_opens;
 use super::missing::refuse_vanished;
 use super::references::{self, Seen};
 use crate::error::{Result, VykarError};
@@ -103,6 +104,10 @@ impl Removal {
         }
         let (backend, keys) = (repository.backend().clone(), repository.keys().clone());
         let reader = ChunkReader::new(backend, keys, index.index.clone());
+        refuse_unless_one_opens(&reader, &rest)?;
+        if rest.is_empty() {
+            refuse_unless_one_opens(&reader, &doomed)?;
+        }
         let table = &index.index.chunks;
         let mut counting = Counting { items: 0, events };
         let references =

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod compact;
 pub mod delete;
+mod evidence;
 pub mod finding;
 mod items;
 pub mod key_import;

@@ -37,6 +37,7 @@ impl Manifest {
     /// a snapshot that no listing shows, and may lead to one.
     pub(crate) fn load_all(repository: &Repository) -> Result<Self> {
         refuse_odd_entries(repository)?;
+        refuse_strays(repository)?;
         let before = Self::ids(repository)?;
         let (manifest, gone) = Self::read(repository, &before)?;
         if gone || Self::ids(repository)? != before {
@@ -135,6 +136,44 @@ pub(crate) fn refuse_odd_entries(repository: &Repository) -> Result<()> {
             Err(VykarError::SnapshotsMissing { reason, may_trust: false })
         }
         None => Ok(()),
+    }
+}
+
+/// Keys of what is a snapshot, lies in their folder, and has no snapshot's name; but for copies of those that are there.
+/// No listing shows it.
+pub(crate) fn stray_snapshots(repository: &Repository) -> Result<Vec<String>> {
+    let backend = repository.backend();
+    let objects = backend.list(SNAPSHOTS)?;
+    let (named, others): (Vec<_>, Vec<_>) = objects.into_iter().partition(|o| id_of(&o.key).is_some());
+    let mut strays = Vec::new();
+    for other in others.into_iter().filter(|other| (1..=MAX_SNAPSHOT_OBJECT).contains(&other.size)) {
+        let object = match backend.get(&other.key, MAX_SNAPSHOT_OBJECT) {
+            Err(StorageError::NotFound { .. } | StorageError::TooLarge { .. }) => continue,
+            result => result?,
+        };
+        if !repository.keys().looks_like_snapshot(&object) {
+            continue;
+        }
+        let same_size = named.iter().filter(|named| named.size == other.size);
+        let is_copy = same_size
+            .map(|named| backend.get(&named.key, MAX_SNAPSHOT_OBJECT))
+            .any(|found| found.is_ok_and(|found| found == object));
+        if !is_copy {
+            strays.push(other.key);
+        }
+    }
+    strays.sort_unstable();
+    Ok(strays)
+}
+
+/// Refuses where there is one of them: what it refers to must stay.
+fn refuse_strays(repository: &Repository) -> Result<()> {
+    match stray_snapshots(repository)?.into_iter().next() {
+        Some(key) if !repository.trust() => {
+            let reason = format!("{key} is a snapshot under a name that is not its own");
+            Err(VykarError::SnapshotsMissing { reason, may_trust: true })
+        }
+        _ => Ok(()),
     }
 }
 

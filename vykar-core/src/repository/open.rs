@@ -217,6 +217,14 @@ impl Repository {
         })
     }
 
+    /// The same repository on another storage, without its passphrase.
+    #[cfg(test)]
+    pub(crate) fn on(&self, backend: Arc<dyn Backend>) -> Self {
+        let (config, keys, key_object) = (self.config.clone(), self.keys.clone(), self.key_object);
+        let (cache_dir, memory_is_busy) = (self.cache_dir.clone(), AtomicBool::new(false));
+        Repository { backend, config, keys, key_object, cache_dir, trust: false, memory_is_busy }
+    }
+
     /// Compares it with what is remembered of this place, and remembers it.
     ///
     /// # Errors

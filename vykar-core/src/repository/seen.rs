@@ -169,6 +169,19 @@ impl Repository {
         }
     }
 
+    /// The ids of snapshots that this machine saw here, as far as it did not delete them.
+    pub(crate) fn remembered_snapshots(&self) -> Vec<SnapshotId> {
+        let seen = self.with_memory(|memory| {
+            let known = memory.snapshots.iter();
+            let known = known.filter(|(_, known)| matches!(known.state, State::Here | State::Vanished));
+            known.filter_map(|(id, _)| id.parse().ok()).collect()
+        });
+        match seen {
+            Seen::Done(ids) => ids,
+            Seen::Nothing | Seen::Busy(_) => Vec::new(),
+        }
+    }
+
     /// Which of the snapshots that were here before are not among these, and were not deleted from this machine: how many,
     /// and the first of them. They are remembered until [`Repository::forget_vanished`].
     pub(crate) fn vanished_snapshots(&self, ids: &[SnapshotId]) -> Option<(usize, String)> {
@@ -207,7 +220,8 @@ impl Repository {
 
     /// Remembers that a snapshot is deleted from here; nothing for other keys.
     pub(super) fn remember_deletion(&self, key: &str) {
-        let Some(id) = key.strip_prefix("snapshots/") else { return };
+        let id = key.strip_prefix("snapshots/").filter(|id| id.parse::<SnapshotId>().is_ok());
+        let Some(id) = id else { return };
         let _ = self.with_memory(|memory| {
             let name = memory.snapshots.get(id).and_then(|known| known.name.clone());
             memory.snapshots.insert(id.to_owned(), Known::new(State::Doomed, name));
