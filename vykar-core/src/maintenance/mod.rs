@@ -3,6 +3,7 @@
 pub mod check;
 pub mod compact;
 pub mod delete;
+mod deletion_note;
 mod evidence;
 pub mod finding;
 mod items;

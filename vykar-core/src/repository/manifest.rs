@@ -1,6 +1,6 @@
 //! The snapshots of a repository. Exists only at run time; nothing of it is stored.
 
-use super::{Repository, snapshot_key};
+use super::{Repository, layout, snapshot_key};
 use crate::error::{ObjectError, Result, StorageError, VykarError};
 use crate::format::envelope::ObjectKind;
 use crate::format::{MAX_SNAPSHOT_OBJECT, Snapshot, SnapshotMeta};
@@ -127,13 +127,16 @@ impl Manifest {
     }
 }
 
-/// Refuses where a link, say, is in the place of a snapshot or of all of them.
+/// Refuses where a link, say, or a folder is in the place of an object, or of all objects of a kind.
 pub(crate) fn refuse_odd_entries(repository: &Repository) -> Result<()> {
-    let is_place = |key: &String| key == SNAPSHOTS || id_of(key).is_some();
-    match repository.backend().odd_entries(SNAPSHOTS)?.into_iter().find(is_place) {
-        Some(key) => {
+    match layout::odd_objects(&**repository.backend())?.into_iter().next() {
+        Some(key) if key.starts_with("snapshots") => {
             let reason = format!("{key} is not a file: put what it leads to in its place");
             Err(VykarError::SnapshotsMissing { reason, may_trust: false })
+        }
+        Some(key) => {
+            let reason = format!("{key} is not a file: put what belongs there in its place, or move it away");
+            Err(VykarError::Unsound { reason })
         }
         None => Ok(()),
     }

@@ -8,7 +8,7 @@
 //! Everybody looks at the repository and at this file under a lock of the file, one after another, so that an index
 //! that was read before another one was written is never taken for one that came back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -182,9 +182,13 @@ impl Repository {
         }
     }
 
-    /// Which of the snapshots that were here before are not among these, and were not deleted from this machine: how many,
-    /// and the first of them. They are remembered until [`Repository::forget_vanished`].
-    pub(crate) fn vanished_snapshots(&self, ids: &[SnapshotId]) -> Option<(usize, String)> {
+    /// Which of the snapshots that were here before are not among these, and were not deleted from this machine, nor
+    /// `elsewhere`: how many, and the first of them. They are remembered until [`Repository::forget_vanished`].
+    pub(crate) fn vanished_snapshots(
+        &self,
+        ids: &[SnapshotId],
+        elsewhere: &BTreeSet<SnapshotId>,
+    ) -> Option<(usize, String)> {
         if self.trust() {
             return None;
         }
@@ -193,7 +197,11 @@ impl Repository {
             let mut now = Manifest::ids(self).unwrap_or_default();
             now.extend_from_slice(ids);
             memory.snapshots(&now, None);
-            let vanished = memory.snapshots.iter().filter(|(_, known)| known.state == State::Vanished);
+            let is_deleted = |id: &str| id.parse().is_ok_and(|id: SnapshotId| elsewhere.contains(&id));
+            let vanished = memory
+                .snapshots
+                .iter()
+                .filter(|(id, known)| known.state == State::Vanished && !is_deleted(id));
             vanished.map(|(id, known)| label(id, known)).collect::<Vec<_>>()
         });
         let Seen::Done(vanished) = vanished else { return None };
@@ -511,7 +519,7 @@ mod tests {
         let before = Manifest::ids(&repository).unwrap();
         let new = place.put_snapshot(2);
         repository.remember_snapshot(&new);
-        assert_eq!(repository.vanished_snapshots(&before), None);
+        assert_eq!(repository.vanished_snapshots(&before, &BTreeSet::new()), None);
         assert_eq!(place.look(), []);
     }
 

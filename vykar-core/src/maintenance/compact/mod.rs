@@ -18,6 +18,7 @@ pub(super) use self::plan::leftovers;
 pub use self::plan::{CompactPlan, Repack};
 use self::plan::{Planned, plan};
 use self::repack::Repacker;
+use super::deletion_note::Deletions;
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Events, Totals};
 use crate::format::pack::HEADER;
@@ -113,6 +114,10 @@ pub fn compact(
             done = run.all(&mut events)?;
         } else {
             done = true;
+        }
+        if done {
+            // The counts are right.
+            Deletions::read(repository)?.clear(guard)?;
         }
         report.plan = planned.plan;
         Ok(report)

@@ -17,7 +17,7 @@ use crate::error::{Result, StorageError, VykarError};
 use crate::format::{MAX_SMALL_OBJECT, MAX_SNAPSHOT_OBJECT, ObjectKind, SnapshotMeta};
 use crate::id::{PackId, SnapshotId};
 use crate::maintenance::verify::MAX_PACK_OBJECT;
-use crate::repository::layout::DAMAGED;
+use crate::repository::layout::{DAMAGED, DELETIONS};
 use crate::repository::{Repository, now_micros, now_rfc3339};
 use crate::storage::{Backend, PutMode};
 
@@ -55,7 +55,8 @@ impl SetAside {
         let sizes: HashMap<String, u64> =
             repository.backend().list(DAMAGED)?.into_iter().map(|object| (object.key, object.size)).collect();
         let mut all = Vec::new();
-        for (key, size) in sizes.iter().filter(|(key, _)| !is_note(key, &sizes)) {
+        let is_object = |key: &str| !is_note(key, &sizes) && !key.starts_with(DELETIONS);
+        for (key, size) in sizes.iter().filter(|(key, _)| is_object(key)) {
             let note = match repository.backend().get(&note_key(key), MAX_SMALL_OBJECT) {
                 Ok(note) => serde_json::from_slice::<AsideNote>(&note).ok(),
                 Err(StorageError::NotFound { .. } | StorageError::TooLarge { .. }) => None,

@@ -398,6 +398,43 @@ fn items_behind_a_lost_part_of_a_stream_are_found_again() {
 }
 
 #[test]
+fn a_damaged_ext_costs_itself_and_not_its_snapshot() {
+    use crate::format::snapshot::encode_ext;
+    use crate::format::special;
+    let fifo = special::encode(&Item::new("fifo", ItemType::Fifo)).unwrap();
+    let root = Item { path: "".into(), ..directory("d") };
+    let ext = encode_ext(Some(&root), &[fifo.clone(), fifo.clone()]).unwrap().unwrap().into_vec();
+    let with = |special: &[u8]| [b"\x81\xa7special", special].concat();
+    let cases: [(Vec<u8>, usize); 6] = [
+        (ext[..ext.len() - 5].to_vec(), 1),
+        (with(b"\xc0"), 0),
+        (with(b"\x91\xc1"), 0),
+        (with(&[&[0xdd, 0xff, 0xff, 0xff, 0xff], &fifo[..]].concat()), 1),
+        (with(&[&[0x91], &special::encode(&Item::new("../up", ItemType::Fifo)).unwrap()[..]].concat()), 0),
+        ([&[0x82, 0xa7][..], b"special", &[0x91], &fifo[..3], b"\xa1x"].concat(), 0),
+    ];
+    for (ext, specials) in cases {
+        for items in [vec![], vec![directory("d")]] {
+            let mut t = TestRepository::new();
+            let snapshot = t.snapshot("s", &items, None);
+            t.backend.delete(&snapshot_key(&snapshot.id)).unwrap();
+            let meta = crate::format::SnapshotMeta {
+                ext: Some(serde_bytes::ByteBuf::from(ext.clone())),
+                ..snapshot.meta
+            };
+            t.put_snapshot(&meta.encode().unwrap(), None);
+            let (plan, report) = repair(&t);
+            assert!(plan.snapshots.len() == 1 && report.replaced.len() == 1, "{ext:02x?}");
+            let left = t.repository.manifest().unwrap().snapshots;
+            assert_eq!((left.len(), &*left[0].meta.name), (1, "s"));
+            assert_eq!(left[0].meta.special_items().len(), specials, "{ext:02x?}");
+            assert_eq!(contents(&t.repository)["s"].contains_key("d"), !items.is_empty());
+            assert_clean(&t.repository, &format!("{ext:02x?}"));
+        }
+    }
+}
+
+#[test]
 fn items_that_break_a_rule_and_sizes_that_are_wrong_are_dropped() {
     let mut t = TestRepository::new();
     let good = t.file("good", b"x");
