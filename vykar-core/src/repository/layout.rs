@@ -102,7 +102,8 @@ pub fn odd_objects(backend: &dyn Backend) -> Result<Vec<String>, StorageError> {
             } else if (is_known && !is_folder)
                 || KeyKind::of(name).is_some_and(|kind| kind != KeyKind::SetAside)
             {
-                odd.push(name.to_owned());
+                // The folder itself keeps its slash.
+                odd.push(if entry == folder { entry.clone() } else { name.to_owned() });
             }
         }
     }

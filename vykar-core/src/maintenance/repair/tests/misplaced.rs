@@ -201,6 +201,33 @@ fn a_snapshot_whose_id_nobody_knows_stops_what_deletes() {
 }
 
 #[test]
+fn a_dead_pack_that_is_a_living_one_is_not_deleted() {
+    for named in [true, false] {
+        let mut t = TestRepository::with(Encryption::Aes256Gcm);
+        let mut packs = Vec::new();
+        let mut ids = Vec::new();
+        for n in 0..2 {
+            let file = t.file(&format!("f{n}"), &noise(n, 5000));
+            ids.push(t.snapshot(&format!("s{n}"), std::slice::from_ref(&file), None).id);
+            packs.push(pack_key(&t.index[&file.chunks[0].id].pack));
+        }
+        let delete = crate::maintenance::DeleteOptions::default();
+        crate::maintenance::delete_snapshots(&t.repository, &ids[..1], &delete, None).unwrap();
+        if named {
+            // The deletion was cut off before the index.
+            t.publish();
+        }
+        let before = contents(&t.repository);
+        swap(&t.backend, &packs[0], &packs[1]);
+        let report = compact(&t.repository, &CompactOptions::default(), None).unwrap();
+        assert_eq!(report.damaged.len(), 1, "{named}");
+        let (plan, _) = repair(&t);
+        assert!(!plan.loses_data() && contents(&t.repository) == before, "{named}");
+        assert_clean(&t.repository, "put back");
+    }
+}
+
+#[test]
 fn a_repair_of_swapped_objects_that_is_cut_off_is_finished_by_the_next() {
     let (t, snapshots) = three(Encryption::Aes256Gcm);
     let before = contents(&t.repository);
