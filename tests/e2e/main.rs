@@ -25,6 +25,7 @@ mod life;
 mod limits;
 mod locks;
 mod memory;
+mod misplaced;
 mod mount_helper;
 mod mounts;
 mod output;

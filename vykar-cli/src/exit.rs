@@ -35,12 +35,14 @@ pub enum Exit {
     Damaged = 7,
     /// The repository's storage failed, or is full: it is not the source's fault.
     Storage = 8,
+    /// The repository changed while it was looked at: run the command again.
+    Changed = 9,
     /// Interrupted by a signal.
     Interrupted = 130,
 }
 
 impl Exit {
-    const ALL: [Exit; 10] = [
+    const ALL: [Exit; 11] = [
         Exit::Success,
         Exit::Failure,
         Exit::Usage,
@@ -50,6 +52,7 @@ impl Exit {
         Exit::NoRepository,
         Exit::Damaged,
         Exit::Storage,
+        Exit::Changed,
         Exit::Interrupted,
     ];
 
@@ -57,7 +60,8 @@ impl Exit {
     /// what is done in part.
     pub fn and(self, next: Exit) -> Exit {
         match (self, next) {
-            (Exit::Success, next) | (Exit::Partial, next @ (Exit::Failure | Exit::Damaged)) => next,
+            (Exit::Success, next)
+            | (Exit::Partial, next @ (Exit::Failure | Exit::Damaged | Exit::Changed)) => next,
             (first, _) => first,
         }
     }
@@ -197,6 +201,13 @@ impl From<VykarError> for CliError {
                      nothing is taken away before that",
                 ),
             ),
+            V::KeysDoubtful { .. } => (
+                Exit::Damaged,
+                Some(
+                    "put `config` and `keys/repokey` back from a copy of the repository, or with `vykar key import`; \
+                     nothing is deleted or repaired before that",
+                ),
+            ),
             V::SnapshotsMissing { may_trust: true, .. } => (
                 Exit::Damaged,
                 Some(
@@ -210,7 +221,7 @@ impl From<VykarError> for CliError {
             V::LeadsOut { .. } => {
                 (Exit::Failure, Some("if all of it is this repository's, say so with --trust-repo"))
             }
-            V::Changed { .. } => (Exit::Failure, Some("look at it again, and decide anew")),
+            V::Changed { .. } => (Exit::Changed, Some("look at it again, and then decide")),
             V::SnapshotNotFound { .. } => (Exit::Failure, Some("`vykar list` shows what there is")),
             V::SnapshotAmbiguous { .. } => (Exit::Failure, Some("give more digits of the id")),
             V::ActiveSessions { .. } => (

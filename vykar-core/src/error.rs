@@ -367,6 +367,12 @@ pub enum VykarError {
         /// What is wrong.
         reason: String,
     },
+    /// Nothing, or hardly anything, is what it should be, so that the keys or the parameters are wrong and not the data.
+    #[error("{reason}: `config` or the key is wrong, and not the data; nothing was changed")]
+    KeysDoubtful {
+        /// How that was seen.
+        reason: String,
+    },
     /// A repair would do harm, or cannot help.
     #[error("not repaired: {reason}; nothing was changed")]
     RepairRefused {

@@ -26,7 +26,16 @@ fn inside(global: &Global, args: &CheckArgs) -> CliResult {
     if args.repair {
         return repair::run(global, &repository, args, &report);
     }
-    Ok(if report.damage > 0 { Exit::Damaged } else { Exit::Success })
+    Ok(outcome(&report))
+}
+
+/// What looks like damage in a repository that changes while it is checked need not be any.
+pub fn outcome(report: &CheckReport) -> Exit {
+    match (report.damage, report.changed_meanwhile) {
+        (0, _) => Exit::Success,
+        (_, true) => Exit::Changed,
+        (_, false) => Exit::Damaged,
+    }
 }
 
 /// A share is drawn anew each time, so that in time every pack is read.
@@ -58,8 +67,11 @@ pub fn show(
         true => print_json(&report_json(&report))?,
         false => print(&report_text(&report, options, global.quiet)),
     }
-    if report.changed_meanwhile {
-        say!("the repository changed while it was checked; counts may be off, so check again");
+    if report.changed_meanwhile && report.damage > 0 {
+        say!(
+            "the repository changed each time it was checked, so this may be no damage: run the check again when \
+             the other program is done"
+        );
     }
     Ok(report)
 }

@@ -87,7 +87,7 @@ fn scheduled_check(global: &Global, policy: CheckPolicy) -> CliResult {
             // Without it everything is read again the next time.
             let _ = std::fs::write(record, clock::now().to_string());
         }
-        Ok(if report.damage > 0 { Exit::Damaged } else { Exit::Success })
+        Ok(check::outcome(&report))
     })
 }
 

@@ -1,7 +1,8 @@
 use serde_json::json;
+use vykar_core::VykarError;
 use vykar_core::format::Snapshot;
 use vykar_core::maintenance::SetAside;
-use vykar_core::repository::Manifest;
+use vykar_core::repository::{KeyKind, Manifest};
 
 use super::{print, print_json};
 use crate::args::{Global, ListArgs};
@@ -9,7 +10,9 @@ use crate::exit::{CliResult, Exit};
 use crate::{context, render};
 
 pub fn run(global: &Global, args: &ListArgs) -> CliResult {
-    let mut manifest = context::open(global)?.manifest()?;
+    let repository = context::open(global)?;
+    let mut manifest = repository.manifest()?;
+    let odd = repository.backend().odd_entries("snapshots/").map_err(VykarError::from)?;
     let there = manifest.snapshots.len();
     manifest.snapshots = args.filter.choose(manifest.snapshots, args.since);
     if args.json {
@@ -21,7 +24,7 @@ pub fn run(global: &Global, args: &ListArgs) -> CliResult {
     } else {
         print(&text(&manifest, there));
     }
-    let damaged = report_unreadable(&manifest);
+    let damaged = report_unreadable(&manifest) | report_odd(&odd);
     Ok(if damaged { Exit::Damaged } else { Exit::Success })
 }
 
@@ -74,6 +77,14 @@ pub fn report_unreadable(manifest: &Manifest) -> bool {
         say!("snapshot {}: {what}: {cause}", id.short());
     }
     manifest.unreadable.iter().any(|(_, cause)| !cause.is_newer())
+}
+
+/// Names what is in the place of a snapshot and is no file, so that no list has it; true when there is something.
+fn report_odd(entries: &[String]) -> bool {
+    let keys = entries.iter().map(|entry| entry.trim_end_matches('/'));
+    let odd: Vec<_> = keys.filter(|key| *key == "snapshots" || KeyKind::of(key).is_some()).collect();
+    odd.iter().for_each(|key| say!("{key}: not a file, and a snapshot belongs there"));
+    !odd.is_empty()
 }
 
 /// A table of those that are left of so many.

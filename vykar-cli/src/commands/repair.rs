@@ -72,6 +72,13 @@ fn plan_text(plan: &RepairPlan) -> String {
     let mut line = |text: String| {
         let _ = writeln!(out, "- {text}");
     };
+    for (pack, key) in &plan.packs_put_back {
+        line(format!("put back pack {pack}, which lies at {}", render::plain(key.as_bytes())));
+    }
+    for (id, name, key) in &plan.snapshots_put_back {
+        let (name, key) = (render::plain(name.as_bytes()), render::plain(key.as_bytes()));
+        line(format!("put back snapshot {name} ({}), which lies at {key}", id.short()));
+    }
     for (pack, size, reason) in &plan.packs_damaged {
         line(format!("set aside pack {pack} of {} ({reason})", render::size(*size)));
     }
@@ -145,6 +152,10 @@ fn report_text(report: &RepairReport, plan: &RepairPlan) -> String {
             new.short(),
             old.short()
         );
+    }
+    let put_back = (report.snapshots_put_back.len(), report.packs_put_back.len());
+    if put_back != (0, 0) {
+        let _ = writeln!(out, "Put back {} snapshots and {} packs", put_back.0, put_back.1);
     }
     if report.packs_written > 0 {
         let _ = writeln!(out, "Wrote {} packs, {}", report.packs_written, render::size(report.bytes_written));

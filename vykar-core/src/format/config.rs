@@ -149,10 +149,17 @@ impl RepoConfig {
         Ok(config)
     }
 
-    /// Checks chunk and pack sizes.
+    /// Checks chunk and pack sizes, and that the time is one.
     pub fn check(&self) -> Result<(), FormatError> {
         self.chunker.check()?;
+        if let Err(e) = self.created.parse::<jiff::Timestamp>() {
+            return Err(FormatError::Invalid { what: "created", reason: e.to_string() });
+        }
         let (min, max) = (self.min_pack_size, self.max_pack_size);
+        if min == 0 {
+            let (found, max) = (min.into(), Self::MAX_PACK.into());
+            return Err(FormatError::OutOfBounds { what: "min_pack_size", found, min: 1, max });
+        }
         if max > Self::MAX_PACK || max == 0 {
             let (found, max) = (max.into(), Self::MAX_PACK.into());
             return Err(FormatError::OutOfBounds { what: "max_pack_size", found, min: 1, max });
@@ -201,6 +208,11 @@ mod tests {
             RepoConfig { max_pack_size: RepoConfig::MAX_PACK + 1, ..sample() },
             RepoConfig { min_pack_size: RepoConfig::DEFAULT_MAX_PACK + 1, ..sample() },
             RepoConfig { chunker: ChunkerParams { max: 17 << 20, ..ChunkerParams::FILES }, ..sample() },
+            RepoConfig { min_pack_size: 0, ..sample() },
+            RepoConfig { created: String::new(), ..sample() },
+            RepoConfig { created: "2026-01-02T03:04:05".into(), ..sample() },
+            RepoConfig { created: "2026-13-02T03:04:05Z".into(), ..sample() },
+            RepoConfig { created: "2026-01-02T03:04:05[".into(), ..sample() },
             RepoConfig { chunker: ChunkerParams { min: 0, ..ChunkerParams::FILES }, ..sample() },
         ] {
             assert!(RepoConfig::decode(&bytes(&bad)).is_err(), "{bad:?}");

@@ -50,6 +50,43 @@ pub fn with_note(
     Ok(Some(ByteBuf::from(out)))
 }
 
+/// What can be read of a damaged `ext`: a map of its entries up to the first that ends too early or is none, and of the
+/// special items in that one.
+pub fn whole_entries(ext: &[u8]) -> Result<Vec<u8>> {
+    let mut r = Reader::new(ext);
+    let mut entries: Vec<&[u8]> = Vec::new();
+    let mut sound = Vec::new();
+    for _ in 0..r.map("ext").unwrap_or(0) {
+        let begin = r.position();
+        let Ok(key) = r.str("ext key") else { break };
+        if key == SPECIAL {
+            let mut value = Reader::new(&ext[r.position()..]);
+            let mut take = |item: std::result::Result<Item<'_>, ItemProblem>| {
+                sound.extend(item.ok().map(|item| special::encode(&item)));
+                true
+            };
+            let _ = special::decode_each(&mut value, &mut take);
+        }
+        if r.skip("ext value").is_err() {
+            break;
+        }
+        if key != SPECIAL {
+            entries.push(&ext[begin..r.position()]);
+        }
+    }
+    let sound = sound.into_iter().collect::<Result<Vec<_>>>()?;
+    let failed = |e: String| VykarError::Encode { what: "snapshot ext", reason: e };
+    let count = entries.len() + usize::from(!sound.is_empty());
+    let count = u32::try_from(count).map_err(|e| failed(e.to_string()))?;
+    let mut out = Vec::new();
+    rmp::encode::write_map_len(&mut out, count).map_err(|e| failed(e.to_string()))?;
+    entries.iter().for_each(|entry| out.extend_from_slice(entry));
+    if !sound.is_empty() {
+        out.extend(encode_special(&sound)?);
+    }
+    Ok(out)
+}
+
 /// The bytes of each entry but the note.
 pub(crate) fn other_entries<'e>(
     ext: &'e [u8],

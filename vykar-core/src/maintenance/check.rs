@@ -2,14 +2,15 @@
 //!
 //! Snapshots are listed before the index is read, and packs after it: what a backup adds meanwhile
 //! is then in the later listing or in neither. What maintenance removes meanwhile can look like
-//! damage, which [`CheckReport::changed_meanwhile`] warns of.
+//! damage: then it is looked at again, and [`CheckReport::changed_meanwhile`] says when that never ended.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::evidence::refuse_unless_one_opens;
 use super::finding::{Finding, Severity};
 use super::items::ItemCheck;
 use super::objects;
@@ -23,7 +24,7 @@ use crate::format::pack::{HEADER, LENGTH_PREFIX};
 use crate::format::{IndexBlob, Snapshot};
 use crate::id::{PackId, SnapshotId};
 use crate::repository::manifest::read_snapshot;
-use crate::repository::{ChunkReader, INDEX_GENERATION, Manifest, Repository, layout};
+use crate::repository::{ChunkReader, IndexStamp, Manifest, Repository, layout};
 use crate::storage::ObjectInfo;
 
 /// An unfinished write that is younger may be going on.
@@ -113,8 +114,7 @@ pub struct CheckReport {
     pub packs_verified: u64,
     /// Bytes of packs that were read and verified.
     pub bytes_verified: u64,
-    /// Somebody else wrote to the repository while it was checked: what looks like damage should be
-    /// looked at again.
+    /// Somebody else wrote to the repository each time that it was looked at: what looks like damage may be none.
     pub changed_meanwhile: bool,
 }
 
@@ -147,37 +147,52 @@ impl Collector {
     }
 }
 
+/// So often a repository is looked at that changes under the look and seems damaged.
+const LOOKS: u32 = 3;
+
 /// Checks a repository; never writes to it.
 ///
-/// Tells [`Event::Progress`] with packs and bytes verified. A damaged or missing index is a finding.
+/// Tells [`Event::Progress`] with packs and bytes verified. A damaged or missing index is a finding. Where something looks
+/// like damage and the repository changed meanwhile, it is looked at again, with only those packs read once more that
+/// seemed damaged.
 ///
 /// # Errors
 /// When the storage cannot list snapshots or packs.
 pub fn check(repository: &Repository, options: &CheckOptions, mut events: Events<'_>) -> Result<CheckReport> {
+    let mut report = look(repository, options, None, &mut events)?;
+    let (packs_verified, bytes_verified) = (report.packs_verified, report.bytes_verified);
+    for _ in 1..LOOKS {
+        if report.damage == 0 || !report.changed_meanwhile {
+            break;
+        }
+        let suspects = report.findings.iter().filter_map(Finding::pack).collect();
+        report = look(repository, options, Some(&suspects), &mut events)?;
+        (report.packs_verified, report.bytes_verified) = (packs_verified, bytes_verified);
+    }
+    Ok(report)
+}
+
+/// Looks once. Of the packs whose data is to be verified only `suspects` are read, where they are given.
+fn look(
+    repository: &Repository,
+    options: &CheckOptions,
+    suspects: Option<&HashSet<PackId>>,
+    events: &mut Events<'_>,
+) -> Result<CheckReport> {
     let mut found = Collector::default();
     objects::check_opened_with(repository, &mut |finding| found.add(finding));
     let before = Version::of(repository)?;
     let (snapshots, all_known) = read_snapshots(repository, &before.snapshots, &mut found);
     objects::check_snapshot_names(&snapshots, &mut |finding| found.add(finding));
-    let index = match repository.read_index() {
-        Ok(index) => Some(index),
-        Err(VykarError::IndexMissing) => {
-            found.add(Finding::IndexUnusable { reason: "missing although there are snapshots".into() });
-            None
-        }
-        Err(VykarError::Damaged { cause, .. }) => {
-            found.add(Finding::IndexUnusable { reason: cause.to_string() });
-            None
-        }
-        Err(error) => {
-            found.add(Finding::IndexUnusable { reason: error.to_string() });
-            None
-        }
-    };
+    objects::check_chunk_sizes(repository, &snapshots, &mut |finding| found.add(finding));
+    let index = read_index(repository, &mut found);
     let usable = index.is_some();
     let (backend, keys) = (repository.backend().clone(), repository.keys().clone());
     let reader = ChunkReader::new(backend, keys, Arc::new(index.unwrap_or_default()));
     let index: &IndexBlob = &reader.index();
+    if let Err(VykarError::KeysDoubtful { reason }) = refuse_unless_one_opens(&reader, &snapshots) {
+        found.add(Finding::ConfigUnusable { reason: format!("{reason}: it is wrong, and not the data") });
+    }
     let table = &index.chunks;
     let by_pack = ByPack::new(table);
     let verdicts: Vec<AtomicU32> = (0..table.len()).map(|_| AtomicU32::new(verdict::UNKNOWN)).collect();
@@ -189,9 +204,10 @@ pub fn check(repository: &Repository, options: &CheckOptions, mut events: Events
     }
     objects::check_names(repository, &mut |finding| found.add(finding))?;
     objects::check_markers(repository, &mut |finding| found.add(finding))?;
-    if let Some(verified) = options.chosen(&packs) {
+    if let Some(mut verified) = options.chosen(&packs) {
+        verified.retain(|pack| suspects.is_none_or(|suspects| suspects.contains(&pack.id)));
         let verifier = Verifier::new(repository, table, &by_pack, &verified, &verdicts);
-        verify(&verifier, options.threads, &mut found, &mut events);
+        verify(&verifier, options.threads, &mut found, events);
     }
     if usable {
         check_references(&reader, table, &snapshots, &verdicts, all_known, &mut found);
@@ -209,18 +225,28 @@ pub fn check(repository: &Repository, options: &CheckOptions, mut events: Events
     Ok(found.report)
 }
 
-/// What changes whenever somebody publishes something.
+fn read_index(repository: &Repository, found: &mut Collector) -> Option<IndexBlob> {
+    let reason = match repository.read_index() {
+        Ok(index) => return Some(index),
+        Err(VykarError::IndexMissing) => "missing although there are snapshots".to_owned(),
+        Err(VykarError::Damaged { cause, .. }) => cause.to_string(),
+        Err(error) => error.to_string(),
+    };
+    found.add(Finding::IndexUnusable { reason });
+    None
+}
+
+/// What changes whenever somebody publishes something, or takes it away.
 #[derive(PartialEq, Eq)]
 struct Version {
     snapshots: Vec<SnapshotId>,
-    generation: Option<Vec<u8>>,
+    index: Option<IndexStamp>,
 }
 
 impl Version {
     fn of(repository: &Repository) -> Result<Self> {
-        // A hint only: without it, changes of the index alone are not seen.
-        let generation = repository.backend().get(INDEX_GENERATION, 8).ok();
-        Ok(Version { snapshots: Manifest::ids(repository)?, generation })
+        // One that cannot be read is a finding, and stays the same.
+        Ok(Version { snapshots: Manifest::ids(repository)?, index: repository.index_stamp().ok().flatten() })
     }
 }
 

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use super::deletion_note::write_down;
+use super::evidence::refuse_unless_one_opens;
 use super::missing::refuse_vanished;
 use super::references::{self, Seen};
 use crate::error::{Result, VykarError};
@@ -76,6 +78,8 @@ pub(super) struct Removal {
     /// For each slot of the index.
     counts: Vec<u32>,
     changed: bool,
+    /// Snapshots that stay.
+    stay: u64,
 }
 
 impl Removal {
@@ -104,6 +108,10 @@ impl Removal {
         }
         let (backend, keys) = (repository.backend().clone(), repository.keys().clone());
         let reader = ChunkReader::new(backend, keys, index.index.clone());
+        refuse_unless_one_opens(&reader, &rest)?;
+        if rest.is_empty() {
+            refuse_unless_one_opens(&reader, &doomed)?;
+        }
         let table = &index.index.chunks;
         let mut counting = Counting { items: 0, events };
         let references =
@@ -124,21 +132,25 @@ impl Removal {
         }
         refuse_vanished(repository, &listed, explained)?;
         report.deleted = doomed;
-        Ok(Removal { report, index, counts, changed })
+        let stay = (listed.len() - report.deleted.len() - report.deleted_unreadable.len()) as u64;
+        Ok(Removal { report, index, counts, changed, stay })
     }
 
     /// Deletes the snapshots and then writes the index.
     pub fn apply(self, guard: &mut WriteGuard<'_>) -> Result<DeleteReport> {
-        let Removal { report, index, counts, changed } = self;
+        let Removal { report, index, counts, changed, stay } = self;
         let ids: Vec<_> =
             report.deleted.iter().map(|s| s.id).chain(report.deleted_unreadable.clone()).collect();
         guard.repository().remember_names(&report.deleted);
+        guard.check()?;
+        let note = write_down(guard.repository(), &ids, stay)?;
         let mut deleted = 0;
         let result = guard.delete_counting(ids.iter().map(snapshot_key), &mut deleted);
         result.map_err(|e| unfinished(&ids[..deleted], e))?;
         if changed {
             write_counts(guard, &index, &counts).map_err(|e| unfinished(&ids, e))?;
         }
+        guard.delete(note).map_err(|e| unfinished(&ids, e))?;
         Ok(report)
     }
 }

@@ -28,6 +28,16 @@ pub enum Finding {
         /// What is wrong with it.
         reason: String,
     },
+    /// The chunk sizes in `config` are others than those that all snapshots were cut with.
+    #[error(
+        "config: chunks of {config}, and all snapshots were made with {snapshots} (harmless: less is shared with them)"
+    )]
+    ChunkSizesDiffer {
+        /// The sizes in `config`.
+        config: String,
+        /// Those of the snapshots.
+        snapshots: String,
+    },
     /// The wrapped keys that the repository was opened with are not what is stored.
     #[error("keys/repokey: {reason}")]
     KeyUnusable {
@@ -39,6 +49,12 @@ pub enum Finding {
     IndexHintWrong {
         /// What is wrong with it.
         reason: String,
+    },
+    /// A folder, a link or a device where an object belongs, or all of a kind. No listing shows what should be there.
+    #[error("{key}: not a file, and an object belongs there")]
+    OddEntry {
+        /// Where it is.
+        key: String,
     },
     /// Something in the repository's folders that the format does not know.
     #[error("{key}: no object of a repository, {size} bytes (harmless)")]
@@ -275,6 +291,19 @@ pub enum Finding {
 }
 
 impl Finding {
+    /// The pack that it is about, where it is about one.
+    pub fn pack(&self) -> Option<PackId> {
+        match self {
+            Finding::PackNewer { pack, .. }
+            | Finding::PackMissing { pack, .. }
+            | Finding::PackTooShort { pack, .. }
+            | Finding::PackUnreadable { pack, .. }
+            | Finding::PackDamaged { pack, .. }
+            | Finding::ChunkDamaged { pack, .. } => Some(*pack),
+            _ => None,
+        }
+    }
+
     /// What it means for the data.
     pub fn severity(&self) -> Severity {
         match self {
@@ -282,6 +311,7 @@ impl Finding {
                 Severity::Newer
             }
             Finding::IndexHintWrong { .. }
+            | Finding::ChunkSizesDiffer { .. }
             | Finding::UnknownObject { .. }
             | Finding::LockLeft { .. }
             | Finding::SessionLeft { .. }
@@ -295,6 +325,7 @@ impl Finding {
             | Finding::PackUnreadable { used: false, .. }
             | Finding::PackDamaged { used: false, .. } => Severity::Harmless,
             Finding::ConfigUnusable { .. }
+            | Finding::OddEntry { .. }
             | Finding::KeyUnusable { .. }
             | Finding::SnapshotAffected { .. }
             | Finding::SnapshotUnreadable { .. }

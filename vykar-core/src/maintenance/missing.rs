@@ -1,14 +1,15 @@
 //! Snapshots that are not to be seen just now: a disk that is not mounted, a copy that is not complete, somebody who
 //! took them away. Who takes away what no snapshot refers to would take what those need.
 
+use super::deletion_note::Deletions;
 use crate::error::{Result, VykarError};
 use crate::format::index::ChunkTable;
 use crate::id::SnapshotId;
 use crate::repository::Repository;
 
 /// Refuses where there is no snapshot at all and something that snapshots referred to. `index` is what the index names,
-/// where there is one that can be read. Whoever deletes the last snapshot leaves an index without any reference, unless
-/// that was cut off.
+/// where there is one that can be read. Whoever deletes the last snapshot leaves an index without any reference, or a note
+/// that says so where that was cut off.
 pub(super) fn refuse_none(
     repository: &Repository,
     ids: &[SnapshotId],
@@ -26,13 +27,18 @@ pub(super) fn refuse_none(
         }
         _ => return Ok(()),
     };
+    if index.is_some() && Deletions::read(repository)?.of_all {
+        return Ok(());
+    }
     Err(VykarError::SnapshotsMissing { reason: reason.to_owned(), may_trust: true })
 }
 
 /// Refuses where this machine saw snapshots that are gone now and that it did not delete, unless the index counts no more
-/// than the others refer to (`explained`): whoever deletes a snapshot as it should be lowers the counts.
+/// than the others refer to (`explained`), or a note says that they were being deleted: whoever deletes a snapshot as it
+/// should be lowers the counts.
 pub(super) fn refuse_vanished(repository: &Repository, ids: &[SnapshotId], explained: bool) -> Result<()> {
-    let Some((count, names)) = repository.vanished_snapshots(ids) else { return Ok(()) };
+    let deleted = Deletions::read(repository)?.deleted;
+    let Some((count, names)) = repository.vanished_snapshots(ids, &deleted) else { return Ok(()) };
     if explained {
         repository.forget_vanished();
         return Ok(());
@@ -215,6 +221,63 @@ mod tests {
         place.remove(second);
         place.look();
         compact(&place.open(true, true), &CompactOptions::default(), None).unwrap();
+    }
+
+    /// The storage below stops answering when the index is to be written.
+    fn deletion_that_is_killed(place: &Place, ids: &[crate::id::SnapshotId]) {
+        let backend = Arc::new(HookedBackend::new(place.test.backend.clone()));
+        let gone = std::sync::atomic::AtomicBool::new(false);
+        backend.set(Some(Box::new(move |call, key, _| {
+            let now = gone.load(Ordering::SeqCst) || (call == Call::Put && key == "index");
+            gone.store(now, Ordering::SeqCst);
+            match now {
+                true => Err(crate::error::StorageError::InvalidKey { key: key.to_owned() }),
+                false => Ok(()),
+            }
+        })));
+        let repository = place.open_on(backend, false, false);
+        delete_snapshots(&repository, ids, &DeleteOptions::default(), None).unwrap_err();
+        for lock in place.test.backend.list("locks/").unwrap() {
+            place.test.backend.delete(&lock.key).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_deletion_that_was_killed_elsewhere_needs_no_trust() {
+        for all in [false, true] {
+            let killed = || {
+                let place = Place::new();
+                let ids = place.snapshots.each_ref().map(|s| s.id);
+                deletion_that_is_killed(&place, if all { &ids[..] } else { &ids[..1] });
+                place
+            };
+            let rules = PruneOptions::new(KeepRules { last: 1, ..KeepRules::default() });
+            let repair = RepairOptions::default();
+            for what in 0..3 {
+                let place = killed();
+                place.look();
+                let repository = place.open(true, false);
+                let result = match what {
+                    0 => compact(&repository, &CompactOptions::default(), None).map(drop),
+                    1 => prune(&repository, &rules, None).map(drop),
+                    _ => plan_repair(&repository, &repair, None)
+                        .and_then(|plan| apply_repair(&repository, &plan, &repair))
+                        .map(drop),
+                };
+                result.unwrap();
+                let left = place.test.backend.list("damaged/deletions/").unwrap();
+                assert!(what != 0 || left.is_empty(), "the note is gone");
+            }
+            // With a note that somebody made, it may as well be lost.
+            let place = killed();
+            let note = place.test.backend.list("damaged/").unwrap().remove(0).key;
+            let mut text = place.test.backend.get(&note, u64::MAX).unwrap();
+            let digit = text.iter().position(u8::is_ascii_digit).unwrap();
+            text[digit] = b'0' + (text[digit] - b'0' + 1) % 10;
+            place.test.backend.put(&note, &text, PutMode::Replace).unwrap();
+            place.look();
+            compact(&place.open(true, false), &CompactOptions::default(), None).unwrap_err();
+        }
     }
 
     #[test]

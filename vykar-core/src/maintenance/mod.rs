@@ -3,6 +3,8 @@
 pub mod check;
 pub mod compact;
 pub mod delete;
+mod deletion_note;
+mod evidence;
 pub mod finding;
 mod items;
 pub mod key_import;

@@ -7,9 +7,12 @@ use super::finding::Finding;
 use crate::codec::decompress;
 use crate::error::{ObjectError, Result, StorageError, VykarError};
 use crate::format::envelope::PENDING_CONTEXT;
-use crate::format::{MAX_METADATA_OBJECT, MAX_METADATA_PLAINTEXT, ObjectKind, Snapshot, pending};
+use crate::format::note::{COPIED_FROM, noted};
+use crate::format::{
+    ChunkerParams, MAX_METADATA_OBJECT, MAX_METADATA_PLAINTEXT, ObjectKind, Snapshot, pending,
+};
 use crate::id::{PackId, SessionId, SnapshotId};
-use crate::repository::layout::KeyKind;
+use crate::repository::layout::{self, KeyKind};
 use crate::repository::standing::journal_key;
 use crate::repository::{INDEX_GENERATION, LockInfo, Repository, SessionInfo, Standing};
 use crate::storage::ObjectInfo;
@@ -69,8 +72,11 @@ fn open_journal(repository: &Repository, session: &SessionId) -> Result<(), Obje
     Ok(())
 }
 
-/// What lies in the repository's place and is none of its objects.
+/// What lies in the repository's place and is none of its objects, or is in the place of one.
 pub(super) fn check_names(repository: &Repository, found: &mut dyn FnMut(Finding)) -> Result<()> {
+    for key in layout::odd_objects(&**repository.backend())? {
+        found(Finding::OddEntry { key });
+    }
     let objects = repository.backend().list("")?.into_iter();
     for ObjectInfo { key, size } in objects.filter(|object| KeyKind::of(&object.key).is_none()) {
         found(Finding::UnknownObject { key, size });
@@ -83,6 +89,21 @@ pub(super) fn pack_of(key: &str) -> Option<PackId> {
     match KeyKind::of(key) {
         Some(KeyKind::Pack(id)) => Some(id),
         _ => None,
+    }
+}
+
+/// The chunk sizes in `config`, which nothing authenticates, beside those that snapshots were made with here.
+pub(super) fn check_chunk_sizes(
+    repository: &Repository,
+    snapshots: &[Snapshot],
+    found: &mut dyn FnMut(Finding),
+) {
+    let config = repository.config().chunker;
+    let own = snapshots.iter().filter(|s| noted(&s.meta, COPIED_FROM).is_none()).map(|s| s.meta.chunker);
+    let other: Vec<ChunkerParams> = own.collect();
+    let text = |sizes: &ChunkerParams| format!("{}/{}/{} bytes", sizes.min, sizes.avg, sizes.max);
+    if let Some(last) = other.last().filter(|_| !other.contains(&config)) {
+        found(Finding::ChunkSizesDiffer { config: text(&config), snapshots: text(last) });
     }
 }
 

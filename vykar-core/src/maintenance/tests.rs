@@ -40,6 +40,8 @@ fn kind(finding: &Finding) -> &'static str {
         Finding::ConfigUnusable { .. } => "config",
         Finding::KeyUnusable { .. } => "key",
         Finding::IndexHintWrong { .. } => "hint",
+        Finding::OddEntry { .. } => "odd entry",
+        Finding::ChunkSizesDiffer { .. } => "chunk sizes",
         Finding::UnknownObject { .. } => "unknown object",
         Finding::LockLeft { .. } => "lock left",
         Finding::SessionLeft { .. } => "session left",
@@ -113,6 +115,147 @@ fn repositories_of_other_programs_have_no_findings() {
             assert!(report.snapshots > 1 && !report.changed_meanwhile);
         }
     }
+}
+
+#[test]
+fn chunk_sizes_that_no_snapshot_was_made_with_are_named() {
+    let (t, ..) = sample(Encryption::None);
+    let mut config = t.repository.config().clone();
+    config.chunker.avg ^= 1 << 20;
+    t.backend
+        .put("config", &crate::format::wire::encode("config", &config).unwrap(), PutMode::Replace)
+        .unwrap();
+    let options = crate::repository::OpenOptions::default();
+    let backend = std::sync::Arc::new(t.backend.clone());
+    let other = crate::repository::Repository::open(backend, &mut || unreachable!(), &options).unwrap();
+    assert_eq!(kinds(&check(&other, &LISTS, None).unwrap()), ["chunk sizes"]);
+}
+
+#[test]
+fn an_id_that_names_no_chunk_is_not_taken_for_damage_and_not_written_to() {
+    let (t, ..) = sample(Encryption::None);
+    let mut config = t.repository.config().clone();
+    config.id.0[3] ^= 4;
+    t.backend
+        .put("config", &crate::format::wire::encode("config", &config).unwrap(), PutMode::Replace)
+        .unwrap();
+    let options = crate::repository::OpenOptions::default();
+    let backend = std::sync::Arc::new(t.backend.clone());
+    let other = crate::repository::Repository::open(backend, &mut || unreachable!(), &options).unwrap();
+    let report = check(&other, &DATA, None).unwrap();
+    assert!(kinds(&report).contains(&"config"), "{:?}", report.findings);
+    let before = t.backend.list("").unwrap();
+    let error = crate::repository::WriteGuard::acquire(&other, &Default::default()).map(drop).unwrap_err();
+    assert!(matches!(error, crate::VykarError::KeysDoubtful { .. }), "{error}");
+    assert_eq!(t.backend.list("").unwrap(), before);
+}
+
+#[test]
+fn what_another_program_takes_away_meanwhile_is_no_damage() {
+    use crate::maintenance::{CompactOptions, DeleteOptions, compact, delete_snapshots};
+    use crate::storage::hooked::{Call, HookedBackend};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    for options in [LISTS, DATA] {
+        let (t, _, [first, _]) = sample(Encryption::Aes256Gcm);
+        let backend = Arc::new(HookedBackend::new(t.backend.clone()));
+        let (done, other) = (AtomicBool::new(false), t.repository.on(Arc::new(t.backend.clone())));
+        backend.set(Some(Box::new(move |call, key, _| {
+            if call == Call::List && key == "packs/" && !done.swap(true, Ordering::SeqCst) {
+                delete_snapshots(&other, &[first.id], &DeleteOptions::default(), None).unwrap();
+                let options = CompactOptions { threshold: 0, ..CompactOptions::default() };
+                compact(&other, &options, None).unwrap();
+            }
+            Ok(())
+        })));
+        let report = check(&t.repository.on(backend), &options, None).unwrap();
+        assert_eq!((report.findings, report.changed_meanwhile), (vec![], false));
+    }
+    // One that never stops changing, and is damaged.
+    let (t, items, _) = sample(Encryption::Aes256Gcm);
+    t.damage(&items[1].chunks[0].id);
+    let backend = Arc::new(HookedBackend::new(t.backend.clone()));
+    let repository = t.repository.on(backend.clone());
+    let looks = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let seen = looks.clone();
+    let other = t.repository.on(Arc::new(t.backend.clone()));
+    let index: Vec<_> = t.index.values().copied().collect();
+    backend.set(Some(Box::new(move |call, key, _| {
+        if call == Call::List && key == "packs/" {
+            let n = seen.fetch_add(1, Ordering::SeqCst);
+            let level = crate::codec::Compression::Lz4;
+            other.write_index(n.into(), index.len() as u32, index.iter().copied(), level).unwrap();
+        }
+        Ok(())
+    })));
+    let report = check(&repository, &DATA, None).unwrap();
+    assert!(report.changed_meanwhile && report.damage > 0);
+    assert!(looks.load(Ordering::SeqCst) >= 3);
+}
+
+#[test]
+fn what_is_no_file_in_an_objects_place_is_named_and_stops_what_deletes() {
+    use crate::maintenance::{
+        CompactOptions, DeleteOptions, KeepRules, PruneOptions, RepairOptions, compact, delete_snapshots,
+        plan_repair, prune,
+    };
+    use crate::storage::LocalBackend;
+    let (t, _, [first, second]) = sample(Encryption::None);
+    let dir = tempfile::tempdir().unwrap();
+    let local = LocalBackend::new(dir.path());
+    for object in t.backend.list("").unwrap() {
+        local.put(&object.key, &t.backend.get(&object.key, u64::MAX).unwrap(), PutMode::Replace).unwrap();
+    }
+    let repository = t.repository.on(std::sync::Arc::new(local));
+    let pack = t.backend.list("packs/").unwrap().remove(0).key;
+    let id = "ab".repeat(32);
+    let nothing: [&str; 8] = [
+        &snapshot_key(&first.id),
+        &format!("snapshots/{id}"),
+        &pack,
+        &format!("packs/ab/{id}"),
+        "index",
+        "keys/repokey",
+        &format!("sessions/{}.json", "cd".repeat(16)),
+        "index.gen",
+    ];
+    type Make = fn(&std::path::Path);
+    let folder: Make = |path| std::fs::create_dir_all(path).unwrap();
+    let link: Make = |path| std::os::unix::fs::symlink("nowhere", path).unwrap();
+    let linked_folder: Make = |path| std::os::unix::fs::symlink("/", path).unwrap();
+    let fifo: Make = |path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    for key in nothing {
+        for make in [folder, link, linked_folder, fifo] {
+            let path = dir.path().join(key);
+            let whole = std::fs::read(&path).ok();
+            // A FIFO in the place of what is read to open a repository would be waited for.
+            if make == fifo && key.starts_with("index") {
+                continue;
+            }
+            whole.is_some().then(|| std::fs::remove_file(&path).unwrap());
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            make(&path);
+            let report = check(&repository, &LISTS, None).unwrap();
+            let named = Finding::OddEntry { key: key.to_owned() };
+            assert!(report.findings.contains(&named) && report.damage > 0, "{key}: {:?}", report.findings);
+            let rules = PruneOptions::new(KeepRules { last: 1, ..KeepRules::default() });
+            for result in [
+                compact(&repository, &CompactOptions::default(), None).map(drop),
+                prune(&repository, &rules, None).map(drop),
+                delete_snapshots(&repository, &[second.id], &DeleteOptions::default(), None).map(drop),
+                plan_repair(&repository, &RepairOptions::default(), None).map(drop),
+            ] {
+                result.unwrap_err();
+            }
+            match path.is_dir() && !path.is_symlink() {
+                true => std::fs::remove_dir(&path).unwrap(),
+                false => std::fs::remove_file(&path).unwrap(),
+            }
+            whole.map(|whole| std::fs::write(&path, whole).unwrap());
+        }
+    }
+    assert_eq!(check(&repository, &DATA, None).unwrap().findings, []);
+    compact(&repository, &CompactOptions::default(), None).unwrap();
 }
 
 #[test]

@@ -159,8 +159,11 @@ impl<'a> Verifier<'a> {
             }
         };
         let damage = |reason: &str| Finding::PackDamaged { pack: id, reason: reason.into(), used };
-        let sound = pack_id(&data) == id;
-        if !sound {
+        let content = pack_id(&data);
+        let sound = content == id;
+        if !sound && self.table.packs().contains(&content) {
+            found(damage(&format!("content does not match its id, but is that of pack {content}")));
+        } else if !sound {
             found(damage("content does not match its id"));
         }
         match newer_pack(&data) {

@@ -37,6 +37,7 @@ impl<'r> WriteGuard<'r> {
         repository.check_in_place()?;
         lock.keep_fresh()?;
         repository.refuse_rollback()?;
+        repository.refuse_wrong_id()?;
         Ok(WriteGuard { known: stamp(repository)?, index_len: 0, repository, lock })
     }
 

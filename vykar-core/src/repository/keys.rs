@@ -9,9 +9,11 @@ use super::BufferPool;
 use crate::codec::compress::compress_stream;
 use crate::codec::{self, Compression};
 use crate::crypto::{ChunkHasher, Engine, engine_for};
-use crate::error::{CodecError, CryptoError, ObjectError, Result, VykarError};
+use crate::error::{CodecError, CryptoError, FormatError, ObjectError, Result, VykarError};
 use crate::format::envelope::{self, ObjectKind};
-use crate::format::{Encryption, MAX_CHUNK_PLAINTEXT, MAX_METADATA_PLAINTEXT, MasterKeys, RepoConfig};
+use crate::format::{
+    Encryption, MAX_CHUNK_PLAINTEXT, MAX_METADATA_PLAINTEXT, MasterKeys, RepoConfig, SnapshotMeta,
+};
 use crate::id::ChunkId;
 
 /// The engine that seals objects and the hasher that names chunks.
@@ -186,6 +188,19 @@ impl Keys {
             self.open(ObjectKind::Chunk, id.as_bytes(), &mut object.to_vec())?;
         }
         Ok((id, data.len() as u32)) // at most 32 MiB
+    }
+
+    /// True for what reads as a snapshot, whatever its id. Nothing vouches for it: it must be opened under that.
+    pub fn looks_like_snapshot(&self, object: &[u8]) -> bool {
+        let Some((tag, body)) = object.split_first() else { return false };
+        if *tag != ObjectKind::Snapshot as u8 {
+            return false;
+        }
+        let Ok(plain) = self.engine.decrypt_unverified(body) else { return false };
+        match SnapshotMeta::decode(&plain) {
+            Ok(_) => true,
+            Err(e) => matches!(e, FormatError::Newer { .. }),
+        }
     }
 
     fn check_id(&self, id: &ChunkId, data: &[u8]) -> Result<(), ObjectError> {

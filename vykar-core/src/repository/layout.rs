@@ -1,5 +1,7 @@
 //! Which keys are the format's.
 
+use std::collections::HashSet;
+
 use super::{CONFIG, INDEX, INDEX_GENERATION, REPOKEY, Repository};
 use crate::error::{Result, StorageError, VykarError};
 use crate::format::marker::parse_lock_name;
@@ -81,10 +83,39 @@ pub fn objects(backend: &dyn Backend) -> Result<Vec<(KeyKind, ObjectInfo)>, Stor
     Ok(found)
 }
 
+/// Where the format keeps an object or a folder of them and something else is: a folder, a link, a device. No listing
+/// shows what belongs there. Sorted.
+pub fn odd_objects(backend: &dyn Backend) -> Result<Vec<String>, StorageError> {
+    let known: HashSet<String> = folders().collect();
+    let mut odd = Vec::new();
+    let mut look_into: Vec<String> = vec![String::new()];
+    look_into.extend(TOP.iter().filter(|top| **top != "damaged").map(|top| format!("{top}/")));
+    while let Some(folder) = look_into.pop() {
+        for entry in backend.odd_entries(&folder)? {
+            let (name, is_folder) = match entry.strip_suffix('/') {
+                Some(name) => (name, entry != folder),
+                None => (entry.as_str(), false),
+            };
+            let is_known = known.contains(name);
+            if is_folder && is_known && folder == PACKS {
+                look_into.push(entry);
+            } else if (is_known && !is_folder)
+                || KeyKind::of(name).is_some_and(|kind| kind != KeyKind::SetAside)
+            {
+                // The folder itself keeps its slash.
+                odd.push(if entry == folder { entry.clone() } else { name.to_owned() });
+            }
+        }
+    }
+    odd.sort_unstable();
+    odd.dedup();
+    Ok(odd)
+}
+
 /// Every folder that objects lie in, each after those that lie in it.
 pub fn folders() -> impl Iterator<Item = String> {
     let shards = (0..=255u8).map(|shard| format!("packs/{shard:02x}"));
-    let set_aside = ["damaged/snapshots", "damaged/packs", "damaged/keys", "damaged"];
+    let set_aside = ["damaged/snapshots", "damaged/packs", "damaged/keys", "damaged/deletions", "damaged"];
     let folders = ["packs", "snapshots", "keys", "sessions", LOCKS];
     shards.chain(set_aside.into_iter().chain(folders).map(str::to_owned))
 }
@@ -113,8 +144,14 @@ pub(crate) fn refuse_to_follow(repository: &Repository, folders: &[&str]) -> Res
 /// The folders that lie beside `config`.
 pub(crate) const TOP: [&str; 6] = ["packs", "snapshots", "keys", "sessions", LOCKS, "damaged"];
 
+/// The folder of packs.
+const PACKS: &str = "packs/";
+
 /// Where a repair keeps what it replaces.
 pub const DAMAGED: &str = "damaged/";
+
+/// Where a deletion notes what it deletes, until the index does without it.
+pub const DELETIONS: &str = "damaged/deletions/";
 
 /// The folder of locks, which is in use as long as one is held.
 pub const LOCKS: &str = "locks";
@@ -161,7 +198,7 @@ mod tests {
     #[test]
     fn folders_come_after_what_is_in_them() {
         let all: Vec<_> = folders().collect();
-        assert_eq!(all.len(), 265);
+        assert_eq!(all.len(), 266);
         let at = |name: &str| all.iter().position(|folder| folder == name).unwrap();
         assert!(at("packs/00") < at("packs") && at("packs/ff") < at("packs"));
     }

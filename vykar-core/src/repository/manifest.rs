@@ -1,6 +1,6 @@
 //! The snapshots of a repository. Exists only at run time; nothing of it is stored.
 
-use super::{Repository, snapshot_key};
+use super::{Repository, layout, snapshot_key};
 use crate::error::{ObjectError, Result, StorageError, VykarError};
 use crate::format::envelope::ObjectKind;
 use crate::format::{MAX_SNAPSHOT_OBJECT, Snapshot, SnapshotMeta};
@@ -37,6 +37,7 @@ impl Manifest {
     /// a snapshot that no listing shows, and may lead to one.
     pub(crate) fn load_all(repository: &Repository) -> Result<Self> {
         refuse_odd_entries(repository)?;
+        refuse_strays(repository)?;
         let before = Self::ids(repository)?;
         let (manifest, gone) = Self::read(repository, &before)?;
         if gone || Self::ids(repository)? != before {
@@ -126,15 +127,56 @@ impl Manifest {
     }
 }
 
-/// Refuses where a link, say, is in the place of a snapshot or of all of them.
+/// Refuses where a link, say, or a folder is in the place of an object, or of all objects of a kind.
 pub(crate) fn refuse_odd_entries(repository: &Repository) -> Result<()> {
-    let is_place = |key: &String| key == SNAPSHOTS || id_of(key).is_some();
-    match repository.backend().odd_entries(SNAPSHOTS)?.into_iter().find(is_place) {
-        Some(key) => {
+    match layout::odd_objects(&**repository.backend())?.into_iter().next() {
+        Some(key) if key.starts_with("snapshots") => {
             let reason = format!("{key} is not a file: put what it leads to in its place");
             Err(VykarError::SnapshotsMissing { reason, may_trust: false })
         }
+        Some(key) => {
+            let reason = format!("{key} is not a file: put what belongs there in its place, or move it away");
+            Err(VykarError::Unsound { reason })
+        }
         None => Ok(()),
+    }
+}
+
+/// Keys of what is a snapshot, lies in their folder, and has no snapshot's name; but for copies of those that are there.
+/// No listing shows it.
+pub(crate) fn stray_snapshots(repository: &Repository) -> Result<Vec<String>> {
+    let backend = repository.backend();
+    let objects = backend.list(SNAPSHOTS)?;
+    let (named, others): (Vec<_>, Vec<_>) = objects.into_iter().partition(|o| id_of(&o.key).is_some());
+    let mut strays = Vec::new();
+    for other in others.into_iter().filter(|other| (1..=MAX_SNAPSHOT_OBJECT).contains(&other.size)) {
+        let object = match backend.get(&other.key, MAX_SNAPSHOT_OBJECT) {
+            Err(StorageError::NotFound { .. } | StorageError::TooLarge { .. }) => continue,
+            result => result?,
+        };
+        if !repository.keys().looks_like_snapshot(&object) {
+            continue;
+        }
+        let same_size = named.iter().filter(|named| named.size == other.size);
+        let is_copy = same_size
+            .map(|named| backend.get(&named.key, MAX_SNAPSHOT_OBJECT))
+            .any(|found| found.is_ok_and(|found| found == object));
+        if !is_copy {
+            strays.push(other.key);
+        }
+    }
+    strays.sort_unstable();
+    Ok(strays)
+}
+
+/// Refuses where there is one of them: what it refers to must stay.
+fn refuse_strays(repository: &Repository) -> Result<()> {
+    match stray_snapshots(repository)?.into_iter().next() {
+        Some(key) if !repository.trust() => {
+            let reason = format!("{key} is a snapshot under a name that is not its own");
+            Err(VykarError::SnapshotsMissing { reason, may_trust: true })
+        }
+        _ => Ok(()),
     }
 }
 

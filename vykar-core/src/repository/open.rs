@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use zeroize::Zeroizing;
 
@@ -67,6 +67,8 @@ pub struct Repository {
     trust: bool,
     /// Another program kept the memory of what was seen to itself for too long.
     memory_is_busy: AtomicBool,
+    /// This machine knows its parameters, or something vouches for them.
+    is_known: AtomicBool,
 }
 
 impl Repository {
@@ -120,6 +122,7 @@ impl Repository {
             cache_dir,
             trust,
             memory_is_busy: AtomicBool::new(false),
+            is_known: AtomicBool::new(false),
         };
         let making = Making::begin(&*repo.backend);
         let made = repo.write_new(wrapped.as_deref(), open);
@@ -167,6 +170,7 @@ impl Repository {
             cache_dir,
             trust,
             memory_is_busy: AtomicBool::new(false),
+            is_known: AtomicBool::new(false),
         };
         repository.check_identity(options)?;
         Ok(repository)
@@ -201,6 +205,7 @@ impl Repository {
             cache_dir,
             trust,
             memory_is_busy: AtomicBool::new(false),
+            is_known: AtomicBool::new(false),
         }))
     }
 
@@ -227,7 +232,17 @@ impl Repository {
             cache_dir,
             trust,
             memory_is_busy,
+            is_known: AtomicBool::new(false),
         })
+    }
+
+    /// The same repository on another storage, without its passphrase.
+    #[cfg(test)]
+    pub(crate) fn on(&self, backend: Arc<dyn Backend>) -> Self {
+        let (config, keys, key_object) = (self.config.clone(), self.keys.clone(), self.key_object);
+        let (cache_dir, memory_is_busy) = (self.cache_dir.clone(), AtomicBool::new(false));
+        let (trust, is_known) = (false, AtomicBool::new(true));
+        Repository { backend, config, keys, key_object, cache_dir, trust, memory_is_busy, is_known }
     }
 
     /// Compares it with what is remembered of this place, and remembers it.
@@ -235,10 +250,36 @@ impl Repository {
     /// # Errors
     /// [`VykarError::IdentityChanged`].
     pub(crate) fn check_identity(&self, options: &OpenOptions) -> Result<()> {
-        match &options.cache_dir {
-            Some(cache) => pin::check(cache, self.backend.url(), &self.config, &self.keys, options.trust),
-            None => Ok(()),
+        let is_known = match &options.cache_dir {
+            Some(cache) => pin::check(cache, self.backend.url(), &self.config, &self.keys, options.trust)?,
+            None => false,
+        };
+        self.is_known.store(is_known, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Refuses to write where nothing vouches for the repository's id and the chunks speak against it: without a cipher
+    /// they are named by it, and `config` alone has it. What this machine knows, or a person trusts, is not looked at.
+    ///
+    /// # Errors
+    /// [`VykarError::KeysDoubtful`].
+    pub(super) fn refuse_wrong_id(&self) -> Result<()> {
+        if self.config.encryption != Encryption::None || self.trust || self.is_known.load(Ordering::Relaxed) {
+            return Ok(());
         }
+        let Some(newest) = self.manifest()?.snapshots.pop() else { return Ok(()) };
+        let Ok(index) = self.open_index() else { return Ok(()) };
+        let reader = super::ChunkReader::new(self.backend.clone(), self.keys.clone(), index.index);
+        let doubtful = newest.meta.item_ptrs.iter().take(8).all(|pointer| {
+            matches!(reader.read(pointer), Err(VykarError::ChunkDamaged { cause: ObjectError::WrongId, .. }))
+        });
+        if doubtful && !newest.meta.item_ptrs.is_empty() {
+            let reason =
+                "the chunks of the newest snapshot are not what this repository's id would name".to_owned();
+            return Err(VykarError::KeysDoubtful { reason });
+        }
+        self.is_known.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The repository is still there, and the one that was opened: who waited for a lock may have waited for its

@@ -26,6 +26,9 @@ struct Identity {
     encryption: String,
     /// A keyed hash that only the holder of the keys can compute.
     fingerprint: String,
+    /// Chunk sizes, pack sizes and when it was made; what earlier versions remembered has none of them.
+    #[serde(default)]
+    parameters: Option<String>,
 }
 
 impl Identity {
@@ -36,6 +39,7 @@ impl Identity {
             id: config.id.to_string(),
             encryption: config.encryption.to_string(),
             fingerprint: crate::ChunkId(print).to_string(),
+            parameters: Some(parameters(config)),
         })
     }
 
@@ -51,15 +55,28 @@ impl Identity {
         if self.encryption != other.encryption {
             return Some(format!("encryption {} became {}", self.encryption, other.encryption));
         }
-        (self.fingerprint != other.fingerprint).then(|| "its keys changed".to_owned())
+        if self.fingerprint != other.fingerprint {
+            return Some("its keys changed".to_owned());
+        }
+        match (&self.parameters, &other.parameters) {
+            (Some(a), Some(b)) if a != b => Some(format!("its parameters changed from {a} to {b}")),
+            _ => None,
+        }
     }
+}
+
+/// What else `config` says, which nothing authenticates.
+fn parameters(config: &RepoConfig) -> String {
+    let RepoConfig { chunker, created, min_pack_size, max_pack_size, .. } = config;
+    let (min, avg, max) = (chunker.min, chunker.avg, chunker.max);
+    format!("chunks {min}/{avg}/{max}, packs {min_pack_size}/{max_pack_size}, made {created}")
 }
 
 fn pin_path(cache_dir: &Path, url: &str) -> PathBuf {
     cache_dir.join("pins").join(format!("{}.json", pack_id(url.as_bytes())))
 }
 
-/// Compares with what is remembered and remembers what is new.
+/// Compares with what is remembered and remembers what is new. False when nothing was remembered.
 ///
 /// # Errors
 /// [`VykarError::IdentityChanged`] when another repository was here before, unless `trust`.
@@ -69,14 +86,16 @@ pub fn check(
     config: &RepoConfig,
     keys: &Keys,
     trust: bool,
-) -> Result<(), VykarError> {
+) -> Result<bool, VykarError> {
     let now = Identity::of(url, config, keys)?;
     let path = pin_path(cache_dir, url);
+    let mut is_known = false;
     // A file that is empty, cut off or no file at all remembers nothing, as one that was removed does: only this machine
     // writes there, and whoever holds the storage cannot.
     if let Some(before) = remembered(&path) {
         match before.difference(&now) {
-            None => return Ok(()),
+            None if before.parameters.is_some() => return Ok(true),
+            None => is_known = true,
             Some(detail) if !trust => {
                 return Err(VykarError::IdentityChanged { url: url.to_owned(), detail });
             }
@@ -85,7 +104,7 @@ pub fn check(
     }
     // A cache that cannot be written (a read-only home) must not stop a restore.
     let _ = remember(&path, &now);
-    Ok(())
+    Ok(is_known)
 }
 
 fn remembered(path: &Path) -> Option<Identity> {
@@ -190,6 +209,31 @@ mod tests {
         assert!(error.to_string().contains("encryption Aes256Gcm became None"), "{error}");
         open(&backend, cache.path(), true).unwrap();
         open(&backend, cache.path(), false).unwrap();
+
+        // A bit of anything else flips.
+        for change in [
+            (|c: &mut crate::format::RepoConfig| c.min_pack_size ^= 1) as fn(&mut _),
+            |c| c.max_pack_size ^= 1,
+            |c| c.chunker.avg ^= 64,
+            |c| c.created.replace_range(0..1, "3"),
+            |c| c.id.0[31] ^= 1,
+        ] {
+            let whole = backend.get("config", 1000).unwrap();
+            let mut config = crate::format::RepoConfig::decode(&whole).unwrap();
+            change(&mut config);
+            let bytes = crate::format::wire::encode("config", &config).unwrap();
+            backend.put("config", &bytes, crate::storage::PutMode::Replace).unwrap();
+            let error = open(&backend, cache.path(), false).err().unwrap();
+            assert!(matches!(error, VykarError::IdentityChanged { .. }), "{error}");
+            backend.put("config", &whole, crate::storage::PutMode::Replace).unwrap();
+        }
+        // What an earlier version remembered is enough, and completed.
+        let path = pin_path(cache.path(), "memory");
+        let mut pin = Identity::parse(&fs::read_to_string(&path).unwrap()).unwrap();
+        pin.parameters = None;
+        remember(&path, &pin).unwrap();
+        open(&backend, cache.path(), false).unwrap();
+        assert!(Identity::parse(&fs::read_to_string(&path).unwrap()).unwrap().parameters.is_some());
 
         let other = MemoryBackend::new();
         make(&other, Encryption::None);

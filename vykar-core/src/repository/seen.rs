@@ -8,7 +8,7 @@
 //! Everybody looks at the repository and at this file under a lock of the file, one after another, so that an index
 //! that was read before another one was written is never taken for one that came back.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
@@ -174,9 +174,26 @@ impl Repository {
         }
     }
 
-    /// Which of the snapshots that were here before are not among these, and were not deleted from this machine: how many,
-    /// and the first of them. They are remembered until [`Repository::forget_vanished`].
-    pub(crate) fn vanished_snapshots(&self, ids: &[SnapshotId]) -> Option<(usize, String)> {
+    /// The ids of snapshots that this machine saw here, as far as it did not delete them.
+    pub(crate) fn remembered_snapshots(&self) -> Vec<SnapshotId> {
+        let seen = self.with_memory(|memory| {
+            let known = memory.snapshots.iter();
+            let known = known.filter(|(_, known)| matches!(known.state, State::Here | State::Vanished));
+            known.filter_map(|(id, _)| id.parse().ok()).collect()
+        });
+        match seen {
+            Seen::Done(ids) => ids,
+            Seen::Nothing | Seen::Busy(_) => Vec::new(),
+        }
+    }
+
+    /// Which of the snapshots that were here before are not among these, and were not deleted from this machine, nor
+    /// `elsewhere`: how many, and the first of them. They are remembered until [`Repository::forget_vanished`].
+    pub(crate) fn vanished_snapshots(
+        &self,
+        ids: &[SnapshotId],
+        elsewhere: &BTreeSet<SnapshotId>,
+    ) -> Option<(usize, String)> {
         if self.trust() {
             return None;
         }
@@ -185,7 +202,11 @@ impl Repository {
             let mut now = Manifest::ids(self).unwrap_or_default();
             now.extend_from_slice(ids);
             memory.snapshots(&now, None);
-            let vanished = memory.snapshots.iter().filter(|(_, known)| known.state == State::Vanished);
+            let is_deleted = |id: &str| id.parse().is_ok_and(|id: SnapshotId| elsewhere.contains(&id));
+            let vanished = memory
+                .snapshots
+                .iter()
+                .filter(|(id, known)| known.state == State::Vanished && !is_deleted(id));
             vanished.map(|(id, known)| label(id, known)).collect::<Vec<_>>()
         });
         let Seen::Done(vanished) = vanished else { return None };
@@ -212,7 +233,8 @@ impl Repository {
 
     /// Remembers that a snapshot is deleted from here; nothing for other keys.
     pub(super) fn remember_deletion(&self, key: &str) {
-        let Some(id) = key.strip_prefix("snapshots/") else { return };
+        let id = key.strip_prefix("snapshots/").filter(|id| id.parse::<SnapshotId>().is_ok());
+        let Some(id) = id else { return };
         let _ = self.with_memory(|memory| {
             let name = memory.snapshots.get(id).and_then(|known| known.name.clone());
             memory.snapshots.insert(id.to_owned(), Known::new(State::Doomed, name));
@@ -537,7 +559,7 @@ mod tests {
         let before = Manifest::ids(&repository).unwrap();
         let new = place.put_snapshot(2);
         repository.remember_snapshot(&new);
-        assert_eq!(repository.vanished_snapshots(&before), None);
+        assert_eq!(repository.vanished_snapshots(&before, &BTreeSet::new()), None);
         assert_eq!(place.look(), []);
     }
 

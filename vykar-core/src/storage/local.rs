@@ -411,6 +411,7 @@ impl Backend for LocalBackend {
                 let is_there = fs::symlink_metadata(&dir).is_ok();
                 return Ok(is_there.then(|| folder.to_owned()).into_iter().collect());
             }
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => return Ok(vec![folder.to_owned()]),
             other => other.map_err(|e| failed("list", folder, e))?,
         };
         let mut odd = Vec::new();
@@ -422,9 +423,11 @@ impl Backend for LocalBackend {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 other => other.map_err(|e| failed("list", &key, e))?,
             };
-            if !kind.is_file() && !kind.is_dir() && check_key(&key).is_ok() {
-                odd.push(key);
+            if kind.is_file() || check_key(&key).is_err() {
+                continue;
             }
+            let is_folder = kind.is_dir() || (kind.is_symlink() && entry.path().is_dir());
+            odd.push(if is_folder { key + "/" } else { key });
         }
         Ok(odd)
     }

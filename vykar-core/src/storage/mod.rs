@@ -108,8 +108,9 @@ pub trait Backend: Send + Sync {
     /// order. Unfinished writes are left out. An absent directory is empty.
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError>;
 
-    /// What has an object's name in a folder and is neither a file nor a folder, such as a link: no listing has it. The
-    /// folder itself, where it is a link that leads nowhere. None where the storage has no such thing.
+    /// What has an object's name in a folder and is no file, such as a link or a device: no listing has it. Folders are
+    /// among them, with a `/` at their end, and so are links that lead to one. The folder itself, where that is a link that
+    /// leads nowhere or no folder. None where the storage has no such thing.
     fn odd_entries(&self, folder: &str) -> Result<Vec<String>, StorageError> {
         let _ = folder;
         Ok(Vec::new())

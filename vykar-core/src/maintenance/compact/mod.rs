@@ -10,7 +10,7 @@ mod repack;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,7 +18,10 @@ pub(super) use self::plan::leftovers;
 pub use self::plan::{CompactPlan, Repack};
 use self::plan::{Planned, plan};
 use self::repack::Repacker;
-use crate::error::{Result, VykarError};
+use super::deletion_note::Deletions;
+use super::verify::MAX_PACK_OBJECT;
+use crate::crypto::pack_id;
+use crate::error::{ObjectError, Result, StorageError, VykarError};
 use crate::event::{Event, Events, Totals};
 use crate::format::pack::HEADER;
 use crate::id::PackId;
@@ -114,6 +117,10 @@ pub fn compact(
         } else {
             done = true;
         }
+        if done {
+            // The counts are right.
+            Deletions::read(repository)?.clear(guard)?;
+        }
         report.plan = planned.plan;
         Ok(report)
     })?;
@@ -142,7 +149,7 @@ impl Run<'_, '_, '_> {
             backend.remove_leftover(&leftover.key)?;
         }
         self.guard.delete(plan.journals.iter().map(|object| object.key.clone()))?;
-        self.delete(plan.delete.iter().copied())?;
+        self.delete_dead()?;
         let index_size = self.guard.index_stamp().map_or(0, |stamp| stamp.object_len());
         let round = ROUND.max(index_size.saturating_mul(ROUND_PER_INDEX));
         let expected = Totals {
@@ -172,6 +179,51 @@ impl Run<'_, '_, '_> {
         self.report.packs_written = repacker.written();
         self.report.bytes_written += self.report.packs_written * HEADER.len() as u64;
         Ok(!cancelled)
+    }
+
+    /// Deletes packs in which nothing is alive, but for those that are something else than their names say: what they hold
+    /// may be alive under another name.
+    fn delete_dead(&mut self) -> Result<()> {
+        let table = &self.planned.index.index.chunks;
+        let numbers: HashMap<PackId, u32> = table.packs().iter().copied().zip(0..).collect();
+        for (pack, size) in &self.planned.plan.delete {
+            match self.misnamed(pack, numbers.get(pack).copied())? {
+                None => self.delete(std::iter::once((*pack, *size)))?,
+                Some(reason) => self.report.damaged.push((*pack, reason)),
+            }
+        }
+        Ok(())
+    }
+
+    /// What speaks against a pack being what its name says. Of one that the index knows, two chunks tell it from any
+    /// other; another one is read.
+    fn misnamed(&self, pack: &PackId, number: Option<u32>) -> Result<Option<String>> {
+        let repository = self.guard.repository();
+        let (backend, key) = (repository.backend(), pack_key(pack));
+        let slots = number.map_or(&[][..], |number| self.planned.by_pack.of(number));
+        let wrong = |reason: String| Ok(Some(reason));
+        if slots.is_empty() {
+            return match backend.get(&key, MAX_PACK_OBJECT) {
+                Ok(data) if pack_id(&data) == *pack => Ok(None),
+                Ok(_) => wrong(ObjectError::WrongId.to_string()),
+                Err(StorageError::NotFound { .. }) => Ok(None),
+                Err(e @ StorageError::TooLarge { .. }) => wrong(e.to_string()),
+                Err(e) => Err(e.into()),
+            };
+        }
+        for slot in slots.first().into_iter().chain(slots.last()) {
+            let entry = self.planned.index.index.chunks.entry(*slot as usize);
+            let mut object = match backend.get_range(&key, entry.offset, entry.stored_size as usize) {
+                Ok(object) => object,
+                Err(StorageError::NotFound { .. }) => return Ok(None),
+                Err(e @ StorageError::Short { .. }) => return wrong(e.to_string()),
+                Err(e) => return Err(e.into()),
+            };
+            if let Err(e) = repository.keys().open_chunk(&entry.id, &mut object) {
+                return wrong(format!("chunk {}: {e}", entry.id.short()));
+            }
+        }
+        Ok(None)
     }
 
     /// New packs, the index that names them, and then the old ones go.

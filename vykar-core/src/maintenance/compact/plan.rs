@@ -12,6 +12,7 @@ use crate::format::{Encryption, MAX_CHUNK_PLAINTEXT, RepoConfig, Snapshot};
 use crate::id::PackId;
 use crate::maintenance::check::list_packs;
 use crate::maintenance::delete::Counting;
+use crate::maintenance::evidence::refuse_unless_one_opens;
 use crate::maintenance::missing::{refuse_none, refuse_vanished};
 use crate::maintenance::references::{self, MISSING, Seen};
 use crate::maintenance::verify::{ByPack, Pack};
@@ -121,7 +122,10 @@ pub(super) fn plan(
     let table = &index.index.chunks;
     let ids: Vec<_> = manifest.snapshots.iter().map(|s| s.id).collect();
     refuse_none(repository, &ids, index.stamp.map(|_| table))?;
-    let counts = recount(repository, &index, &manifest.snapshots, events)?;
+    let reader =
+        ChunkReader::new(repository.backend().clone(), repository.keys().clone(), index.index.clone());
+    refuse_unless_one_opens(&reader, &manifest.snapshots)?;
+    let counts = recount(&reader, &index, &manifest.snapshots, events)?;
     let explained = counts.iter().enumerate().all(|(slot, count)| table.entry(slot).refcount <= *count);
     refuse_vanished(repository, &ids, explained)?;
     let mut tree = vec![false; table.len()];
@@ -203,17 +207,15 @@ pub(in crate::maintenance) fn leftovers(repository: &Repository) -> Result<Vec<O
 
 /// Counts all references, each of which must be to a chunk of the index that is counted high enough there.
 fn recount(
-    repository: &Repository,
+    reader: &ChunkReader,
     index: &OpenIndex,
     snapshots: &[Snapshot],
     events: &mut Events<'_>,
 ) -> Result<Vec<u32>> {
-    let (backend, keys) = (repository.backend().clone(), repository.keys().clone());
-    let reader = ChunkReader::new(backend, keys, index.index.clone());
     let table = &index.index.chunks;
     let mut counting = Counting { items: 0, events };
     let mut wrong = None;
-    let found = references::count(&reader, table, snapshots, &mut |seen| {
+    let found = references::count(reader, table, snapshots, &mut |seen| {
         if wrong.is_none() {
             wrong = match &seen {
                 Seen::Item(snapshot, item, slots) if slots.contains(&MISSING) => Some(format!(

@@ -21,9 +21,12 @@ pub(super) fn look_again(repository: &Repository, plan: &RepairPlan) -> Result<(
         let Some(was) = plan.contents.get(&key) else { continue };
         same_content(repository, &key, MAX_SNAPSHOT_OBJECT, was)?;
     }
-    for (pack, ..) in &plan.packs_damaged {
-        let Some(was) = plan.survey.contents.get(pack) else { continue };
-        same_content(repository, &pack_key(pack), MAX_PACK_OBJECT, was)?;
+    for wrong in &plan.wrong {
+        let Some(was) = &wrong.content else { continue };
+        same_content(repository, &pack_key(&wrong.pack), MAX_PACK_OBJECT, was)?;
+    }
+    for wanted in plan.pack_moves.iter().chain(&plan.snapshot_moves) {
+        same_content(repository, &wanted.from, MAX_PACK_OBJECT, &wanted.content)?;
     }
     if !plan.contents.contains_key(INDEX) {
         return Ok(());
@@ -38,11 +41,7 @@ pub(super) fn look_again(repository: &Repository, plan: &RepairPlan) -> Result<(
     // The same as before, and unusable.
     let Ok(index) = index else { return Ok(()) };
     // A damaged pack is the same as before, and so is what is not in it.
-    let is_whole = |pack: &PackId| {
-        let listed = plan.survey.packs.binary_search_by_key(pack, |(id, _)| *id).is_ok();
-        listed && !plan.survey.damaged.contains_key(pack)
-    };
-    for entry in index.chunks.iter().filter(|entry| is_whole(&entry.pack)) {
+    for entry in index.chunks.iter().filter(|entry| plan.survey.is_in_place(&entry.pack)) {
         let found = plan.survey.table().get(&entry.id);
         if found.is_some_and(|found| (found.pack, found.offset) == (entry.pack, entry.offset)) {
             continue;

@@ -12,11 +12,12 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::unsteady;
-use crate::crypto::pack_ids;
+use crate::crypto::{pack_id, pack_ids};
 use crate::error::{Result, StorageError, VykarError};
 use crate::format::{MAX_SMALL_OBJECT, MAX_SNAPSHOT_OBJECT, ObjectKind, SnapshotMeta};
 use crate::id::{PackId, SnapshotId};
-use crate::repository::layout::DAMAGED;
+use crate::maintenance::verify::MAX_PACK_OBJECT;
+use crate::repository::layout::{DAMAGED, DELETIONS};
 use crate::repository::{Repository, now_micros, now_rfc3339};
 use crate::storage::{Backend, PutMode};
 
@@ -54,7 +55,8 @@ impl SetAside {
         let sizes: HashMap<String, u64> =
             repository.backend().list(DAMAGED)?.into_iter().map(|object| (object.key, object.size)).collect();
         let mut all = Vec::new();
-        for (key, size) in sizes.iter().filter(|(key, _)| !is_note(key, &sizes)) {
+        let is_object = |key: &str| !is_note(key, &sizes) && !key.starts_with(DELETIONS);
+        for (key, size) in sizes.iter().filter(|(key, _)| is_object(key)) {
             let note = match repository.backend().get(&note_key(key), MAX_SMALL_OBJECT) {
                 Ok(note) => serde_json::from_slice::<AsideNote>(&note).ok(),
                 Err(StorageError::NotFound { .. } | StorageError::TooLarge { .. }) => None,
@@ -73,7 +75,7 @@ impl SetAside {
     }
 }
 
-fn note_key(key: &str) -> String {
+pub(super) fn note_key(key: &str) -> String {
     format!("{key}.json")
 }
 
@@ -90,8 +92,9 @@ fn read_snapshot(repository: &Repository, key: &str, object: &str) -> Option<Sna
     SnapshotMeta::decode(plain).ok()
 }
 
-/// Copies an object to where damaged ones are kept. The copy and its note are durable when this returns; the object
-/// itself is still there. Does nothing for one that is not there, or that was copied before.
+/// Copies an object to where damaged ones are kept, and gives the copy's key. The copy and its note are durable when this
+/// returns; the object itself is still there. Does nothing for one that is not there, and makes no second copy of one that
+/// was copied before.
 ///
 /// # Errors
 /// [`VykarError::RepairRefused`] when the copy would have another hash than `content`, where that is given.
@@ -100,7 +103,7 @@ pub(in crate::maintenance) fn set_aside(
     object: &str,
     reason: &str,
     content: Option<PackId>,
-) -> Result<()> {
+) -> Result<Option<String>> {
     let backend = &**repository.backend();
     let name = match object.strip_prefix("packs/").and_then(|name| name.split_once('/')) {
         Some((_, id)) => format!("packs/{id}"),
@@ -116,16 +119,18 @@ pub(in crate::maintenance) fn set_aside(
         _ => plain,
     };
     if !backend.exists(&key)? && !copy(backend, object, &key, content)? {
-        return Ok(());
+        return Ok(None);
     }
     let note = AsideNote { object: object.to_owned(), set_aside: now_rfc3339(), reason: reason.to_owned() };
     let note = serde_json::to_vec(&note)
         .map_err(|e| VykarError::Encode { what: "a note", reason: e.to_string() })?;
-    Ok(backend.put(&note_key(&key), &note, PutMode::Replace)?)
+    backend.put(&note_key(&key), &note, PutMode::Replace)?;
+    Ok(Some(key))
 }
 
-/// False when there is nothing to copy.
-fn copy(backend: &dyn Backend, from: &str, to: &str, content: Option<PackId>) -> Result<bool> {
+/// Copies an object, over what is there; it must have the hash `content`, where that is given. Durable when this
+/// returns. False when there is nothing to copy.
+pub(super) fn copy(backend: &dyn Backend, from: &str, to: &str, content: Option<PackId>) -> Result<bool> {
     let size = match backend.size(from) {
         Err(StorageError::NotFound { .. }) => return Ok(false),
         other => other?,
@@ -139,7 +144,19 @@ fn copy(backend: &dyn Backend, from: &str, to: &str, content: Option<PackId>) ->
     {
         return Err(unsteady(from));
     }
-    upload.finish(to)?;
+    match upload.finish(to) {
+        // The folder of packs, where an upload begins, may be a link to another disk.
+        Err(StorageError::Io { source, .. })
+            if source.kind() == std::io::ErrorKind::CrossesDevices && size <= MAX_PACK_OBJECT =>
+        {
+            let object = backend.get(from, MAX_PACK_OBJECT)?;
+            if content.is_some_and(|content| pack_id(&object) != content) {
+                return Err(unsteady(from));
+            }
+            backend.put(to, &object, PutMode::Replace)?;
+        }
+        other => other?,
+    }
     Ok(true)
 }
 

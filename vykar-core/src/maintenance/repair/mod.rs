@@ -6,18 +6,25 @@
 //!
 //! Before that it reads again what is to be replaced: what was read wrongly once is not damaged.
 //!
-//! 1. damaged packs are copied to `damaged/`, and what is whole in them goes into new packs;
+//! 1. damaged packs are copied to `damaged/`; whole packs that lie elsewhere are put back; what is whole in damaged ones
+//!    goes into new packs;
 //! 2. items of damaged snapshots that are whole go into new packs too;
 //! 3. the snapshots and the index that are to be replaced are copied to `damaged/`;
 //! 4. the index is written, with the references of old and new snapshots together: too many are harmless;
-//! 5. the new snapshots are written, then the old ones deleted;
-//! 6. the index is written with the counts that are left; damaged packs are deleted.
+//! 5. snapshots that lie elsewhere are put back, the new ones are written, then the old ones deleted;
+//! 6. the index is written with the counts that are left; damaged packs are deleted, and what is in its own place now.
+//!
+//! Objects are known by what they are, wherever they lie: a pack by the hash of its content, a snapshot by the id under
+//! which it opens. Whatever can be decrypted anywhere in the repository is used.
 
 mod again;
 mod apply;
 pub(super) mod aside;
 pub(crate) mod ext;
+mod identify;
+mod places;
 mod plan;
+mod put_back;
 pub(crate) mod salvage;
 mod store;
 pub(crate) mod survey;
@@ -52,5 +59,7 @@ fn unsteady(key: &str) -> VykarError {
 }
 
 fn changed() -> VykarError {
-    refused("the repository changed since it was looked at; run the repair again")
+    VykarError::Changed {
+        reason: "the repository changed since it was looked at: run the repair again".into(),
+    }
 }

@@ -1,12 +1,17 @@
 //! What a repair would do.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
+use super::super::evidence;
 use super::super::missing::{refuse_none, refuse_vanished};
 use super::super::references::{self, MISSING, Seen};
 use super::ext::repaired_from;
-use super::salvage::{Part, each_part};
-use super::survey::Survey;
+use super::identify::{Known, Misplaced, find_misplaced};
+use super::places::{Relocated, candidates, everything};
+use super::put_back::Move;
+use super::salvage::{Part, each_part, each_special_loss};
+use super::survey::{Survey, WrongPack};
 use super::{RepairOptions, changed, refused};
 use crate::crypto::pack_id;
 use crate::error::{Result, StorageError, VykarError};
@@ -15,8 +20,9 @@ use crate::format::{IndexBlob, ItemProblem, Snapshot};
 use crate::id::{PackId, SnapshotId};
 use crate::repository::manifest::{open_snapshot, read_object, refuse_odd_entries};
 use crate::repository::{
-    ChunkReader, INDEX, INDEX_GENERATION, IndexStamp, Manifest, Repository, snapshot_key,
+    ChunkReader, INDEX, INDEX_GENERATION, IndexStamp, KeyKind, Manifest, Repository, pack_key, snapshot_key,
 };
+use crate::storage::ObjectInfo;
 
 /// Dropped items that a plan names; more are counted, and told as [`Event::ItemSkipped`].
 const MAX_NAMED: usize = 1000;
@@ -79,6 +85,10 @@ pub struct RepairPlan {
     pub bytes_moved: u64,
     /// Packs that are gone.
     pub packs_missing: Vec<PackId>,
+    /// Whole packs that lie elsewhere than they belong, with the keys that they have now.
+    pub packs_put_back: Vec<(PackId, String)>,
+    /// Snapshots that lie elsewhere than they belong: ids, names, and the keys that they have now.
+    pub snapshots_put_back: Vec<(SnapshotId, String, String)>,
     /// Damaged snapshots.
     pub snapshots: Vec<SnapshotFate>,
     /// Items that are dropped, 1000 at most.
@@ -89,7 +99,15 @@ pub struct RepairPlan {
     pub snapshots_whole: u64,
     pub(super) stamp: Option<IndexStamp>,
     pub(super) generation: u64,
+    /// All objects, as they were listed.
+    pub(super) objects: Vec<ObjectInfo>,
     pub(super) ids: Vec<SnapshotId>,
+    /// What is in the place of a pack and is not to be there.
+    pub(super) wrong: Vec<WrongPack>,
+    pub(super) pack_moves: Vec<Move>,
+    pub(super) snapshot_moves: Vec<Move>,
+    /// Objects in the places of snapshots that are put back there.
+    pub(super) in_the_way: Vec<SnapshotId>,
     /// The hashes of snapshots and index as they were read, by key, but for those that are too long to be read.
     pub(super) contents: HashMap<String, PackId>,
     pub(super) survey: Survey,
@@ -106,7 +124,12 @@ pub struct RepairPlan {
 impl RepairPlan {
     /// False when there is nothing to do.
     pub fn has_work(&self) -> bool {
-        self.writes_index() || self.hint_wrong || !self.packs_damaged.is_empty() || !self.snapshots.is_empty()
+        self.writes_index()
+            || self.hint_wrong
+            || !self.packs_damaged.is_empty()
+            || !self.snapshots.is_empty()
+            || !self.packs_put_back.is_empty()
+            || !self.snapshots_put_back.is_empty()
     }
 
     /// True when something cannot be brought back: a file, or a snapshot.
@@ -119,6 +142,12 @@ impl RepairPlan {
             || !self.snapshots.is_empty()
             || self.index_entries_change()
             || self.counts_too_low + self.counts_too_high > 0
+    }
+
+    /// True for a pack in which chunks can stay: it is in its place, or is put back there.
+    pub(super) fn stays(&self, pack: &PackId) -> bool {
+        let is_back = || self.packs_put_back.binary_search_by_key(pack, |(id, _)| *id).is_ok();
+        self.survey.is_in_place(pack) || is_back()
     }
 
     /// More than counts.
@@ -143,29 +172,37 @@ pub fn plan_repair(
     check_opened_with(repository)?;
     refuse_odd_entries(repository)?;
     let ids = Manifest::ids(repository)?;
+    let objects = everything(repository)?;
+    if snapshots_among(&objects) != ids {
+        return Err(changed());
+    }
     let mut contents = HashMap::new();
-    let (readable, unreadable) = read_snapshots(repository, &ids, &mut contents)?;
+    let (mut readable, unreadable) = read_snapshots(repository, &ids, &mut contents)?;
     let stamp = stamp(repository)?;
     let (index, index_unusable) = read_index(repository, &mut contents)?;
     if self::stamp(repository)? != stamp {
         return Err(changed());
     }
+    let candidates = candidates(repository, &objects)?;
+    let survey = Survey::make(repository, &index.chunks, &candidates, options.threads, &mut events)?;
+    let not_read: Vec<_> = unreadable.iter().map(|(id, _)| *id).collect();
+    let known =
+        Known { readable: &readable, unreadable: &not_read, objects: &objects, among_packs: &survey.strays };
+    let misplaced = find_misplaced(repository, &known)?;
+    let seen: Vec<_> = ids.iter().copied().chain(misplaced.iter().map(|m| m.snapshot.id)).collect();
     let is_there = index_unusable.is_none() && stamp.is_some();
-    refuse_none(repository, &ids, is_there.then_some(&index.chunks))?;
-    let objects = repository.backend().list("packs/")?;
-    let survey = Survey::make(repository, &index.chunks, &objects, options.threads, &mut events)?;
-    let (backend, keys) = (repository.backend().clone(), repository.keys().clone());
-    let reader = ChunkReader::new(backend, keys, survey.index.clone());
+    refuse_none(repository, &seen, is_there.then_some(&index.chunks))?;
+    let Fates { fates, in_the_way, snapshot_moves, snapshots_put_back } = Fates::of(unreadable, &misplaced);
+    readable.extend(misplaced.into_iter().map(|misplaced| misplaced.snapshot));
+    readable.sort_by_key(|s| (s.time, s.id));
+    evidence::refuse_wrong_keys(repository, &survey, &readable, !fates.is_empty(), index_unusable.is_some())?;
+    let backend = Arc::new(Relocated::new(repository.backend().clone(), &survey.elsewhere));
+    let reader = ChunkReader::new(backend, repository.keys().clone(), survey.index.clone());
     let (counts, affected) = count(&reader, &survey, &readable)?;
 
     let (damaged, whole): (Vec<_>, Vec<_>) = readable.into_iter().partition(|s| affected.contains_key(&s.id));
     let hint = repository.backend().get(INDEX_GENERATION, 8);
-    let hint_wrong = index_unusable.is_none()
-        && stamp.is_some()
-        && !hint.is_ok_and(|hint| hint == index.generation.to_le_bytes());
-    let mut packs_damaged: Vec<_> =
-        survey.damaged.iter().map(|(id, (size, reason))| (*id, *size, reason.clone())).collect();
-    packs_damaged.sort_unstable();
+    let hint_wrong = is_there && !hint.is_ok_and(|hint| hint == index.generation.to_le_bytes());
     let mut plan = RepairPlan {
         index_unusable,
         chunks_lost: survey.lost,
@@ -174,17 +211,24 @@ pub fn plan_repair(
         counts_too_low: 0,
         counts_too_high: 0,
         hint_wrong,
-        packs_damaged,
+        packs_damaged: Vec::new(),
         chunks_moved: 0,
         bytes_moved: 0,
-        packs_missing: survey.missing.clone(),
-        snapshots: unreadable.into_iter().map(|(id, reason)| SnapshotFate::unreadable(id, reason)).collect(),
+        packs_missing: Vec::new(),
+        packs_put_back: Vec::new(),
+        snapshots_put_back,
+        snapshots: fates,
         dropped: Vec::new(),
         dropped_total: 0,
         snapshots_whole: whole.len() as u64,
         stamp,
         generation: index.generation,
-        ids,
+        objects,
+        ids: seen,
+        wrong: Vec::new(),
+        pack_moves: Vec::new(),
+        snapshot_moves,
+        in_the_way,
         contents,
         survey,
         needed: counts.iter().map(|counted| *counted > 0).collect(),
@@ -193,11 +237,55 @@ pub fn plan_repair(
         damaged,
     };
     plan.judge_snapshots(&reader, &affected, &mut events)?;
+    plan.judge_packs();
     plan.compare_counts(&index);
     // A repair takes out of the index whatever it finds no reference to.
     let explained = plan.index_unusable.is_none() && plan.counts_too_high == 0;
     refuse_vanished(repository, &plan.ids, explained)?;
     Ok(plan)
+}
+
+fn snapshots_among(objects: &[ObjectInfo]) -> Vec<SnapshotId> {
+    let id = |object: &ObjectInfo| match KeyKind::of(&object.key) {
+        Some(KeyKind::Snapshot(id)) => Some(id),
+        _ => None,
+    };
+    let mut ids: Vec<_> = objects.iter().filter_map(id).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// What becomes of objects that do not open under their names.
+struct Fates {
+    /// They are set aside.
+    fates: Vec<SnapshotFate>,
+    /// They are set aside, and another object takes their place.
+    in_the_way: Vec<SnapshotId>,
+    snapshot_moves: Vec<Move>,
+    snapshots_put_back: Vec<(SnapshotId, String, String)>,
+}
+
+impl Fates {
+    fn of(unreadable: Unreadable, misplaced: &[Misplaced]) -> Self {
+        let sources: HashSet<&str> = misplaced.iter().map(|m| m.wanted.from.as_str()).collect();
+        let targets: HashSet<SnapshotId> = misplaced.iter().map(|m| m.snapshot.id).collect();
+        let (mut fates, mut in_the_way) = (Vec::new(), Vec::new());
+        for (id, reason) in unreadable {
+            match (sources.contains(&*snapshot_key(&id)), targets.contains(&id)) {
+                // It goes to its own place.
+                (true, _) => {}
+                (false, true) => in_the_way.push(id),
+                (false, false) => fates.push(SnapshotFate::unreadable(id, reason)),
+            }
+        }
+        let put_back = |m: &Misplaced| (m.snapshot.id, m.snapshot.meta.name.clone(), m.wanted.from.clone());
+        Fates {
+            fates,
+            in_the_way,
+            snapshot_moves: misplaced.iter().map(|m| m.wanted.clone()).collect(),
+            snapshots_put_back: misplaced.iter().map(put_back).collect(),
+        }
+    }
 }
 
 impl SnapshotFate {
@@ -217,10 +305,26 @@ impl SnapshotFate {
 }
 
 impl RepairPlan {
+    /// Finds out which packs go back to their places, and what must go from there.
+    fn judge_packs(&mut self) {
+        self.packs_put_back = self.survey.to_put_back(&self.needed);
+        let moved =
+            |(pack, from): &(PackId, String)| Move { content: *pack, from: from.clone(), to: pack_key(pack) };
+        self.pack_moves = self.packs_put_back.iter().map(moved).collect();
+        let sources: HashSet<&str> = self.pack_moves.iter().map(|wanted| wanted.from.as_str()).collect();
+        let wrong = self.survey.wrong.iter().filter(|wrong| !sources.contains(&*pack_key(&wrong.pack)));
+        self.wrong = wrong.cloned().collect();
+        self.packs_damaged =
+            self.wrong.iter().map(|wrong| (wrong.pack, wrong.size, wrong.reason.clone())).collect();
+        self.packs_damaged.sort_unstable();
+        let is_back = |pack: &PackId| self.packs_put_back.binary_search_by_key(pack, |(id, _)| *id).is_ok();
+        self.packs_missing = self.survey.missing.iter().filter(|pack| !is_back(pack)).copied().collect();
+    }
+
     fn compare_counts(&mut self, index: &IndexBlob) {
         for (slot, counted) in self.counts.iter().enumerate() {
             let entry = self.survey.table().entry(slot);
-            if self.needed[slot] && self.survey.damaged.contains_key(&entry.pack) {
+            if self.needed[slot] && !self.survey.is_whole(&entry.pack) {
                 self.chunks_moved += 1;
                 self.bytes_moved += u64::from(entry.stored_size);
             }
@@ -276,15 +380,23 @@ impl RepairPlan {
                         (String::new(), reason)
                     }
                 };
-                if let Some(events) = events {
-                    let (snapshot, path, reason) = (snapshot.id, path.clone(), reason.clone());
-                    events(Event::ItemSkipped { snapshot, path, reason });
-                }
-                if dropped.len() < MAX_NAMED {
-                    dropped.push(Dropped { snapshot: snapshot.id, name: name.clone(), path, reason });
-                }
+                tell_dropped(
+                    events,
+                    dropped,
+                    Dropped { snapshot: snapshot.id, name: name.clone(), path, reason },
+                );
                 Ok(())
             })?;
+            let in_stream = fate.dropped + fate.gaps;
+            each_special_loss(snapshot, &mut |path, reason| {
+                fate.dropped += 1;
+                *total += 1;
+                tell_dropped(
+                    events,
+                    dropped,
+                    Dropped { snapshot: snapshot.id, name: name.clone(), path, reason },
+                );
+            });
             if fate.dropped + fate.gaps == 0 {
                 return Err(refused(format!(
                     "snapshot {name} ({}) could not be read at first ({}), and then it could: the storage fails now \
@@ -293,10 +405,22 @@ impl RepairPlan {
                     fate.reason
                 )));
             }
-            fate.replaced = fate.kept > 0;
+            // All that is wrong may be what is kept beside the list of items.
+            fate.replaced = fate.kept > 0 || in_stream == 0;
             self.snapshots.push(fate);
         }
         Ok(())
+    }
+}
+
+/// Tells of an item that would be dropped, and keeps the first of them.
+fn tell_dropped(events: &mut Events<'_>, kept: &mut Vec<Dropped>, item: Dropped) {
+    if let Some(events) = events {
+        let Dropped { snapshot, path, reason, .. } = item.clone();
+        events(Event::ItemSkipped { snapshot, path, reason });
+    }
+    if kept.len() < MAX_NAMED {
+        kept.push(item);
     }
 }
 

@@ -61,6 +61,17 @@ pub(super) fn each_part(
     if stream.buf.is_empty() { Ok(()) } else { stream.unfinished("its end is lost", each) }
 }
 
+/// Names what breaks a rule among the items that a snapshot keeps beside its stream, by path and reason. It is left out
+/// of the snapshot that takes this one's place.
+pub(super) fn each_special_loss(snapshot: &Snapshot, each: &mut dyn FnMut(String, String)) {
+    snapshot.meta.each_special(&mut |special| {
+        if let Err(problem) = special {
+            each(problem.path().to_owned(), problem.to_string());
+        }
+        true
+    });
+}
+
 struct Stream<'s> {
     survey: &'s Survey,
     /// What is not parsed yet.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::plan::RepairPlan;
-use super::salvage::{Part, each_part};
+use super::salvage::{Part, each_part, each_special_loss};
 use super::survey::is_chunk;
 use super::{refused, unsteady};
 use crate::codec::chunker::Chunker;
@@ -14,7 +14,7 @@ use crate::format::pack::{HEADER, LENGTH_PREFIX, MAX_BLOBS, MAX_TREE_PACK};
 use crate::format::{ChunkerParams, IndexEntry, Item, ItemType, ObjectKind, Snapshot, SnapshotStats};
 use crate::id::{ChunkId, PackId};
 use crate::repository::{ChunkReader, Repository, pack_key, snapshot_key};
-use crate::storage::PutMode;
+use crate::storage::{Backend, PutMode};
 
 /// Items are cut when so many bytes of them are there, as in a backup.
 const CUT_AT: usize = 128 << 10;
@@ -57,15 +57,16 @@ impl<'r> Store<'r> {
         Store { repository, open: [Open::new(), Open::new()], entries, known, packs, bytes: 0 }
     }
 
-    /// Stores what is whole in damaged packs and referred to.
-    pub fn move_chunks(&mut self, plan: &RepairPlan) -> Result<()> {
+    /// Stores what is whole in damaged packs and referred to. `packs` finds each object under the name that its content
+    /// would have as a pack.
+    pub fn move_chunks(&mut self, plan: &RepairPlan, packs: &dyn Backend) -> Result<()> {
         let table = plan.survey.table();
         let trees: HashSet<ChunkId> =
             plan.whole.iter().chain(&plan.damaged).flat_map(|s| s.meta.item_ptrs.iter().copied()).collect();
         let mut moved: HashMap<PackId, Vec<IndexEntry>> = HashMap::new();
         for (slot, _) in plan.needed.iter().enumerate().filter(|(_, needed)| **needed) {
             let entry = table.entry(slot);
-            if plan.survey.damaged.contains_key(&entry.pack) {
+            if !plan.survey.is_whole(&entry.pack) {
                 moved.entry(entry.pack).or_default().push(entry);
             }
         }
@@ -76,7 +77,7 @@ impl<'r> Store<'r> {
             let key = pack_key(&pack);
             for entry in entries {
                 let len = entry.stored_size as usize;
-                let object = self.repository.backend().get_range(&key, entry.offset, len)?;
+                let object = packs.get_range(&key, entry.offset, len)?;
                 if is_chunk(self.repository.keys(), &entry.id, &object).is_none() {
                     let cause = ObjectError::WrongId;
                     return Err(VykarError::ChunkDamaged { chunk: entry.id, pack, cause });
@@ -162,6 +163,10 @@ impl<'r> Store<'r> {
                 Ok(())
             }
         })?;
+        let mut lost_beside = 0;
+        each_special_loss(snapshot, &mut |_, _| lost_beside += 1);
+        parts[1] += lost_beside;
+        stats.errors = stats.errors.saturating_add(lost_beside);
         // A chunk that is not read this time must not cost more than what was agreed to.
         let fate = plan.snapshots.iter().find(|fate| fate.id == snapshot.id);
         if fate.map(|fate| [fate.kept, fate.dropped, fate.gaps]) != Some(parts) {
@@ -170,7 +175,7 @@ impl<'r> Store<'r> {
         items.cut(self, plan, true)?;
         let mut rewritten = snapshot.clone();
         let ext = snapshot.meta.ext.as_ref().map(|ext| &ext[..]);
-        rewritten.meta.ext = super::ext::with_repaired_from(ext, &snapshot.id)?;
+        rewritten.meta.ext = super::ext::with_repaired_from(ext, &snapshot.id, lost_beside > 0)?;
         rewritten.meta.item_ptrs = items.pointers;
         rewritten.meta.stats = stats;
         // What an older program wrote is written in full.
@@ -180,7 +185,7 @@ impl<'r> Store<'r> {
 
     /// True when a chunk is where it can stay, or was stored here.
     fn has(&self, plan: &RepairPlan, id: &ChunkId) -> bool {
-        let stays = |slot: usize| !plan.survey.damaged.contains_key(&plan.survey.table().entry(slot).pack);
+        let stays = |slot: usize| plan.stays(&plan.survey.table().entry(slot).pack);
         self.known.contains(id) || plan.survey.table().find(id).is_some_and(stays)
     }
 }

@@ -12,7 +12,7 @@ pub fn note(mut meta: SnapshotMeta) {
     let before = meta.clone();
     let _ = repaired_from(&meta);
     let id = SnapshotId([200; 32]);
-    let Ok(ext) = with_repaired_from(meta.ext.as_ref().map(|ext| &ext[..]), &id) else { return };
+    let Ok(ext) = with_repaired_from(meta.ext.as_ref().map(|ext| &ext[..]), &id, false) else { return };
     meta.ext = ext;
     let count = |ext: &[u8]| Some(other_entries(ext, KEY, &mut |_| true).unwrap_or(None)?.len());
     let others = |meta: &SnapshotMeta| meta.ext.as_ref().map_or(Some(0), |ext| count(ext));
@@ -23,6 +23,16 @@ pub fn note(mut meta: SnapshotMeta) {
             assert_eq!(repaired_from(&meta), Some(id));
             assert_eq!(meta.root_item(), before.root_item());
         }
+    }
+    if let Some(ext) = before.ext.as_ref()
+        && let Ok(Some(mended)) = with_repaired_from(Some(ext), &id, true)
+    {
+        meta.ext = Some(mended);
+        assert_eq!(repaired_from(&meta), Some(id));
+        meta.each_special(&mut |item| {
+            assert!(item.is_ok(), "what is kept is whole");
+            true
+        });
     }
     meta.ext = Some(ByteBuf::new());
     assert_eq!(repaired_from(&meta), None);
