@@ -79,6 +79,7 @@ fn one(global: &Global, args: &BackupArgs, job: &Job) -> CliResult {
         estimate: status.is_shown(),
         lock: context::lock_options(global),
         cancel,
+        follow_sources: args.follow_paths,
         ..BackupOptions::new(job.paths.clone())
     };
     if args.dry_run {
@@ -145,7 +146,7 @@ fn show_planned(event: &Event, json: bool) {
         (true, why) => {
             json!({ "path": path.to_string_lossy(), "action": name, "size": size, "reason": why }).to_string()
         }
-        (false, Some(why)) => format!("{sign} {}  ({why})", render::path(path)),
+        (false, Some(why)) => format!("{sign} {}  ({})", render::path(path), render::plain(why.as_bytes())),
         (false, None) => format!("{sign} {}", render::path(path)),
     };
     let mut out = std::io::stdout().lock();
@@ -159,7 +160,9 @@ fn entry_line(event: &Event) -> String {
             let sign = if *what == Planned::New { '+' } else { 'M' };
             format!("{sign} {}  {}", render::path(path), render::size(*size))
         }
-        Event::Excluded { path, why } => format!("x {}  ({why})", render::path(path)),
+        Event::Excluded { path, why } => {
+            format!("x {}  ({})", render::path(path), render::plain(why.to_string().as_bytes()))
+        }
         _ => String::new(),
     }
 }

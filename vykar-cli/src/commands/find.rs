@@ -8,6 +8,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 use vykar_core::format::{ItemType, Snapshot};
 use vykar_core::inspect::{FindOptions, FindReport, FoundPath, Pattern, State, Version, find};
+use vykar_core::repository::meant::meant;
 
 use super::items::{kind_name, put_path};
 use super::list::report_unreadable;
@@ -42,7 +43,12 @@ pub fn run(global: &Global, args: &FindArgs) -> CliResult {
         print_all(report.paths().map(|found| text(&report, &found, &snapshots)));
         if report.is_empty() && !global.quiet {
             eprintln!("vykar: nothing found");
-            if is_name(place) {
+            let wanted = [place.to_vec()];
+            let newest = snapshots.iter().max_by_key(|snapshot| snapshot.time);
+            let there = newest.filter(|_| !is_pattern(place)).map(|newest| meant(&reader, newest, &wanted));
+            if let Some(there) = there.transpose()?.and_then(|mut meant| meant.remove(place)) {
+                eprintln!("       did you mean {}?", render::plain(&there));
+            } else if is_name(place) {
                 let name = render::plain(place);
                 eprintln!(
                     "       a path begins at the top of a snapshot; for a name in any folder: --name {name}"
@@ -53,9 +59,14 @@ pub fn run(global: &Global, args: &FindArgs) -> CliResult {
     Ok(if damaged { Exit::Damaged } else { Exit::Success })
 }
 
+/// True for a pattern of paths, and for no path.
+fn is_pattern(place: &[u8]) -> bool {
+    place.is_empty() || place.iter().any(|c| b"*?[".contains(c))
+}
+
 /// True for what may have been meant as a name.
 fn is_name(place: &[u8]) -> bool {
-    !place.is_empty() && !place.iter().any(|c| b"/*?[".contains(c))
+    !is_pattern(place) && !place.contains(&b'/')
 }
 
 /// Nanoseconds since the epoch, within what a snapshot can hold.

@@ -15,6 +15,7 @@ pub mod keys;
 pub mod layout;
 pub mod lock;
 pub mod manifest;
+pub mod meant;
 pub mod moving;
 pub mod open;
 pub mod pack_writer;
