@@ -151,7 +151,7 @@ fn a_mounted_repository_is_no_part_of_a_backup() {
     let preview = world.backup(["home", "--dry-run"]);
     let beside = world.backup(["home/mnt", "home/doc"]);
     let alone = world.backup(["home/mnt"]);
-    let inside = world.backup([mount.path("snapshots/latest")]);
+    let inside = world.backup([mount.path("snapshots/latest/")]);
     mount.unmount(&world);
     backup.ok().says("home/mnt").says("a repository is mounted there");
     assert!(preview.ok().out().contains("home/mnt  (a repository is mounted there"));
@@ -162,6 +162,7 @@ fn a_mounted_repository_is_no_part_of_a_backup() {
     let names: Vec<_> = snapshots.iter().map(|s| s["name"].as_str().unwrap()).collect();
     assert_eq!(stored(&world, names[1]), ["doc"]);
     assert!(stored(&world, names[2]).iter().all(|path| path.ends_with("/home/doc")));
+    assert_eq!(stored(&world, names[3]), ["doc"]);
 }
 
 #[test]

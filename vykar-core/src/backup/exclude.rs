@@ -93,7 +93,7 @@ impl fmt::Display for Exclusion {
 
 /// Excludes that are ready to be asked.
 pub struct Filter {
-    patterns: Rules,
+    patterns: Arc<Rules>,
     markers: Vec<CString>,
     caches: bool,
     git_ignore: bool,
@@ -117,7 +117,7 @@ impl Filter {
             CString::new(name.as_bytes()).map_err(|e| wrong(e.to_string()))
         };
         Ok(Filter {
-            patterns: Rules::new(&excludes.patterns)?,
+            patterns: Arc::new(Rules::new(&excludes.patterns)?),
             markers: excludes.if_present.iter().map(marker).collect::<Result<_>>()?,
             caches: excludes.caches,
             git_ignore: excludes.git_ignore,
@@ -133,7 +133,8 @@ impl Filter {
             let below = [source, b"/", below].concat();
             rustix::fs::lstat(&below[..]).is_ok()
         };
-        let patterns = self.patterns.at_source(source, is_there);
+        let patterns =
+            self.patterns.at_source(source, is_there).map_or_else(|| self.patterns.clone(), Arc::new);
         Place { source: Arc::new(Source { prefix: path.len(), spot, patterns }), rules: None }
     }
 
@@ -245,7 +246,7 @@ struct Source {
     /// Bytes of its path in the snapshot.
     prefix: usize,
     spot: Spot,
-    patterns: Rules,
+    patterns: Arc<Rules>,
 }
 
 impl Source {

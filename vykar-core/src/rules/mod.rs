@@ -120,15 +120,16 @@ impl Rules {
         }
     }
 
-    /// The same rules for a source at this absolute path: one that begins with that path means what is there. Only where
-    /// it could match nothing otherwise, which `is_below` tells of a path below the source.
-    pub fn at_source(&self, source: &[u8], is_below: impl Fn(&[u8]) -> bool) -> Rules {
-        let mut made = Rules::default();
-        for rule in &self.list {
-            let moved = rule.below(source).filter(|_| !is_below(source.strip_prefix(b"/").unwrap_or(source)));
-            made.push(moved.unwrap_or_else(|| rule.clone()));
+    /// The rules for a source at this absolute path, where they differ: one that begins with that path means what is
+    /// there. Only where it could match nothing otherwise, which `is_below` tells of a path below the source.
+    pub fn at_source(&self, source: &[u8], is_below: impl Fn(&[u8]) -> bool) -> Option<Rules> {
+        let differs = self.list.iter().any(|rule| rule.below(source).is_some());
+        if !differs || is_below(source.strip_prefix(b"/").unwrap_or(source)) {
+            return None;
         }
-        made
+        let mut made = Rules::default();
+        self.list.iter().for_each(|rule| made.push(rule.below(source).unwrap_or_else(|| rule.clone())));
+        Some(made)
     }
 }
 
