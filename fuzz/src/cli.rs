@@ -24,7 +24,7 @@ pub fn cli(data: &[u8]) {
         let plain = |part| matches!(part, std::path::Component::Normal(_));
         assert!(std::path::Path::new(text).components().all(plain), "{text:?}");
     }
-    let _ = parse::exclude(text);
+    let _ = (parse::marker(text), vykar_core::rules::check(data));
     assert!(parse::threads(text).is_ok_and(|n| n <= 512) || parse::threads(text).is_err());
     if let Ok(rate) = parse::rate(text) {
         assert!(rate == 0 || (1048..=1_000_000 << 20).contains(&rate));

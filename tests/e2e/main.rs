@@ -6,6 +6,7 @@
 
 mod again;
 mod backup_options;
+mod choosing;
 mod cli;
 mod compare;
 mod concurrent;

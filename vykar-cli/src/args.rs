@@ -5,6 +5,7 @@ mod copying;
 mod examples;
 mod key;
 mod restore;
+mod rule;
 mod upkeep;
 
 use std::ffi::OsString;
@@ -18,6 +19,7 @@ pub use self::backup::{BackupArgs, ExcludeArgs};
 pub use self::copying::{CopyArgs, RewriteArgs};
 pub use self::key::{ImportArgs, KeyCommand, NewPassphraseArgs};
 pub use self::restore::{OverwriteArg, RestoreArgs};
+pub use self::rule::RuleArg;
 pub use self::upkeep::{CheckArgs, KeepArgs, PruneArgs};
 use crate::filter::SnapshotFilter;
 use crate::parse;

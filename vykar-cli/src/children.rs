@@ -1,5 +1,6 @@
 //! Starting other programs.
 
+use std::ffi::OsStr;
 use std::process::Command;
 
 /// Environment variables that hold passphrases. No child gets them: what it starts in turn, and whoever may look into
@@ -8,10 +9,16 @@ const SECRETS: [&str; 3] = [crate::passphrase::CURRENT, crate::passphrase::NEW, 
 
 /// A command for sh, without passphrases in its environment.
 pub fn shell(command: &str) -> Command {
-    let mut sh = Command::new("sh");
+    let mut sh = program(OsStr::new("sh"));
     sh.args(["-c", command]);
-    for secret in SECRETS {
-        sh.env_remove(secret);
-    }
     sh
+}
+
+/// A program, without passphrases in its environment.
+pub fn program(name: &OsStr) -> Command {
+    let mut program = Command::new(name);
+    for secret in SECRETS {
+        program.env_remove(secret);
+    }
+    program
 }

@@ -53,9 +53,9 @@ fn size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok().filter(|_| digits)?.checked_mul(1 << shift)
 }
 
-/// A rule for what is left out.
-pub fn exclude(text: &str) -> Result<String, String> {
-    Excludes::check_pattern(text).map(|()| text.to_owned())
+/// A name of entries that mark directories.
+pub fn marker(text: &str) -> Result<String, String> {
+    Excludes::check_marker(text).map(|()| text.to_owned())
 }
 
 /// A path inside a snapshot, of a file that comes from a program.

@@ -34,6 +34,13 @@ pub fn current(global: &Global, is_made: bool) -> Result<Passphrase, String> {
     Ok(global.passphrase.get_or_init(|| found).clone())
 }
 
+/// True when a passphrase can be had without asking anybody or running anything.
+pub fn is_at_hand(global: &Global) -> bool {
+    std::env::var_os(CURRENT).is_some()
+        || global.passphrase_file.is_some()
+        || global.configured_passphrase.is_some() && global.passcommand.is_none()
+}
+
 fn find_current(global: &Global, is_made: bool) -> Result<Passphrase, String> {
     let variable = if global.is_destination { TO } else { CURRENT };
     if let Some(passphrase) = from_environment(variable)? {

@@ -1,8 +1,9 @@
 //! What programs hand over to be stored: the output of commands, and standard input.
 
+use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,13 +19,24 @@ const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 /// The output of a command, as a file below the folder of dumps.
 pub fn dump(dump: &Dump) -> Stream {
     let command = dump.command.clone();
-    let open: Open = Arc::new(move || {
-        let spawned = children::shell(&command).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-        let mut child = spawned.map_err(|e| format!("the command cannot be run: {e}"))?;
-        let out = child.stdout.take().ok_or("the command has no output")?;
-        Ok(Box::new(Output { child, out: Some(out) }) as Box<dyn Content>)
-    });
+    let open: Open = Arc::new(move || started(&mut children::shell(&command)));
     Stream { path: format!("{DUMPS}/{}", dump.name), open }
+}
+
+/// The output of a program with arguments, as a file of this name. Nothing is stored unless it succeeds.
+pub fn command(name: &str, words: Vec<OsString>) -> Stream {
+    let open: Open = Arc::new(move || {
+        let (program, arguments) = words.split_first().ok_or("no command is given")?;
+        started(children::program(program).args(arguments))
+    });
+    Stream { path: name.to_owned(), open }
+}
+
+fn started(command: &mut Command) -> Result<Box<dyn Content>, String> {
+    let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut child = spawned.map_err(|e| format!("the command cannot be run: {e}"))?;
+    let out = child.stdout.take().ok_or("the command has no output")?;
+    Ok(Box::new(Output { child, out: Some(out) }))
 }
 
 /// Standard input, as a file of this name.

@@ -24,6 +24,7 @@ pub mod maintenance;
 pub mod platform;
 pub mod repository;
 pub mod restore;
+pub mod rules;
 pub mod stage;
 pub mod storage;
 #[cfg(test)]

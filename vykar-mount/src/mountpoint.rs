@@ -20,7 +20,7 @@ use crate::top::SetupError;
 use crate::users::Users;
 
 /// The type that these mounts have in `/proc/self/mountinfo`.
-pub const FS_TYPE: &str = "fuse.vykar";
+pub const FS_TYPE: &str = vykar_core::backup::MOUNT_TYPE;
 const DEVICE: &str = "/dev/fuse";
 const HELPERS: [&str; 2] = ["fusermount3", "fusermount"];
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use vykar_core::codec::Compression;
 
+use super::rule::RuleArg;
 use crate::parse;
 
 #[derive(Debug, clap::Args)]
@@ -15,13 +16,22 @@ pub struct BackupArgs {
     #[arg(long, value_name = "LABEL", conflicts_with_all = ["paths", "files_from", "stdin"])]
     pub source: Vec<String>,
     /// Read paths from this file, one a line; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with = "stdin")]
+    #[arg(long, value_name = "FILE", conflicts_with = "piped")]
     pub files_from: Vec<PathBuf>,
+    /// In that file each path ends with a zero byte, as find -print0 writes them
+    #[arg(long, requires = "files_from")]
+    pub null: bool,
+    /// Store what symlinks among the paths lead to; without it only those with a slash behind them are followed
+    #[arg(long)]
+    pub follow_paths: bool,
     /// Store what comes from standard input as a file
-    #[arg(long, conflicts_with = "paths")]
+    #[arg(long, group = "piped", conflicts_with = "paths")]
     pub stdin: bool,
+    /// Store what a command prints as a file, or nothing when it fails: --stdin-from-command -- pg_dump shop
+    #[arg(long, group = "piped", requires = "paths")]
+    pub stdin_from_command: bool,
     /// The name of that file
-    #[arg(long, value_name = "NAME", default_value = "stdin", requires = "stdin", value_parser = parse::relative_path)]
+    #[arg(long, value_name = "NAME", default_value = "stdin", requires = "piped", value_parser = parse::relative_path)]
     pub stdin_name: String,
     /// What to call this set of paths [default: the directory's name]
     #[arg(long)]
@@ -52,13 +62,13 @@ pub struct BackupArgs {
 #[command(next_help_heading = "What is left out")]
 pub struct ExcludeArgs {
     /// A rule as in a .gitignore at the top of each path: *.o, cache/, /top/only, !not/this; may be repeated
-    #[arg(short, long, value_name = "RULE", value_parser = parse::exclude)]
-    pub exclude: Vec<String>,
+    #[arg(short, long, value_name = "RULE", value_parser = RuleArg::parser())]
+    pub exclude: Vec<RuleArg>,
     /// Read such rules from this file, one a line
     #[arg(long, value_name = "FILE")]
     pub exclude_file: Vec<PathBuf>,
     /// Directories that hold something of this name
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse::marker)]
     pub exclude_if_present: Vec<String>,
     /// Directories that are marked as caches (CACHEDIR.TAG)
     #[arg(long)]
@@ -69,7 +79,7 @@ pub struct ExcludeArgs {
     /// What the .gitignore files in the paths say
     #[arg(long)]
     pub git_ignore: bool,
-    /// What is mounted below the paths
+    /// What is mounted below the paths, and other devices and subvolumes
     #[arg(short = 'x', long)]
     pub one_file_system: bool,
 }

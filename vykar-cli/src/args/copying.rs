@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
+use super::rule::RuleArg;
 use crate::filter::SnapshotFilter;
 use crate::parse;
 
@@ -17,10 +18,10 @@ pub struct RewriteArgs {
         short,
         long,
         value_name = "RULE",
-        value_parser = parse::exclude,
+        value_parser = RuleArg::parser(),
         required_unless_present = "exclude_file"
     )]
-    pub exclude: Vec<String>,
+    pub exclude: Vec<RuleArg>,
     /// Read such rules from this file, one a line
     #[arg(long, value_name = "FILE")]
     pub exclude_file: Vec<PathBuf>,

@@ -22,7 +22,9 @@ Examples:
   vykar -R REPO backup / --one-file-system --exclude-caches --label system
   vykar -R REPO backup ~/work --git-ignore --dry-run
   vykar -R REPO backup --files-from list.txt
+  find ~/work -newer mark -print0 | vykar -R REPO backup --files-from - --null
   pg_dump shop | vykar -R REPO backup --stdin --stdin-name shop.sql --label shop
+  vykar -R REPO backup --stdin-from-command --stdin-name shop.sql -- pg_dump shop
   vykar backup --source docs                      one source of the configuration";
 
 pub const SNAPSHOT: &str = "\

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use crate::parse;
+use super::rule::RuleArg;
 
 #[derive(Debug, clap::Args)]
 pub struct RestoreArgs {
@@ -16,11 +16,11 @@ pub struct RestoreArgs {
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Only what this rule matches, with what is below it: *.txt, docs/, /top/only; may be repeated
-    #[arg(short, long, value_name = "RULE", value_parser = parse::exclude)]
-    pub include: Vec<String>,
+    #[arg(short, long, value_name = "RULE", value_parser = RuleArg::parser())]
+    pub include: Vec<RuleArg>,
     /// Nothing that this rule matches; may be repeated
-    #[arg(short, long, value_name = "RULE", value_parser = parse::exclude)]
-    pub exclude: Vec<String>,
+    #[arg(short, long, value_name = "RULE", value_parser = RuleArg::parser())]
+    pub exclude: Vec<RuleArg>,
     /// What becomes of files that exist
     #[arg(long, value_enum, value_name = "WHICH", default_value_t = OverwriteArg::Never)]
     pub overwrite: OverwriteArg,

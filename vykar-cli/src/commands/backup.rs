@@ -78,6 +78,7 @@ fn one(global: &Global, args: &BackupArgs, job: &Job) -> CliResult {
         estimate: status.is_shown(),
         lock: context::lock_options(global),
         cancel,
+        follow_sources: args.follow_paths,
         ..BackupOptions::new(job.paths.clone())
     };
     if args.dry_run {
@@ -146,7 +147,9 @@ fn show_planned(event: &Event, json: bool) {
             let line = json!({ "path": path.to_string_lossy(), "action": name, "size": size, "reason": why });
             say::print_raw(&format!("{line}\n"));
         }
-        (false, Some(why)) => print(&format!("{sign} {}  ({why})\n", render::path(path))),
+        (false, Some(why)) => {
+            print(&format!("{sign} {}  ({})\n", render::path(path), render::plain(why.as_bytes())));
+        }
         (false, None) => print(&format!("{sign} {}\n", render::path(path))),
     }
 }
@@ -158,7 +161,9 @@ fn entry_line(event: &Event) -> String {
             let sign = if *what == Planned::New { '+' } else { 'M' };
             format!("{sign} {}  {}", render::path(path), render::size(*size))
         }
-        Event::Excluded { path, why } => format!("x {}  ({why})", render::path(path)),
+        Event::Excluded { path, why } => {
+            format!("x {}  ({})", render::path(path), render::plain(why.to_string().as_bytes()))
+        }
         _ => String::new(),
     }
 }

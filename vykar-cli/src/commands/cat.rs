@@ -9,6 +9,7 @@ use vykar_core::Event;
 use vykar_core::export::{Content, ExportError, Lookup, archive, lookup};
 use vykar_core::format::path::plain;
 use vykar_core::format::{ChunkRef, Snapshot};
+use vykar_core::repository::meant::meant;
 use vykar_core::repository::{MovingReader, Repository};
 
 use crate::args::Global;
@@ -54,8 +55,14 @@ fn file(repository: &Repository, snapshot: &Snapshot, path: &[u8]) -> CliResult 
                 .hint("give the path of the file itself"))
         }
         Lookup::Special => Err(fails(Exit::Failure, "a FIFO, a socket or a device, without content")),
-        Lookup::Absent => Err(fails(Exit::Failure, "not in the snapshot")
-            .hint("`vykar snapshot list SNAPSHOT` shows what there is")),
+        Lookup::Absent => {
+            let there = meant(&reader, snapshot, &[path.to_vec()])?.remove(path);
+            let hint = match there {
+                Some(there) => format!("did you mean {}?", render::plain(&there)),
+                None => "`vykar snapshot list SNAPSHOT` shows what there is".to_owned(),
+            };
+            Err(fails(Exit::Failure, "not in the snapshot").hint(hint))
+        }
         Lookup::Unusable(reason) => Err(fails(Exit::Damaged, &reason)),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use vykar_core::maintenance::KeepRules;
 
-use super::{print, print_json};
+use super::{print, print_json, series};
 use crate::args::{ConfigArgs, ConfigCommand, GlobalArgs};
 use crate::config::{self, Config, Hooks, RepositoryPlan, Schedule, SourcePlan};
 use crate::exit::{CliError, CliResult, Exit};
@@ -23,11 +23,12 @@ pub fn run(global: &GlobalArgs, args: &ConfigArgs) -> CliResult {
         }
         Some(ConfigCommand::Check { json }) => json,
     };
-    let Some(config) = config::load(global.config.as_deref(), false)? else {
+    let Some(mut config) = config::load(global.config.as_deref(), false)? else {
         let places: Vec<String> = config::places().iter().map(|p| render::path(p)).collect();
         return Err(CliError::new(Exit::Usage, format!("no configuration: none of {}", places.join(", ")))
             .hint("`vykar config > vykar.yaml` makes one to begin with"));
     };
+    config.warnings.extend(series::warnings(global, &config)?);
     match json {
         true => print_json(&config_json(&config))?,
         false => print(&explain(&config)),
@@ -101,7 +102,7 @@ fn source_lines(source: &SourcePlan, line: &mut impl FnMut(String)) {
 
 fn left_out(source: &SourcePlan) -> Vec<String> {
     let excludes = &source.options.excludes;
-    let mut parts: Vec<String> = excludes.patterns.clone();
+    let mut parts: Vec<String> = excludes.patterns.iter().map(|rule| render::plain(rule)).collect();
     parts.extend(excludes.if_present.iter().map(|name| format!("directories that hold {name}")));
     if excludes.git_ignore {
         parts.push("what .gitignore files say".to_owned());
@@ -210,7 +211,7 @@ fn source_json(source: &SourcePlan) -> Value {
     json!({
         "label": source.label,
         "paths": source.paths.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
-        "exclude": excludes.patterns,
+        "exclude": excludes.patterns.iter().map(|rule| String::from_utf8_lossy(rule)).collect::<Vec<_>>(),
         "exclude_if_present": excludes.if_present,
         "one_file_system": excludes.one_file_system,
         "git_ignore": excludes.git_ignore,

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use vykar_core::format::{ItemType, Snapshot};
 use vykar_core::inspect::{FindOptions, FindReport, FoundPath, Pattern, State, Version, find};
 use vykar_core::repository::MovingReader;
+use vykar_core::repository::meant::meant;
 
 use super::items::{kind_name, put_path};
 use super::list::report_unreadable;
@@ -43,7 +44,12 @@ pub fn run(global: &Global, args: &FindArgs) -> CliResult {
         say::print_each(report.paths().map(|found| text(&report, &found, &snapshots)));
         if report.is_empty() && !global.quiet {
             say!("nothing found");
-            if is_name(place) {
+            let wanted = [place.to_vec()];
+            let newest = snapshots.iter().max_by_key(|snapshot| snapshot.time);
+            let there = newest.filter(|_| !is_pattern(place)).map(|newest| meant(&reader, newest, &wanted));
+            if let Some(there) = there.transpose()?.and_then(|mut meant| meant.remove(place)) {
+                say::hint(&format!("did you mean {}?", render::plain(&there)));
+            } else if is_name(place) {
                 let name = render::plain(place);
                 say::hint(&format!(
                     "a path begins at the top of a snapshot; for a name in any folder: --name {name}"
@@ -54,9 +60,14 @@ pub fn run(global: &Global, args: &FindArgs) -> CliResult {
     Ok(Exit::of_reading(!damaged, report.out_of_reach))
 }
 
+/// True for a pattern of paths, and for no path.
+fn is_pattern(place: &[u8]) -> bool {
+    place.is_empty() || place.iter().any(|c| b"*?[".contains(c))
+}
+
 /// True for what may have been meant as a name.
 fn is_name(place: &[u8]) -> bool {
-    !place.is_empty() && !place.iter().any(|c| b"/*?[".contains(c))
+    !is_pattern(place) && !place.contains(&b'/')
 }
 
 /// Nanoseconds since the epoch, within what a snapshot can hold.

@@ -24,13 +24,12 @@ mod prune;
 mod repair;
 mod restore;
 mod rewrite;
+mod series;
 mod snapshot;
 
 use std::path::PathBuf;
 
-use vykar_core::backup::Excludes;
-
-use crate::args::{Args, Command, Global};
+use crate::args::{Args, Command, Global, RuleArg};
 use crate::exit::{CliError, CliResult, Exit};
 pub use crate::say::{print, stdout_failed};
 use crate::settings::{self, Chosen};
@@ -150,16 +149,17 @@ pub fn both(first: CliResult, second: CliResult) -> CliResult {
 }
 
 /// Rules that are given, and those of files, one a line.
-pub fn rules(given: &[String], files: &[PathBuf]) -> CliResult<Vec<String>> {
-    let mut rules = given.to_vec();
+pub fn rules(given: &[RuleArg], files: &[PathBuf]) -> CliResult<Vec<Vec<u8>>> {
+    let mut rules: Vec<Vec<u8>> = given.iter().map(|rule| rule.0.clone()).collect();
     for path in files {
         let failed = |e: &dyn std::fmt::Display| {
             CliError::new(Exit::Usage, format!("--exclude-file {}: {e}", render::path(path)))
         };
-        let text = std::fs::read_to_string(path).map_err(|e| failed(&e))?;
-        for (number, line) in text.lines().enumerate() {
-            Excludes::check_pattern(line).map_err(|e| failed(&format!("line {}: {e}", number + 1)))?;
-            rules.push(line.to_owned());
+        let text = std::fs::read(path).map_err(|e| failed(&e))?;
+        for (number, line) in vykar_core::rules::lines(&text) {
+            let wrong = |e| failed(&format!("line {number}, {}: {e}", render::plain(line)));
+            vykar_core::rules::check(line).map_err(wrong)?;
+            rules.push(line.to_vec());
         }
     }
     Ok(rules)

@@ -8,7 +8,7 @@ use vykar_core::maintenance::{DeleteReport, KeepRules, PruneOptions, PruneReport
 use vykar_core::platform::process::short_hostname;
 
 use super::list::snapshot_json;
-use super::{print, print_json};
+use super::{print, print_json, series};
 use crate::args::{Global, KeepArgs, PruneArgs};
 use crate::config::{Around, SourcePlan};
 use crate::exit::{CliError, CliResult, Exit};
@@ -22,6 +22,9 @@ pub fn run(global: &Global, args: &PruneArgs) -> CliResult {
     let prune = || {
         for job in &jobs {
             one(global, args, job)?;
+        }
+        if rules(&args.keep).is_empty() {
+            series::warn(global)?;
         }
         Ok(Exit::Success)
     };

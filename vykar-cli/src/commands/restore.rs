@@ -19,8 +19,8 @@ pub fn run(global: &Global, args: &RestoreArgs) -> CliResult {
     let snapshot = manifest.resolve(&args.snapshot)?;
     let options = RestoreOptions {
         paths: args.paths.iter().map(|p| p.as_os_str().as_bytes().to_vec()).collect(),
-        include: args.include.clone(),
-        exclude: args.exclude.clone(),
+        include: args.include.iter().map(|rule| rule.0.clone()).collect(),
+        exclude: args.exclude.iter().map(|rule| rule.0.clone()).collect(),
         overwrite: match args.overwrite {
             OverwriteArg::Always => Overwrite::Always,
             OverwriteArg::IfChanged => Overwrite::IfChanged,

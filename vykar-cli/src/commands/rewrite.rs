@@ -74,6 +74,7 @@ fn one(
             left_out.push(json!({ "path": path.to_string_lossy(), "reason": why.to_string() }));
         }
         Event::Excluded { path, why } => status.suspend(|| {
+            let why = render::plain(why.to_string().as_bytes());
             let line = format!("x {}  ({why})", render::path(path));
             if args.dry_run { print(&(line + "\n")) } else { say::bare(&line) }
         }),

@@ -306,7 +306,7 @@ fn texts(all: Option<&Vec<Spanned<String>>>) -> impl Iterator<Item = String> {
 
 fn excludes(file: &schema::File) -> Excludes {
     Excludes {
-        patterns: texts(file.exclude_patterns.as_ref()).collect(),
+        patterns: texts(file.exclude_patterns.as_ref()).map(String::into_bytes).collect(),
         if_present: texts(file.exclude_if_present.as_ref()).collect(),
         git_ignore: file.git_ignore.unwrap_or(false),
         one_file_system: file.one_file_system.unwrap_or(false),
@@ -318,6 +318,7 @@ fn excludes(file: &schema::File) -> Excludes {
 fn sources(path: &Path, file: &schema::File, warnings: &mut Vec<String>) -> CliResult<Vec<Placed>> {
     let folder = &folder_of(path);
     check_patterns(path, file.exclude_patterns.as_ref())?;
+    check_markers(path, file.exclude_if_present.as_ref())?;
     let options = SourceOptions { excludes: excludes(file), xattrs: file.xattrs.enabled.unwrap_or(true) };
     let mut plain: Vec<PathBuf> = Vec::new();
     let mut plain_line = 0;
@@ -347,7 +348,7 @@ fn sources(path: &Path, file: &schema::File, warnings: &mut Vec<String>) -> CliR
         all.insert(0, Placed { source, repos: None, line: plain_line });
     }
     for Placed { source, line, .. } in &all {
-        warnings.extend(misplaced(source).map(|what| format!("line {line}: {what}")));
+        warnings.extend(links(source).into_iter().map(|what| format!("line {line}: {what}")));
     }
     Ok(all)
 }
@@ -395,8 +396,9 @@ fn source_plan(
         return wrong("a source with nothing in it", "it needs a label, and a path or dumps");
     }
     check_patterns(path, map.exclude.as_ref())?;
+    check_markers(path, map.exclude_if_present.as_ref())?;
     let mut excludes = defaults.excludes.clone();
-    excludes.patterns.extend(texts(map.exclude.as_ref()));
+    excludes.patterns.extend(texts(map.exclude.as_ref()).map(String::into_bytes));
     excludes.if_present.extend(texts(map.exclude_if_present.as_ref()));
     excludes.one_file_system = map.one_file_system.unwrap_or(excludes.one_file_system);
     excludes.git_ignore = map.git_ignore.unwrap_or(excludes.git_ignore);
@@ -413,7 +415,7 @@ fn source_plan(
 
 fn check_patterns(path: &Path, patterns: Option<&Vec<Spanned<String>>>) -> CliResult<()> {
     for pattern in patterns.into_iter().flatten() {
-        Excludes::check_pattern(&pattern.value).map_err(|e| {
+        vykar_core::rules::check(pattern.value.as_bytes()).map_err(|e| {
             error::at(path, pattern.referenced.line(), &e)
                 .hint("rules are those of a .gitignore: *.o, cache/, /top/only, !not/this")
         })?;
@@ -421,18 +423,25 @@ fn check_patterns(path: &Path, patterns: Option<&Vec<Spanned<String>>>) -> CliRe
     Ok(())
 }
 
-/// A rule that looks like a path from `/`, and is one from the source.
-fn misplaced(source: &SourcePlan) -> Option<String> {
-    source.options.excludes.patterns.iter().find_map(|pattern| {
-        let rule = pattern.strip_prefix('!').unwrap_or(pattern);
-        let inside = source.paths.iter().find(|path| {
-            path.as_path() != Path::new("/") && rule.starts_with('/') && Path::new(rule).starts_with(path)
+fn check_markers(path: &Path, names: Option<&Vec<Spanned<String>>>) -> CliResult<()> {
+    for name in names.into_iter().flatten() {
+        Excludes::check_marker(&name.value).map_err(|e| {
+            error::at(path, name.referenced.line(), &e)
+                .hint("`exclude_if_present` takes names of entries that mark a directory, as in .nobackup")
         })?;
-        let rest = Path::new(rule).strip_prefix(inside).ok()?;
-        Some(format!(
-            "the rule `{pattern}` begins at {}, the source itself: did you mean `/{}`?",
-            inside.display(),
-            rest.display(),
-        ))
-    })
+    }
+    Ok(())
+}
+
+/// Symlinks among the paths, which are stored without what they lead to.
+fn links(source: &SourcePlan) -> Vec<String> {
+    let is_link = |path: &&PathBuf| {
+        // With a slash behind it what it leads to is looked at, and stored.
+        path.symlink_metadata().is_ok_and(|meta| meta.is_symlink()) && path.is_dir()
+    };
+    let warning = |path: &PathBuf| {
+        let shown = path.display();
+        format!("{shown} is a symlink and is stored as one; write `{shown}/` to store what it leads to")
+    };
+    source.paths.iter().filter(is_link).map(warning).collect()
 }

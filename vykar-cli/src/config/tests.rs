@@ -105,7 +105,7 @@ one_file_system: true
     let labels = |r: &RepositoryPlan| r.sources.iter().map(|s| s.label.clone()).collect::<Vec<_>>();
     assert_eq!((labels(a), labels(b)), (vec!["one".to_owned()], vec!["one".to_owned(), "two".to_owned()]));
     let two = &b.sources[1];
-    assert_eq!(two.options.excludes.patterns, ["tmp/", "*.o"]);
+    assert_eq!(two.options.excludes.patterns, [&b"tmp/"[..], b"*.o"]);
     assert!(two.options.excludes.one_file_system);
     assert_eq!(two.retention.unwrap().yearly, 3);
 }
@@ -190,7 +190,9 @@ fn errors_name_the_line_and_what_to_do() {
             "repositories:\n  - url: /r\n  - url: /r\n",
             "c.yaml, line 3: `/r` is here a second time, by its url or its label | ",
         ),
-        ("exclude_patterns:\n  - ok\n  - 'a[z-a]'\n", "c.yaml, line 3: error parsing glob 'a[z-a]'"),
+        ("exclude_if_present: [a/b]\n", "c.yaml, line 1: the name of an entry, without slashes"),
+        ("exclude_patterns:\n  - '#x'\n", "c.yaml, line 2: a rule that begins with # is a comment"),
+        ("exclude_patterns:\n  - ok\n  - 'a[z-a]'\n", "c.yaml, line 3: an invalid range: z-a"),
         ("schedule:\n  cron: hourly\n", "c.yaml, line 2: this must be five fields: minute, hour,"),
         (
             "cache_dir: ${VYKAR_TEST_NO_SUCH}\n",
@@ -207,13 +209,17 @@ fn errors_name_the_line_and_what_to_do() {
 }
 
 #[test]
-fn a_rule_that_is_a_path_from_the_root_is_likely_a_mistake() {
-    let config =
-        config("repositories: [{url: /r}]\nsources: [/home]\nexclude_patterns: [/home/me/.cache, /me]\n");
-    assert_eq!(
-        config.warnings,
-        ["line 2: the rule `/home/me/.cache` begins at /home, the source itself: did you mean `/me/.cache`?"]
+fn a_source_that_is_a_symlink_is_stored_as_one_and_that_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().canonicalize().unwrap();
+    std::os::unix::fs::symlink("/", dir.join("link")).unwrap();
+    let shown = dir.join("link");
+    let shown = shown.display();
+    let config = config(&format!("repositories: [{{url: /r}}]\nsources: ['{shown}', '{shown}/', /]\n"));
+    let expected = format!(
+        "line 2: {shown} is a symlink and is stored as one; write `{shown}/` to store what it leads to"
     );
+    assert_eq!(config.warnings, [expected]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
-use super::exclude::{Exclusion, Filter};
+use super::exclude::{Exclusion, Filter, RuleTrouble};
 use super::filecache::{FileCache, Record, Records};
 use super::progress::Progress;
 use super::references::References;
@@ -20,6 +20,9 @@ use crate::format::{ChunkRef, Item, special, wire};
 use crate::repository::Keys;
 use crate::stage::Stages;
 
+/// So many files with rules that cannot be followed are named.
+const MAX_RULE_NOTES: u64 = 100;
+
 /// Shared by walkers, workers and writer.
 pub struct Context<'c> {
     pub keys: &'c Keys,
@@ -30,6 +33,8 @@ pub struct Context<'c> {
     pub filter: Filter,
     /// Entries that were left out.
     pub excluded_entries: AtomicU64,
+    /// Files of rules with something wrong.
+    rule_troubles: AtomicU64,
     report_excluded: bool,
     report_stored: bool,
     /// Read all files, whatever the cache says.
@@ -89,6 +94,7 @@ impl<'c> Context<'c> {
             progress: Progress::default(),
             filter,
             excluded_entries: AtomicU64::new(0),
+            rule_troubles: AtomicU64::new(0),
             report_excluded,
             report_stored,
             reread,
@@ -160,8 +166,13 @@ impl<'c> Context<'c> {
         else {
             return false;
         };
-        self.event(Event::Skipped { path: self.shown(path), reason: format!("it is {what}") });
+        self.skipped(path, &format!("it is {what}"));
         true
+    }
+
+    /// Says that a directory is left out that is never part of a backup.
+    pub fn skipped(&self, path: &[u8], reason: &str) {
+        self.event(Event::Skipped { path: self.shown(path), reason: reason.to_owned() });
     }
 
     /// Counts an entry that is left out, and says so to who wants to know.
@@ -180,10 +191,29 @@ impl<'c> Context<'c> {
         }
     }
 
-    /// Reports a `.gitignore` that cannot be read: too much is stored then, rather than too little.
-    pub fn unread_rules(&self, path: &[u8], error: &std::io::Error) {
+    /// Reports a `.gitignore` that cannot be read, or lines that do nothing: too much is stored then, rather than too
+    /// little.
+    pub fn rule_trouble(&self, path: &[u8], trouble: &RuleTrouble) {
+        let number = self.rule_troubles.fetch_add(1, Ordering::Relaxed);
+        if number >= MAX_RULE_NOTES {
+            return;
+        }
         let path = self.shown(path);
-        self.event(Event::Note(format!("{}: its rules are not followed: {error}", path.display())));
+        let mut text = match trouble {
+            RuleTrouble::Unread(error) => format!("{}: its rules are not followed: {error}", path.display()),
+            RuleTrouble::Flawed(lines) => {
+                let first = lines.first().map(|(line, what)| format!("line {line}: {what}"));
+                let more = match lines.len() {
+                    0 | 1 => String::new(),
+                    n => format!(" (and {} more like it)", n - 1),
+                };
+                format!("{}, {}{more}", path.display(), first.unwrap_or_default())
+            }
+        };
+        if number + 1 == MAX_RULE_NOTES {
+            text.push_str("; no further files of rules are named");
+        }
+        self.event(Event::Note(text));
     }
 
     /// Encodes an item.

@@ -1,19 +1,17 @@
 //! What of the sources is left out, and why.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString};
 use std::fmt;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 
-use ignore::Match;
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use rustix::fs::FileType;
 
-use super::source::{self, Stat};
+use super::source::{self, Spot, Stat};
+use super::walk::Name;
 use crate::error::{Result, VykarError};
+use crate::rules::{Rules, Ruling};
 
 /// Name of the file that marks directories of caches.
 const CACHE_TAG: &CStr = c"CACHEDIR.TAG";
@@ -22,14 +20,16 @@ const CACHE_TAG_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55
 /// Name of files with rules for the directory they are in.
 const GIT_IGNORE: &CStr = c".gitignore";
 /// Largest such file that is read, in bytes.
-const MAX_GIT_IGNORE: u64 = 1 << 20;
+const MAX_GIT_IGNORE: u64 = 16 << 20;
 
 /// What to leave out. The default leaves out nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Excludes {
-    /// Rules as in a `.gitignore` at the top of each source: the last that matches decides.
-    pub patterns: Vec<String>,
-    /// Directories that hold an entry of such a name are left out, but for the sources themselves.
+    /// Rules as in a `.gitignore` at the top of each source: the last that matches decides. One that begins with the
+    /// absolute path of a source is about that path, unless the source has such a path inside it.
+    pub patterns: Vec<Vec<u8>>,
+    /// Directories that hold an entry of such a name are left out, but for the sources themselves. Names as
+    /// [`Excludes::check_marker`] takes them.
     pub if_present: Vec<String>,
     /// Likewise directories with a `CACHEDIR.TAG` that begins as it must.
     pub caches: bool,
@@ -42,12 +42,19 @@ pub struct Excludes {
 }
 
 impl Excludes {
-    /// What is wrong with a rule, if anything is.
+    /// What is wrong with a name of entries that mark directories, if anything is.
     ///
     /// # Errors
-    /// It is not a rule that a `.gitignore` file may have.
-    pub fn check_pattern(pattern: &str) -> Result<(), String> {
-        GitignoreBuilder::new("").add_line(None, pattern).map(drop).map_err(|e| e.to_string())
+    /// No entry of a directory has such a name, or it looks like a pattern, which it is not.
+    pub fn check_marker(name: &str) -> Result<(), String> {
+        let why = match name {
+            "" => "an empty name",
+            "." | ".." => "a name that every directory has",
+            _ if name.contains(['/', '\0']) => "the name of an entry, without slashes",
+            _ if name.contains(['*', '?', '[']) => "a name, not a pattern",
+            _ => return Ok(()),
+        };
+        Err(why.to_owned())
     }
 }
 
@@ -86,11 +93,12 @@ impl fmt::Display for Exclusion {
 
 /// Excludes that are ready to be asked.
 pub struct Filter {
-    patterns: Gitignore,
+    patterns: Arc<Rules>,
     markers: Vec<CString>,
     caches: bool,
     git_ignore: bool,
-    one_file_system: bool,
+    /// Leave out what is below mount points.
+    pub one_file_system: bool,
     larger_than: u64,
     /// A name at the top of a source that something else has.
     reserved: Option<&'static [u8]>,
@@ -102,15 +110,14 @@ impl Filter {
     /// # Errors
     /// One of them is wrong.
     pub fn new(excludes: &Excludes, reserved: Option<&'static str>) -> Result<Self> {
-        let mut builder = GitignoreBuilder::new("");
-        let wrong =
-            |pattern: &str, e: &dyn fmt::Display| VykarError::Usage(format!("exclude {pattern:?}: {e}"));
-        for pattern in &excludes.patterns {
-            builder.add_line(None, pattern).map_err(|e| wrong(pattern, &e))?;
-        }
-        let marker = |name: &String| CString::new(name.as_bytes()).map_err(|e| wrong(name, &e));
+        let marker = |name: &String| {
+            let wrong =
+                |e: String| VykarError::Usage(format!("the name {name:?} cannot mark directories: {e}"));
+            Excludes::check_marker(name).map_err(wrong)?;
+            CString::new(name.as_bytes()).map_err(|e| wrong(e.to_string()))
+        };
         Ok(Filter {
-            patterns: builder.build().map_err(|e| VykarError::Usage(format!("excludes: {e}")))?,
+            patterns: Arc::new(Rules::new(&excludes.patterns)?),
             markers: excludes.if_present.iter().map(marker).collect::<Result<_>>()?,
             caches: excludes.caches,
             git_ignore: excludes.git_ignore,
@@ -120,51 +127,46 @@ impl Filter {
         })
     }
 
-    /// Why an entry is left out. For a directory, what is in it is asked about by [`Filter::directory`].
-    pub fn entry(&self, place: &Place, path: &[u8], stat: &Stat) -> Option<Exclusion> {
-        if stat.kind == FileType::RegularFile && stat.size > self.larger_than {
-            return Some(Exclusion::Large(stat.size));
-        }
+    /// The top of a source: a directory at `source`, an absolute path, whose own path in the snapshot is `path`.
+    pub fn top(&self, path: &[u8], source: &[u8], spot: Spot) -> Place {
+        let is_there = |below: &[u8]| {
+            let below = [source, b"/", below].concat();
+            rustix::fs::lstat(&below[..]).is_ok()
+        };
+        let patterns =
+            self.patterns.at_source(source, is_there).map_or_else(|| self.patterns.clone(), Arc::new);
+        Place { source: Arc::new(Source { prefix: path.len(), spot, patterns }), rules: None }
+    }
+
+    /// Why an entry is left out whatever it looks like; `is_dir` is `None` where that is not known, and then a rule
+    /// must not depend on it. For a directory, what is in it is asked about by [`Filter::directory`].
+    pub fn entry(&self, place: &Place, path: &[u8], is_dir: Option<bool>) -> Option<Exclusion> {
         let relative = place.source.relative(path);
         if self.reserved.is_some_and(|name| place.source.prefix == 0 && relative == name) {
             return Some(Exclusion::Replaced);
         }
-        if self.patterns.is_empty() && place.rules.is_none() {
+        if place.source.patterns.is_empty() && place.rules.is_none() {
             return None;
         }
-        let is_dir = stat.kind == FileType::Directory;
-        let relative = Path::new(OsStr::from_bytes(relative));
-        match self.patterns.matched(relative, is_dir) {
-            Match::Ignore(rule) => return Some(Exclusion::Pattern(rule.original().to_owned())),
-            Match::Whitelist(_) => return None,
-            Match::None => {}
+        match is_dir {
+            Some(is_dir) => by_rules(place, path, is_dir),
+            None => by_rules(place, path, true).and(by_rules(place, path, false)),
         }
-        // The rules nearest to it come first.
-        let mut rules = place.rules.as_deref();
-        while let Some(Rules { above, dir, matcher }) = rules {
-            let below = path.get(*dir..).unwrap_or_default();
-            match matcher.matched(Path::new(OsStr::from_bytes(below)), is_dir) {
-                Match::Ignore(rule) => return Some(Exclusion::GitIgnore(rule.original().to_owned())),
-                Match::Whitelist(_) => return None,
-                Match::None => rules = above.as_deref(),
-            }
-        }
-        None
+    }
+
+    /// Why an entry is left out that looks like this.
+    pub fn looks(&self, stat: &Stat) -> Option<Exclusion> {
+        let large = stat.kind == FileType::RegularFile && stat.size > self.larger_than;
+        large.then_some(Exclusion::Large(stat.size))
     }
 
     /// Why a directory is left out because of what it holds. What a source itself holds does not matter: who names
     /// it wants it.
-    pub fn directory(
-        &self,
-        place: &Place,
-        path: &[u8],
-        dir: &OwnedFd,
-        names: &[CString],
-    ) -> Option<Exclusion> {
+    pub fn directory(&self, place: &Place, path: &[u8], dir: &OwnedFd, names: &[Name]) -> Option<Exclusion> {
         if place.source.relative(path).is_empty() {
             return None;
         }
-        let holds = |marker: &CStr| names.iter().any(|name| name.as_c_str() == marker);
+        let holds = |marker: &CStr| names.iter().any(|name| name.text.as_c_str() == marker);
         if let Some(marker) = self.markers.iter().find(|marker| holds(marker)) {
             return Some(Exclusion::Marker(marker.to_string_lossy().into_owned()));
         }
@@ -172,54 +174,79 @@ impl Filter {
         is_cache.then_some(Exclusion::Cache)
     }
 
-    /// True when what is in a directory is on another file system than its source, and not wanted.
-    pub fn leaves(&self, place: &Place, stat: &Stat) -> bool {
-        self.one_file_system && stat.dev != place.source.dev
+    /// True for a directory that is mounted below its source, or on another device (a subvolume is), and not wanted.
+    pub fn leaves(&self, place: &Place, spot: &Spot) -> bool {
+        self.one_file_system && (spot.dev() != place.source.spot.dev() || self.is_mounted(place, spot))
     }
 
-    /// Where the entries of a directory are, with the rules that it brings.
-    ///
-    /// # Errors
-    /// Its rules cannot be read; those of the directories above it still hold.
+    /// True for what is mounted below its source, and not wanted. Files of one file system may have many devices.
+    pub fn is_mounted(&self, place: &Place, spot: &Spot) -> bool {
+        self.one_file_system && spot.is_other_mount(&place.source.spot)
+    }
+
+    /// Where the entries of a directory are, with the rules that it brings, and what is wrong with these. Those of the
+    /// directories above it hold in any case.
     pub fn inside(
         &self,
         place: &Place,
         path: &[u8],
         dir: &OwnedFd,
-        names: &[CString],
-    ) -> (Place, Option<std::io::Error>) {
-        if !self.git_ignore || !names.iter().any(|name| name.as_c_str() == GIT_IGNORE) {
+        names: &[Name],
+    ) -> (Place, Option<RuleTrouble>) {
+        if !self.git_ignore || !names.iter().any(|name| name.text.as_c_str() == GIT_IGNORE) {
             return (place.clone(), None);
         }
         match read_rules(dir) {
-            Ok(matcher) => {
+            Ok((matcher, flawed)) => {
                 let dir = if path.is_empty() { 0 } else { path.len().saturating_add(1) };
-                let rules = Rules { above: place.rules.clone(), dir, matcher };
-                (Place { rules: Some(Arc::new(rules)), ..place.clone() }, None)
+                let rules = GitRules { above: place.rules.clone(), dir, matcher };
+                let trouble = (!flawed.is_empty()).then_some(RuleTrouble::Flawed(flawed));
+                (Place { rules: Some(Arc::new(rules)), ..place.clone() }, trouble)
             }
-            Err(e) => (place.clone(), Some(e)),
+            Err(e) => (place.clone(), Some(RuleTrouble::Unread(e))),
         }
     }
+}
+
+/// What is wrong with a file of rules.
+pub enum RuleTrouble {
+    /// It cannot be read.
+    Unread(std::io::Error),
+    /// The lines that do not do what they should.
+    Flawed(Vec<(usize, String)>),
+}
+
+fn by_rules(place: &Place, path: &[u8], is_dir: bool) -> Option<Exclusion> {
+    let shown = |rule: &[u8]| String::from_utf8_lossy(rule).into_owned();
+    match place.source.patterns.ruling(place.source.relative(path), is_dir) {
+        Ruling::Out(rule) => return Some(Exclusion::Pattern(shown(rule))),
+        Ruling::Kept => return None,
+        Ruling::Silent => {}
+    }
+    // The rules nearest to it come first.
+    let mut rules = place.rules.as_deref();
+    while let Some(GitRules { above, dir, matcher }) = rules {
+        match matcher.ruling(path.get(*dir..).unwrap_or_default(), is_dir) {
+            Ruling::Out(rule) => return Some(Exclusion::GitIgnore(shown(rule))),
+            Ruling::Kept => return None,
+            Ruling::Silent => rules = above.as_deref(),
+        }
+    }
+    None
 }
 
 /// Where in the sources an entry is, as far as it matters for what is left out.
 #[derive(Clone)]
 pub struct Place {
     source: Arc<Source>,
-    rules: Option<Arc<Rules>>,
-}
-
-impl Place {
-    /// The top of a source whose own path in the snapshot is `path`.
-    pub fn top(path: &[u8], dev: u64) -> Self {
-        Place { source: Arc::new(Source { prefix: path.len(), dev }), rules: None }
-    }
+    rules: Option<Arc<GitRules>>,
 }
 
 struct Source {
     /// Bytes of its path in the snapshot.
     prefix: usize,
-    dev: u64,
+    spot: Spot,
+    patterns: Arc<Rules>,
 }
 
 impl Source {
@@ -230,11 +257,11 @@ impl Source {
 }
 
 /// Rules of a `.gitignore` file.
-struct Rules {
-    above: Option<Arc<Rules>>,
+struct GitRules {
+    above: Option<Arc<GitRules>>,
     /// Bytes of its directory's path in the snapshot, the slash behind it included.
     dir: usize,
-    matcher: Gitignore,
+    matcher: Rules,
 }
 
 fn open(dir: &OwnedFd, name: &CStr) -> std::io::Result<std::fs::File> {
@@ -251,15 +278,11 @@ fn is_cache_tag(dir: &OwnedFd) -> bool {
     read.is_ok() && begin == CACHE_TAG_SIGNATURE
 }
 
-fn read_rules(dir: &OwnedFd) -> std::io::Result<Gitignore> {
+fn read_rules(dir: &OwnedFd) -> std::io::Result<(Rules, Vec<(usize, String)>)> {
     let mut text = Vec::new();
-    open(dir, GIT_IGNORE)?.take(MAX_GIT_IGNORE).read_to_end(&mut text)?;
-    let mut builder = GitignoreBuilder::new("");
-    for line in text.split(|c| *c == b'\n') {
-        // As git does, a rule that is none is ignored; so is one that is not UTF-8.
-        if let Ok(line) = std::str::from_utf8(line) {
-            let _ = builder.add_line(None, line.strip_suffix('\r').unwrap_or(line));
-        }
+    open(dir, GIT_IGNORE)?.take(MAX_GIT_IGNORE + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_GIT_IGNORE {
+        return Err(std::io::Error::other("larger than 16 MiB"));
     }
-    builder.build().map_err(std::io::Error::other)
+    Ok(Rules::of_file(&text))
 }

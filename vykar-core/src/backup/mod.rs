@@ -19,6 +19,7 @@ pub(crate) mod filecache;
 mod identity;
 mod job;
 mod large;
+mod mounts;
 mod preview;
 mod progress;
 mod read;
@@ -43,6 +44,7 @@ use std::sync::atomic::AtomicBool;
 
 use self::attempt::Task;
 pub use self::exclude::{Excludes, Exclusion};
+pub use self::mounts::MOUNT_TYPE;
 pub use self::preview::{Preview, preview};
 pub use self::sources::Sources;
 pub use self::stream::{Content, DUMPS, Open, Stream};
@@ -57,11 +59,16 @@ use crate::id::SnapshotId;
 use crate::repository::{LockOptions, Repository};
 use crate::stage::Stages;
 
+/// Paths that a message names; it counts the others.
+const NAMED: usize = 3;
+
 /// What to store, and how.
 #[derive(Debug, Clone)]
 pub struct BackupOptions {
     /// Files and directories.
     pub sources: Vec<PathBuf>,
+    /// Store what symlinks among the sources lead to. Without that only those with a slash behind them are followed.
+    pub follow_sources: bool,
     /// Files that come from elsewhere; with some, there need be no sources.
     pub streams: Vec<Stream>,
     /// What people call this set of sources; by default the directory's name.
@@ -98,6 +105,7 @@ impl BackupOptions {
     pub fn new(sources: Vec<PathBuf>) -> Self {
         BackupOptions {
             sources,
+            follow_sources: false,
             streams: Vec::new(),
             label: None,
             hostname: None,
@@ -180,9 +188,22 @@ fn resolve_sources(options: &BackupOptions, events: &mut Events<'_>) -> Result<S
     if options.sources.is_empty() && !options.streams.is_empty() {
         return Ok(Sources::none());
     }
-    let sources = Sources::resolve(&options.sources)?;
-    for path in &sources.covered {
-        emit(events, Event::Note(format!("{}: stored with another source", path.display())));
+    let sources = Sources::resolve(&options.sources, options.follow_sources)?;
+    if !sources.covered.is_empty() {
+        emit(events, Event::Note(format!("{}: stored with another source", some(&sources.covered))));
+    }
+    if !sources.links.is_empty() {
+        let hint = "stored as symlinks, without what they lead to; a slash behind a path asks for that";
+        emit(events, Event::Note(format!("{}: {hint}", some(&sources.links))));
     }
     Ok(sources)
+}
+
+/// The first of some paths, and how many more there are.
+fn some(paths: &[PathBuf]) -> String {
+    let named: Vec<_> = paths.iter().take(NAMED).map(|path| path.display().to_string()).collect();
+    match paths.len() - named.len() {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
 }

@@ -8,6 +8,9 @@ use rustix::io::{Errno, ReadWriteFlags};
 /// `RWF_DONTCACHE` of Linux 6.14: what is read into the page cache for this read alone is dropped from it.
 const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
+/// Bytes that every file can be read by at once.
+const SMALL_READ: usize = 64 << 10;
+
 /// Reads for one thread.
 pub struct FileReader {
     /// The last file system on which reads past the cache turned out not to exist, by its device number.
@@ -52,11 +55,13 @@ impl FileReader {
     }
 
     fn once(&mut self, fd: BorrowedFd<'_>, dev: u64, at: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let mut room = buf.len();
         loop {
             let past_cache = self.cached_only != Some(dev);
+            let wanted = &mut buf[..room];
             let read = match past_cache {
-                true => rustix::io::preadv2(fd, &mut [IoSliceMut::new(buf)], at, DONT_CACHE),
-                false => rustix::io::pread(fd, &mut *buf, at),
+                true => rustix::io::preadv2(fd, &mut [IoSliceMut::new(wanted)], at, DONT_CACHE),
+                false => rustix::io::pread(fd, wanted, at),
             };
             match read {
                 Ok(n) => return Ok(n),
@@ -64,6 +69,8 @@ impl FileReader {
                 Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) if past_cache => {
                     self.cached_only = Some(dev);
                 }
+                // Files of /proc/sys are asked for all of it at once, and have no memory for so much.
+                Err(Errno::NOMEM | Errno::INVAL) if room > SMALL_READ => room = SMALL_READ,
                 Err(e) => return Err(e.into()),
             }
         }

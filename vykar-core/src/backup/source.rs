@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 use crate::format::item::Xattrs;
@@ -76,6 +76,46 @@ impl From<&rustix::fs::Stat> for Stat {
             blocks: u64::try_from(s.st_blocks).unwrap_or(0),
             rdev: s.st_rdev as u64,
         }
+    }
+}
+
+/// Where something is mounted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spot {
+    dev: u64,
+    /// Known since Linux 5.8. What is mounted twice has two.
+    mount: Option<u64>,
+}
+
+impl Spot {
+    /// Of an open directory.
+    pub fn of(dir: impl AsFd) -> io::Result<Self> {
+        Self::ask(dir, c"", AtFlags::EMPTY_PATH)
+    }
+
+    /// Of a name in a directory. The file system that is mounted there is not asked, so that one answers too which is
+    /// dead, or another user's.
+    pub fn at(dir: impl AsFd, name: &CStr) -> io::Result<Self> {
+        Self::ask(dir, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT)
+    }
+
+    fn ask(dir: impl AsFd, name: &CStr, flags: AtFlags) -> io::Result<Self> {
+        let found = rustix::fs::statx(dir, name, flags | AtFlags::STATX_DONT_SYNC, StatxFlags::empty())?;
+        let mount = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::MNT_ID);
+        Ok(Spot {
+            dev: rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor),
+            mount: mount.then_some(found.stx_mnt_id),
+        })
+    }
+
+    /// The device.
+    pub fn dev(&self) -> u64 {
+        self.dev
+    }
+
+    /// True when the two are known to be on different mounts, be it of one device.
+    pub fn is_other_mount(&self, other: &Spot) -> bool {
+        self.mount.zip(other.mount).is_some_and(|(one, two)| one != two)
     }
 }
 

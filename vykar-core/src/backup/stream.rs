@@ -15,6 +15,7 @@ use super::walk::Piece;
 use super::worker::Worker;
 use crate::codec::chunker::SEGMENT;
 use crate::error::VykarError;
+use crate::event::Event;
 use crate::format::ChunkRef;
 use crate::stage::Stage;
 
@@ -168,6 +169,10 @@ impl Worker<'_> {
 
     fn finish_stream(&mut self, stream: &Stream, chunks: Vec<ChunkRef>, out: &mut Encoded) {
         let size = chunks.iter().map(|c| u64::from(c.size)).sum();
+        if size == 0 {
+            let text = format!("{}: nothing came, and an empty file is stored", stream.path);
+            self.context.event(Event::Note(text));
+        }
         let stat = Stat { size, ..stat(self.context, false) };
         let mut item = source::item(stream.path.as_bytes(), &stat, &self.context.names, None);
         item.chunks = chunks;

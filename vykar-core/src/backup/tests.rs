@@ -24,6 +24,7 @@ use crate::repository::now_rfc3339;
 use crate::repository::{InitOptions, OpenOptions, Passphrase};
 use crate::storage::{Backend, Buffered, MemoryBackend, ObjectInfo, PutMode, Upload};
 
+mod beside_git;
 mod excludes;
 mod meddling;
 mod streams;
@@ -199,6 +200,14 @@ fn files_that_do_not_know_their_size_are_stored_as_they_read() {
     assert!(summary.is_complete());
     let (item, content) = f.items().remove(&b"status"[..]).unwrap();
     assert!(content.starts_with(b"Name:") && item.size == content.len() as u64);
+}
+
+#[test]
+fn files_that_refuse_large_reads_are_stored() {
+    let f = Fixture::new();
+    let options = BackupOptions { sources: vec!["/proc/sys/kernel/ostype".into()], ..f.options() };
+    assert!(backup(&f.repository(), &options, None).unwrap().is_complete());
+    assert_eq!(f.items()[&b"ostype"[..]].1, b"Linux\n");
 }
 
 #[test]

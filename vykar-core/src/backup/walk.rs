@@ -12,13 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Condvar, Mutex};
-use rustix::fs::{FileType, RawDir};
+use rustix::fs::{FileType, Mode, OFlags, RawDir};
 
 use super::context::{Context, stored_bytes};
 use super::encoded::{Counts, Encoded};
 use super::exclude::{Exclusion, Place};
 use super::filecache::{self, Known, PathHash};
-use super::source::{self, OwnedXattrs, Stat};
+use super::mounts;
+use super::source::{self, OwnedXattrs, Spot, Stat};
 use super::stream::Stream;
 use crate::format::ChunkRef;
 use crate::stage::Stage;
@@ -80,10 +81,39 @@ pub struct DirTask {
     /// As it was when its parent was listed.
     pub stat: Stat,
     pub place: Place,
+    /// The device of its parent; `None` for a source.
+    pub parent_dev: Option<u64>,
+}
+
+/// Sources beside each other that are no directories to be walked.
+pub struct LoneTask {
+    /// The directory that they are in, by its path.
+    pub dir: CString,
+    /// Their names in it, and their paths in the snapshot.
+    pub entries: Vec<(CString, Vec<u8>)>,
+}
+
+/// What is to be listed.
+enum Listable {
+    Dir(DirTask),
+    Lone(LoneTask),
+}
+
+/// An entry of a directory.
+pub struct Name {
+    pub text: CString,
+    /// As the directory says; [`FileType::Unknown`] where it does not.
+    pub kind: FileType,
+}
+
+impl Name {
+    fn is_dir(&self) -> Option<bool> {
+        (self.kind != FileType::Unknown).then_some(self.kind == FileType::Directory)
+    }
 }
 
 enum State {
-    Waiting(DirTask),
+    Waiting(Listable),
     Running,
     Done(Vec<Piece>, Weight),
     Taken,
@@ -98,6 +128,15 @@ pub struct Ticket {
 impl Ticket {
     /// For a directory nobody has begun to list.
     pub fn new(task: DirTask) -> Arc<Self> {
+        Self::waiting(Listable::Dir(task))
+    }
+
+    /// For sources that nobody has looked at.
+    pub fn lone(task: LoneTask) -> Arc<Self> {
+        Self::waiting(Listable::Lone(task))
+    }
+
+    fn waiting(task: Listable) -> Arc<Self> {
         Arc::new(Ticket { state: Mutex::new(State::Waiting(task)), done: Condvar::new() })
     }
 }
@@ -251,51 +290,99 @@ impl<'c> Walk<'c> {
         }
     }
 
-    fn list(&self, task: DirTask) -> (Vec<Piece>, usize) {
+    fn list(&self, task: Listable) -> (Vec<Piece>, usize) {
+        match task {
+            Listable::Dir(task) => self.list_dir(task),
+            Listable::Lone(task) => self.list_lone(task),
+        }
+    }
+
+    fn list_dir(&self, task: DirTask) -> (Vec<Piece>, usize) {
         self.context.progress.listing(&task.path);
-        let mut listing = Listing::new(self.context, task.path, task.place);
+        if self.is_repository(&task, &task.stat) {
+            return (Vec::new(), 0);
+        }
+        let mut listing = Listing::new(self.context, task.path.clone(), task.place.clone());
         let opened = match &task.parent {
             Some(parent) => source::open_dir(parent, &task.name),
-            None => {
-                let flags =
-                    rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
-                rustix::fs::open(&task.name, flags, rustix::fs::Mode::empty()).map_err(Into::into)
-            }
+            None => open_named(&task.name),
         };
         let dir = match opened {
             Ok(dir) => Arc::new(dir),
             Err(e) => {
-                self.context.failed(&listing.path, &e);
+                match task.parent.as_ref().is_some_and(|parent| listing.leaves(parent, &task.name)) {
+                    true => self.context.left_out(&task.path, Exclusion::FileSystem),
+                    false => self.context.failed(&task.path, &e),
+                }
                 listing.directory_item(&task.stat, None);
                 return (listing.pieces, 1);
             }
         };
         let stat = Stat::of(&dir).unwrap_or(task.stat);
-        if self.context.is_excluded(&listing.path, &stat) {
+        if self.context.is_excluded(&task.path, &stat) || self.is_repository(&task, &stat) {
             return (Vec::new(), 0);
         }
-        let left = self.context.filter.leaves(&listing.place, &stat);
+        listing.dev = stat.dev;
+        let filter = &self.context.filter;
+        let left =
+            filter.one_file_system && Spot::of(&dir).is_ok_and(|spot| filter.leaves(&task.place, &spot));
         let names = match left {
             true => {
-                self.context.left_out(&listing.path, Exclusion::FileSystem);
+                self.context.left_out(&task.path, Exclusion::FileSystem);
                 Ok(Vec::new())
             }
             false => read_names(&dir),
         };
         if let Ok(names) = &names
-            && let Some(why) = self.context.filter.directory(&listing.place, &listing.path, &dir, names)
+            && let Some(why) = filter.directory(&task.place, &task.path, &dir, names)
         {
-            self.context.left_out(&listing.path, why);
+            self.context.left_out(&task.path, why);
             return (Vec::new(), 0);
         }
-        let (xattrs, _) = self.context.xattrs(&listing.path, || source::xattrs_of(&dir));
+        let (xattrs, _) = self.context.xattrs(&task.path, || source::xattrs_of(&dir));
         listing.directory_item(&stat, xattrs);
         match names {
             Ok(names) => listing.read(&dir, names, &self.stop),
-            Err(e) => self.context.failed(&listing.path, &e),
+            Err(e) => self.context.failed(&task.path, &e),
         }
         self.offer_subdirectories(&listing.pieces);
         (listing.pieces, listing.entries)
+    }
+
+    /// True for the top of a mounted repository; says so.
+    fn is_repository(&self, task: &DirTask, stat: &Stat) -> bool {
+        let crosses = task.parent_dev.is_some_and(|above| above != stat.dev);
+        let found = crosses && mounts::is_repository(stat.dev);
+        if found {
+            self.context.skipped(&task.path, mounts::REASON);
+        }
+        found
+    }
+
+    /// Sources that are named one by one are what people want, whatever the rules say.
+    fn list_lone(&self, task: LoneTask) -> (Vec<Piece>, usize) {
+        let entries = task.entries.len();
+        let dir = match open_named(&task.dir) {
+            Ok(dir) => Arc::new(dir),
+            Err(e) => {
+                task.entries.iter().for_each(|(_, path)| self.context.failed(path, &e));
+                return (Vec::new(), entries);
+            }
+        };
+        let spot = Spot::of(&dir).unwrap_or_default();
+        let place = self.context.filter.top(b"", task.dir.as_bytes(), spot);
+        let mut listing = Listing::new(self.context, Vec::new(), place);
+        for (name, path) in task.entries {
+            match Stat::at(&dir, &name) {
+                Ok(stat) if stat.kind == FileType::Directory => {
+                    self.context
+                        .failed(&path, &std::io::Error::other("became a folder while the backup ran"));
+                }
+                Ok(stat) => listing.entry(&dir, name, path, stat),
+                Err(e) => self.context.failed(&path, &e),
+            }
+        }
+        (listing.pieces, entries)
     }
 
     fn offer_subdirectories(&self, pieces: &[Piece]) {
@@ -315,6 +402,8 @@ impl<'c> Walk<'c> {
 struct Listing<'c> {
     context: &'c Context<'c>,
     path: Vec<u8>,
+    /// The device that it is on.
+    dev: u64,
     place: Place,
     pieces: Vec<Piece>,
     entries: usize,
@@ -322,7 +411,7 @@ struct Listing<'c> {
 
 impl<'c> Listing<'c> {
     fn new(context: &'c Context<'c>, path: Vec<u8>, place: Place) -> Self {
-        Listing { context, path, place, pieces: Vec::new(), entries: 0 }
+        Listing { context, path, dev: 0, place, pieces: Vec::new(), entries: 0 }
     }
 
     fn encoded(&mut self) -> &mut Encoded {
@@ -349,33 +438,74 @@ impl<'c> Listing<'c> {
         self.path = path;
     }
 
-    fn read(&mut self, dir: &Arc<OwnedFd>, mut names: Vec<CString>, stop: &AtomicBool) {
-        let (place, failed) = self.context.filter.inside(&self.place, &self.path, dir, &names);
-        if let Some(e) = failed {
-            let mut path = self.path.clone();
-            path.extend_from_slice(if path.is_empty() { b".gitignore" } else { b"/.gitignore" });
-            self.context.unread_rules(&path, &e);
+    fn read(&mut self, dir: &Arc<OwnedFd>, mut names: Vec<Name>, stop: &AtomicBool) {
+        let (place, trouble) = self.context.filter.inside(&self.place, &self.path, dir, &names);
+        if let Some(trouble) = trouble {
+            self.context.rule_trouble(&self.below(b".gitignore"), &trouble);
         }
         self.place = place;
-        names.sort_unstable();
+        names.sort_unstable_by(|a, b| a.text.cmp(&b.text));
         for name in names {
             if stop.load(Ordering::Relaxed) || self.context.is_aborted() {
                 return;
             }
             self.entries += 1;
-            let mut path = self.path.clone();
-            if !path.is_empty() {
-                path.push(b'/');
-            }
-            path.extend_from_slice(name.to_bytes());
-            match Stat::at(dir, &name) {
-                Ok(stat) => match self.context.filter.entry(&self.place, &path, &stat) {
-                    None => self.entry(dir, name, path, stat),
-                    Some(why) => self.context.left_out(&path, why),
-                },
-                Err(e) => self.context.failed(&path, &e),
+            let path = self.below(name.text.to_bytes());
+            match self.look(dir, &name, &path) {
+                Ok(stat) => self.entry(dir, name.text, path, stat),
+                Err(Some(why)) => self.context.left_out(&path, why),
+                Err(None) => {}
             }
         }
+    }
+
+    fn below(&self, name: &[u8]) -> Vec<u8> {
+        match self.path.is_empty() {
+            true => name.to_vec(),
+            false => [&self.path, &b"/"[..], name].concat(),
+        }
+    }
+
+    /// What an entry is; or why it is left out, `None` when that has been said. What a rule leaves out is not looked at:
+    /// that may fail, or wait for a server that is gone.
+    fn look(&self, dir: &OwnedFd, name: &Name, path: &[u8]) -> Result<Stat, Option<Exclusion>> {
+        let filter = &self.context.filter;
+        if let Some(why) = filter.entry(&self.place, path, name.is_dir()) {
+            return Err(Some(why));
+        }
+        // An empty directory stands for what is mounted on one; that is seen to when it is opened.
+        if name.kind != FileType::Directory && self.is_mounted(dir, &name.text) {
+            let stat = Stat::at(dir, &name.text).ok();
+            return stat.filter(|stat| stat.kind == FileType::Directory).ok_or(Some(Exclusion::FileSystem));
+        }
+        let stat = Stat::at(dir, &name.text).map_err(|e| self.unseen(dir, name, path, &e))?;
+        let is_dir = stat.kind == FileType::Directory;
+        let again =
+            if name.is_dir() == Some(is_dir) { None } else { filter.entry(&self.place, path, Some(is_dir)) };
+        again.or_else(|| filter.looks(&stat)).map_or(Ok(stat), |why| Err(Some(why)))
+    }
+
+    /// An entry that cannot be looked at: it may be what is mounted there, and not wanted.
+    fn unseen(&self, dir: &OwnedFd, name: &Name, path: &[u8], error: &std::io::Error) -> Option<Exclusion> {
+        if self.leaves(dir, &name.text) {
+            return Some(Exclusion::FileSystem);
+        }
+        let spot = Spot::at(dir, &name.text);
+        match spot.is_ok_and(|spot| spot.dev() != self.dev && mounts::is_repository(spot.dev())) {
+            true => self.context.skipped(path, mounts::REASON),
+            false => self.context.failed(path, error),
+        }
+        None
+    }
+
+    fn is_mounted(&self, dir: &OwnedFd, name: &CStr) -> bool {
+        let filter = &self.context.filter;
+        filter.one_file_system && Spot::at(dir, name).is_ok_and(|spot| filter.is_mounted(&self.place, &spot))
+    }
+
+    fn leaves(&self, dir: &OwnedFd, name: &CStr) -> bool {
+        let filter = &self.context.filter;
+        filter.one_file_system && Spot::at(dir, name).is_ok_and(|spot| filter.leaves(&self.place, &spot))
     }
 
     /// Adds one entry that is not opened yet.
@@ -383,8 +513,8 @@ impl<'c> Listing<'c> {
         match stat.kind {
             FileType::Directory => {
                 if !self.context.is_excluded(&path, &stat) {
-                    let (parent, place) = (Some(dir.clone()), self.place.clone());
-                    let task = DirTask { parent, name, path, stat, place };
+                    let (parent, place, parent_dev) = (Some(dir.clone()), self.place.clone(), Some(self.dev));
+                    let task = DirTask { parent, name, path, stat, place, parent_dev };
                     self.pieces.push(Piece::Dir(Ticket::new(task)));
                 }
             }
@@ -453,7 +583,13 @@ impl<'c> Listing<'c> {
     }
 }
 
-fn read_names(dir: &OwnedFd) -> std::io::Result<Vec<CString>> {
+/// Opens a directory by its path, symlinks followed.
+fn open_named(path: &CStr) -> std::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+fn read_names(dir: &OwnedFd) -> std::io::Result<Vec<Name>> {
     let mut buffer = Vec::with_capacity(DIRENT_BUFFER);
     let buffer: &mut [MaybeUninit<u8>] = buffer.spare_capacity_mut();
     let mut entries = RawDir::new(dir, buffer);
@@ -462,24 +598,10 @@ fn read_names(dir: &OwnedFd) -> std::io::Result<Vec<CString>> {
         let entry = entry?;
         let name = entry.file_name();
         if !matches!(name.to_bytes(), b"." | b"..") {
-            names.push(name.to_owned());
+            names.push(Name { text: name.to_owned(), kind: entry.file_type() });
         }
     }
     Ok(names)
-}
-
-/// The pieces that a source given as one file consists of.
-pub fn single_entry(
-    context: &Context<'_>,
-    dir: &Arc<OwnedFd>,
-    name: CString,
-    path: Vec<u8>,
-    stat: Stat,
-) -> Vec<Piece> {
-    let place = Place::top(&path, stat.dev);
-    let mut listing = Listing::new(context, Vec::new(), place);
-    listing.entry(dir, name, path, stat);
-    listing.pieces
 }
 
 /// Where a path of the snapshot lies in the source, for messages.

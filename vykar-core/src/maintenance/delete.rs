@@ -4,6 +4,7 @@
 //! which costs space and nothing else. How often the snapshots that stay refer to each chunk is counted as well, so
 //! that a count that was too low is put right here, and takes nothing away.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::deletion_note::write_down;
@@ -93,16 +94,17 @@ impl Removal {
         let Manifest { snapshots, unreadable } = manifest;
         let listed: Vec<_> =
             snapshots.iter().map(|s| s.id).chain(unreadable.iter().map(|(id, _)| *id)).collect();
-        let (doomed, rest): (Vec<_>, Vec<_>) = snapshots.into_iter().partition(|s| ids.contains(&s.id));
+        let wanted: HashSet<&SnapshotId> = ids.iter().collect();
+        let (doomed, rest): (Vec<_>, Vec<_>) = snapshots.into_iter().partition(|s| wanted.contains(&s.id));
+        let readable: HashSet<SnapshotId> = doomed.iter().map(|s| s.id).collect();
         let mut report = DeleteReport::default();
         for id in ids {
-            let readable = doomed.iter().any(|s| s.id == *id);
             match unreadable.iter().find(|(other, _)| other == id) {
                 Some((_, cause)) if cause.is_newer() => {
                     return Err(VykarError::SnapshotUnusable { snapshot: *id, cause: cause.clone() });
                 }
                 Some(_) => report.deleted_unreadable.push(*id),
-                None if readable => {}
+                None if readable.contains(id) => {}
                 None => report.gone.push(*id),
             }
         }

@@ -16,6 +16,7 @@ pub mod layout;
 pub mod lock;
 mod making;
 pub mod manifest;
+pub mod meant;
 pub mod moving;
 pub mod open;
 pub mod pack_writer;

@@ -64,9 +64,9 @@ pub struct RestoreOptions {
     pub threads: usize,
     /// Only what one of these rules matches, and what is below it: rules as in a `.gitignore` at the top of the
     /// snapshot; all when empty.
-    pub include: Vec<String>,
+    pub include: Vec<Vec<u8>>,
     /// Nothing that these rules match.
-    pub exclude: Vec<String>,
+    pub exclude: Vec<Vec<u8>>,
     /// What becomes of files that exist.
     pub overwrite: Overwrite,
     /// Read what was written, and what looks right already, and compare it with the snapshot.

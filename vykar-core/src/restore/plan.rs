@@ -17,6 +17,7 @@ use crate::format::{IndexBlob, Item, ItemProblem, ItemType, Snapshot};
 use crate::id::ChunkId;
 use crate::repository::MovingReader;
 use crate::repository::items::{Found, Loss, for_each_item};
+use crate::repository::meant::meant;
 
 pub(crate) mod fuzz;
 
@@ -63,8 +64,14 @@ impl Plan {
             }
             Ok(true)
         })?;
-        for path in planner.selection.unmatched() {
-            reporter.failed(path, "not in the snapshot".into());
+        let missed = planner.selection.unmatched();
+        let mut meant = if missed.is_empty() { HashMap::new() } else { meant(reader, snapshot, &missed)? };
+        for path in missed {
+            let reason = match meant.remove(&path) {
+                Some(there) => format!("not in the snapshot; it has {}", as_path(there).display()),
+                None => "not in the snapshot".to_owned(),
+            };
+            reporter.failed(path, reason);
         }
         let Planner { mut plan, mut owners, selection, .. } = planner;
         plan.tree.want_parents();

@@ -1,15 +1,10 @@
 //! Which paths of a snapshot are wanted.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
-
-use crate::error::{Result, VykarError};
-
+use crate::error::Result;
 use crate::format::path::plain;
+use crate::rules::{FromTop, Rules, Ruling, Standing};
 
 /// How an item's path stands to the selection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +23,8 @@ pub(super) struct Selection {
     paths: HashMap<Vec<u8>, bool>,
     above: HashSet<Vec<u8>>,
     /// Rules of which one must match; `None` when there are none.
-    include: Option<Gitignore>,
-    exclude: Gitignore,
+    include: Option<Rules>,
+    exclude: FromTop,
 }
 
 impl Selection {
@@ -40,7 +35,7 @@ impl Selection {
             paths: HashMap::new(),
             above: HashSet::new(),
             include: None,
-            exclude: Gitignore::empty(),
+            exclude: FromTop::default(),
         };
         let paths: Vec<_> = paths.iter().map(|path| plain(path)).collect();
         if paths.iter().any(Vec::is_empty) {
@@ -59,12 +54,12 @@ impl Selection {
     ///
     /// # Errors
     /// One of them is none that a `.gitignore` may have.
-    pub fn with_rules(mut self, include: &[String], exclude: &[String]) -> Result<Self> {
+    pub fn with_rules(mut self, include: &[Vec<u8>], exclude: &[Vec<u8>]) -> Result<Self> {
         self.include = match include {
             [] => None,
-            rules => Some(compile(rules)?),
+            rules => Some(Rules::new(rules)?),
         };
-        self.exclude = compile(exclude)?;
+        self.exclude = FromTop::new(Rules::new(exclude)?);
         Ok(self)
     }
 
@@ -79,13 +74,11 @@ impl Selection {
         if by_path != Place::Selected {
             return by_path;
         }
-        let shown = Path::new(OsStr::from_bytes(path));
-        let excluded = || self.exclude.matched_path_or_any_parents(shown, is_dir).is_ignore();
-        if !self.exclude.is_empty() && excluded() {
+        if self.exclude.standing(path, is_dir) != Standing::Stays {
             return Place::Outside;
         }
         match &self.include {
-            Some(rules) if !rules.matched_path_or_any_parents(shown, is_dir).is_ignore() => {
+            Some(rules) if !is_included(rules, path, is_dir) => {
                 if is_dir {
                     Place::Above
                 } else {
@@ -122,13 +115,13 @@ impl Selection {
     }
 }
 
-fn compile(rules: &[String]) -> Result<Gitignore> {
-    let mut builder = GitignoreBuilder::new("");
-    for rule in rules {
-        let wrong = |e| VykarError::Usage(format!("rule {rule:?}: {e}"));
-        builder.add_line(None, rule).map_err(wrong)?;
-    }
-    builder.build().map_err(|e| VykarError::Usage(e.to_string()))
+/// The rules say so of a path, or of the nearest folder above it that they say something of.
+fn is_included(rules: &Rules, path: &[u8], is_dir: bool) -> bool {
+    let above: Vec<usize> = slashes(path).collect();
+    let folders = above.iter().rev().map(|end| (&path[..*end], true));
+    let mut rulings =
+        std::iter::once((path, is_dir)).chain(folders).map(|(path, is_dir)| rules.ruling(path, is_dir));
+    rulings.find(|ruling| *ruling != Ruling::Silent).is_some_and(|ruling| ruling.is_out())
 }
 
 fn slashes(path: &[u8]) -> impl Iterator<Item = usize> + '_ {
@@ -168,7 +161,7 @@ mod tests {
 
     #[test]
     fn rules_choose_among_what_the_paths_select() {
-        let rules = |list: &[&str]| list.iter().map(|r| (*r).to_owned()).collect::<Vec<_>>();
+        let rules = |list: &[&str]| list.iter().map(|r| r.as_bytes().to_vec()).collect::<Vec<_>>();
         let selection = Selection::new(&[b"home".to_vec()]);
         let mut s = selection.with_rules(&rules(&["*.txt", "docs/"]), &rules(&["draft*"])).unwrap();
         for (path, is_dir, place) in [

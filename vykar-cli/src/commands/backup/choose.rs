@@ -1,5 +1,6 @@
 //! What a backup stores: the paths of the command line, or the sources of the configuration.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,11 @@ use crate::config::{Dump, Hooks, SourceOptions};
 use crate::exit::{CliError, CliResult, Exit};
 use crate::{render, streams};
 
+/// What some editors put before the first line of a file.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Paths that do not exist are named up to this number, and counted beyond it.
+const MAX_NAMED: u64 = 100;
+
 /// What becomes one snapshot.
 pub struct Job {
     pub label: Option<String>,
@@ -20,17 +26,28 @@ pub struct Job {
     pub options: SourceOptions,
     pub hooks: Hooks,
     dumps: Vec<Dump>,
-    /// The name that standard input is stored under.
-    stdin: Option<String>,
+    /// What comes through a pipe, and the name that it is stored under.
+    piped: Option<(Piped, String)>,
     /// Paths of a list that do not exist.
     pub missing: u64,
+}
+
+/// Where a file comes from that is none.
+pub enum Piped {
+    Stdin,
+    /// A program and its arguments.
+    Command(Vec<OsString>),
 }
 
 impl Job {
     /// What programs hand over.
     pub fn streams(&self) -> Vec<Stream> {
         let dumps = self.dumps.iter().map(streams::dump);
-        dumps.chain(self.stdin.iter().map(|name| streams::stdin(name))).collect()
+        let piped = self.piped.iter().map(|(from, name)| match from {
+            Piped::Stdin => streams::stdin(name),
+            Piped::Command(words) => streams::command(name, words.clone()),
+        });
+        dumps.chain(piped).collect()
     }
 }
 
@@ -45,15 +62,25 @@ pub fn jobs(global: &Global, args: &BackupArgs) -> CliResult<Vec<Job>> {
     }
     let mut options = global.plan.as_ref().map(|plan| plan.defaults.clone()).unwrap_or_default();
     add(&mut options.excludes, &excludes);
-    let (listed, missing) = listed(&args.files_from)?;
-    let label = args.label.clone().or_else(|| args.stdin.then(|| args.stdin_name.clone()));
-    let paths: Vec<PathBuf> = args.paths.iter().cloned().chain(listed).collect();
-    if paths.is_empty() && !args.stdin {
+    let (listed, missing) = listed(&args.files_from, if args.null { b'\0' } else { b'\n' })?;
+    let piped = match (args.stdin, args.stdin_from_command) {
+        (true, _) => Some(Piped::Stdin),
+        (_, true) => {
+            Some(Piped::Command(args.paths.iter().map(|word| word.clone().into_os_string()).collect()))
+        }
+        (false, false) => None,
+    };
+    let piped = piped.map(|from| (from, args.stdin_name.clone()));
+    let label = args.label.clone().or_else(|| piped.as_ref().map(|(_, name)| name.clone()));
+    let paths: Vec<PathBuf> = match args.stdin_from_command {
+        true => Vec::new(),
+        false => args.paths.iter().cloned().chain(listed).collect(),
+    };
+    if paths.is_empty() && piped.is_none() {
         return Err(CliError::new(Exit::Usage, "no path to back up: the lists name none that exists"));
     }
-    let stdin = args.stdin.then(|| args.stdin_name.clone());
     let (hooks, dumps) = (Hooks::default(), Vec::new());
-    Ok(vec![Job { label, paths, options, hooks, dumps, stdin, missing }])
+    Ok(vec![Job { label, paths, options, hooks, dumps, piped, missing }])
 }
 
 fn configured(global: &Global, args: &BackupArgs, excludes: &Excludes) -> CliResult<Vec<Job>> {
@@ -86,7 +113,7 @@ fn configured(global: &Global, args: &BackupArgs, excludes: &Excludes) -> CliRes
             options,
             hooks: source.hooks.clone(),
             dumps: source.dumps.clone(),
-            stdin: None,
+            piped: None,
             missing: 0,
         }
     };
@@ -122,8 +149,8 @@ fn add(excludes: &mut Excludes, more: &Excludes) {
 }
 
 /// Paths from lists, and how many of them do not exist: who made a list made it a while ago.
-fn listed(lists: &[PathBuf]) -> CliResult<(Vec<PathBuf>, u64)> {
-    let (mut paths, mut missing) = (Vec::new(), 0);
+fn listed(lists: &[PathBuf], end: u8) -> CliResult<(Vec<PathBuf>, u64)> {
+    let (mut paths, mut missing) = (Vec::new(), 0u64);
     for list in lists {
         let failed = |e: std::io::Error| {
             CliError::new(Exit::Usage, format!("--files-from {}: {e}", render::path(list)))
@@ -132,23 +159,32 @@ fn listed(lists: &[PathBuf]) -> CliResult<(Vec<PathBuf>, u64)> {
             true => Box::new(std::io::stdin()),
             false => Box::new(std::fs::File::open(list).map_err(failed)?),
         };
-        for line in BufReader::new(reader).split(b'\n') {
+        let mut is_first = true;
+        for line in BufReader::new(reader).split(end) {
             let mut line = line.map_err(failed)?;
-            if line.last() == Some(&b'\r') {
+            if std::mem::take(&mut is_first) && line.starts_with(BYTE_ORDER_MARK) {
+                line.drain(..BYTE_ORDER_MARK.len());
+            }
+            if end == b'\n' && line.last() == Some(&b'\r') {
                 line.pop();
             }
-            let path = PathBuf::from(std::ffi::OsString::from_vec(line));
+            let path = PathBuf::from(OsString::from_vec(line));
             if path.as_os_str().is_empty() {
                 continue;
             }
             match path.symlink_metadata() {
                 Ok(_) => paths.push(path),
                 Err(e) => {
-                    say!("{}: not stored: {e}", render::path(&path));
                     missing += 1;
+                    if missing <= MAX_NAMED {
+                        say!("{}: not stored: {e}", render::path(&path));
+                    }
                 }
             }
         }
+    }
+    if missing > MAX_NAMED {
+        say!("{} more paths of the lists are not stored", missing - MAX_NAMED);
     }
     Ok((paths, missing))
 }

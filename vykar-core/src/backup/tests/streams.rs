@@ -39,7 +39,14 @@ fn a_stream_becomes_a_file_cut_as_a_file_of_that_content_is() {
     let streams =
         vec![stream("vykar-dumps/db/all.sql", &large, Ok(())), stream("vykar-dumps/empty", b"", Ok(()))];
     let options = BackupOptions { streams, ..f.options() };
-    let summary = backup(&f.repository(), &options, None).unwrap();
+    let mut notes = Vec::new();
+    let mut listen = |event: Event| {
+        if let Event::Note(text) = event {
+            notes.push(text);
+        }
+    };
+    let summary = backup(&f.repository(), &options, Some(&mut listen)).unwrap();
+    assert_eq!(notes, ["vykar-dumps/empty: nothing came, and an empty file is stored"]);
     assert_eq!((summary.added, summary.excluded), (0, 1), "every chunk was there already");
     let items = f.items();
     let paths: Vec<_> = items.keys().map(|p| std::str::from_utf8(p).unwrap()).collect();

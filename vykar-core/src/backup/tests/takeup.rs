@@ -287,7 +287,7 @@ fn a_backup_of_the_same_sources_that_begins_just_now_is_left_alone() {
     *world.storage.listener.lock() = Some(Arc::new(move |key, _| {
         if key == "after listing sessions/" && result.lock().is_none() {
             let session = Session::register(&repository).unwrap();
-            let sources = Sources::resolve(&options.sources).unwrap();
+            let sources = Sources::resolve(&options.sources, false).unwrap();
             session.claim(&Task::new(&repository, &options, &sources).unwrap().claims);
             *result.lock() = Some(session);
         }

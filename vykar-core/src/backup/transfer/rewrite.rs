@@ -4,12 +4,9 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-
-use ignore::Match;
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use super::{Maker, Making, Watch, emit, unreadable};
 use crate::backup::Exclusion;
@@ -21,13 +18,14 @@ use crate::format::{Item, ItemType, Snapshot, SnapshotMeta};
 use crate::id::SnapshotId;
 use crate::repository::items::{Found, Loss, for_each_item};
 use crate::repository::{LockOptions, MovingReader, Repository};
+use crate::rules::{FromTop, Rules, Standing};
 
 /// What is left out, and how.
 #[derive(Debug, Clone, Default)]
 pub struct RewriteOptions {
     /// Rules as in a `.gitignore` at the top of the snapshot: the last that matches decides, and what is in a directory
     /// that is left out is left out.
-    pub patterns: Vec<String>,
+    pub patterns: Vec<Vec<u8>>,
     /// Find out what would be left out, and make nothing.
     pub dry_run: bool,
     /// Tell what is left out, and why, with [`Event::Excluded`]; of a directory's contents nothing.
@@ -70,9 +68,9 @@ pub fn rewrite(
     if found.left_out == 0 || options.dry_run {
         return Ok(found);
     }
-    let mut rules = Rules::new(&options.patterns)?;
+    let mut rules = FromTop::new(Rules::new(&options.patterns)?);
     let ext = snapshot.meta.ext.as_ref().map(|ext| &ext[..]);
-    let mut stays = |item: &Item<'_>| matches!(rules.verdict(item), Verdict::Stays);
+    let mut stays = |item: &Item<'_>| standing(&mut rules, item) == Standing::Stays;
     let ext = with_note(ext, (REWRITTEN_FROM, &snapshot.id), &mut stays)?;
     let meta = SnapshotMeta { name: String::new(), ext, ..snapshot.meta.clone() };
     let until = (&options.lock, &options.cancel);
@@ -94,8 +92,8 @@ impl Source<'_> {
     fn look(&self, events: &mut Events<'_>) -> Result<Rewritten> {
         let mut found = Rewritten { from: self.snapshot.id, left_out: 0, files: 0, bytes: 0, made: None };
         let report = self.options.report_excluded;
-        self.each(events, &mut |item, verdict, events| {
-            if matches!(verdict, Verdict::Stays) {
+        self.each(events, &mut |item, standing, events| {
+            if standing == Standing::Stays {
                 return Ok(());
             }
             found.left_out = found.left_out.saturating_add(1);
@@ -103,7 +101,8 @@ impl Source<'_> {
                 found.files = found.files.saturating_add(1);
                 found.bytes = found.bytes.saturating_add(item.size);
             }
-            if let (Verdict::Matched(rule), true) = (verdict, report) {
+            if let (Standing::Out(rule), true) = (standing, report) {
+                let rule = String::from_utf8_lossy(rule).into_owned();
                 let path = PathBuf::from(OsStr::from_bytes(item.path_bytes()));
                 emit(events, Event::Excluded { path, why: Exclusion::Pattern(rule) });
             }
@@ -114,9 +113,9 @@ impl Source<'_> {
 
     /// Adds what stays to a new snapshot.
     fn store(&self, making: &mut Making<'_>, events: &mut Events<'_>) -> Result<()> {
-        self.each(events, &mut |item, verdict, _| {
+        self.each(events, &mut |item, standing, _| {
             // Special items are not in the stream.
-            if !matches!(verdict, Verdict::Stays) || crate::format::special::is_special(item.kind) {
+            if standing != Standing::Stays || crate::format::special::is_special(item.kind) {
                 return Ok(());
             }
             if !making.references.add_existing(&item.chunks) {
@@ -132,14 +131,13 @@ impl Source<'_> {
 
     /// Calls `each` for every item, special ones included.
     fn each(&self, events: &mut Events<'_>, each: Each<'_>) -> Result<()> {
-        let mut rules = Rules::new(&self.options.patterns)?;
+        let mut rules = FromTop::new(Rules::new(&self.options.patterns)?);
         let mut watch = Watch::new(&self.options.cancel, self.snapshot);
         let id = self.snapshot.id;
         for_each_item(&self.reader, self.snapshot, &mut |found| {
             match found {
                 Found::Item(item) => {
-                    let verdict = rules.verdict(&item);
-                    each(&item, verdict, events)?;
+                    each(&item, standing(&mut rules, &item), events)?;
                     watch.done(&item, events)?;
                 }
                 Found::Problem(problem) => {
@@ -152,54 +150,8 @@ impl Source<'_> {
     }
 }
 
-type Each<'e> = &'e mut dyn FnMut(&Item<'_>, Verdict, &mut Events<'_>) -> Result<()>;
+type Each<'e> = &'e mut dyn FnMut(&Item<'_>, Standing<'_>, &mut Events<'_>) -> Result<()>;
 
-/// What becomes of an item.
-enum Verdict {
-    Stays,
-    /// This rule matches it.
-    Matched(String),
-    /// A rule matches a directory above it.
-    Below,
-}
-
-/// Compiled rules.
-struct Rules {
-    matcher: Gitignore,
-    /// The directory that was asked about last, and whether it is left out: most items are beside the one before.
-    last: (Vec<u8>, bool),
-}
-
-impl Rules {
-    fn new(patterns: &[String]) -> Result<Self> {
-        let mut builder = GitignoreBuilder::new("");
-        for pattern in patterns {
-            let wrong = |e| VykarError::Usage(format!("exclude {pattern:?}: {e}"));
-            builder.add_line(None, pattern).map_err(wrong)?;
-        }
-        let matcher = builder.build().map_err(|e| VykarError::Usage(format!("excludes: {e}")))?;
-        Ok(Rules { matcher, last: (Vec::new(), false) })
-    }
-
-    fn matched(&self, path: &[u8], is_dir: bool) -> Match<&ignore::gitignore::Glob> {
-        self.matcher.matched(Path::new(OsStr::from_bytes(path)), is_dir)
-    }
-
-    /// From the top, as a backup walks: nothing brings back what is in a directory that is left out.
-    fn verdict(&mut self, item: &Item<'_>) -> Verdict {
-        let path = item.path_bytes();
-        let parent = path.iter().rposition(|c| *c == b'/').map_or(&[][..], |end| &path[..end]);
-        if self.last.0 != parent {
-            let ends = path.iter().enumerate().filter(|(_, c)| **c == b'/').map(|(end, _)| end);
-            let out = ends.into_iter().any(|end| self.matched(&path[..end], true).is_ignore());
-            self.last = (parent.to_vec(), out);
-        }
-        if self.last.1 {
-            return Verdict::Below;
-        }
-        match self.matched(path, item.kind == ItemType::Directory) {
-            Match::Ignore(rule) => Verdict::Matched(rule.original().to_owned()),
-            Match::None | Match::Whitelist(_) => Verdict::Stays,
-        }
-    }
+fn standing<'r>(rules: &'r mut FromTop, item: &Item<'_>) -> Standing<'r> {
+    rules.standing(item.path_bytes(), item.kind == ItemType::Directory)
 }

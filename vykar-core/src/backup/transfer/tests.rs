@@ -82,7 +82,7 @@ impl TestRepository {
 }
 
 fn without(patterns: &[&str]) -> RewriteOptions {
-    let patterns = patterns.iter().map(|p| (*p).to_owned()).collect();
+    let patterns = patterns.iter().map(|p| p.as_bytes().to_vec()).collect();
     RewriteOptions { patterns, report_excluded: true, ..RewriteOptions::default() }
 }
 
