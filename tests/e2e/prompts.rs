@@ -18,6 +18,9 @@ use super::harness::{VYKAR, World, exit, wait};
 /// itself sets the terminal back.
 const SHELL: &str = r#"trap : INT TERM HUP QUIT; "$@"; echo "[ended $?]"; read -r line"#;
 
+/// For env(1): what whoever started the tests ignores is not ignored here.
+const DEFAULTS: &str = "--default-signal=INT,TERM,HUP,QUIT";
+
 /// A program on a terminal of its own, which is its controlling one.
 struct Prompted {
     child: Child,
@@ -34,7 +37,10 @@ impl Prompted {
         let name = ptsname(&master, Vec::new()).unwrap();
         let terminal: OwnedFd = rustix::fs::open(name, flags, Mode::empty()).unwrap();
         let mut command = world.with_environment(Command::new("setsid"));
-        command.args(["--ctty", "--wait", "sh", "-c", SHELL, "sh", VYKAR, "-R"]).arg(&world.repo).args(args);
+        command
+            .args(["--ctty", "--wait", "env", DEFAULTS, "sh", "-c", SHELL, "sh", VYKAR, "-R"])
+            .arg(&world.repo)
+            .args(args);
         command.env_remove("VYKAR_PASSPHRASE");
         let side = || Stdio::from(terminal.try_clone().unwrap());
         let child = command.stdin(side()).stdout(side()).stderr(side()).spawn().unwrap();
@@ -174,8 +180,8 @@ fn a_hangup_ends_a_backup_as_sigterm_does() {
     let world = World::with_repository("none");
     for signal in [Signal::HUP, Signal::TERM] {
         // Standing still at a program that prints nothing more.
-        let mut command = world.command();
-        command.arg("-R").arg(&world.repo).args(["backup", "--stdin"]);
+        let mut command = world.with_environment(Command::new("env"));
+        command.args([DEFAULTS, VYKAR, "-R"]).arg(&world.repo).args(["backup", "--stdin"]);
         let (reader, mut writer) = std::io::pipe().unwrap();
         writer.write_all(b"some of it").unwrap();
         let mut child = command.stdin(reader).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();

@@ -122,7 +122,8 @@ pub fn cancel_on(signals: &[i32]) -> CliResult<()> {
     if DONE.swap(true, Ordering::Relaxed) {
         return Ok(());
     }
-    for signal in signals.iter().copied().filter(|signal| !platform::is_ignored(*signal)) {
+    let wanted = |signal: &i32| *signal != SIGHUP || !platform::is_ignored(SIGHUP);
+    for signal in signals.iter().copied().filter(wanted) {
         let code = Exit::Interrupted as i32;
         signal_hook::flag::register_conditional_shutdown(signal, code, interrupts())
             .and_then(|_| signal_hook::flag::register(signal, interrupts()))

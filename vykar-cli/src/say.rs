@@ -111,6 +111,11 @@ pub fn clean(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// The same in one line, for a text that stands among others.
+pub fn one_line(text: &str) -> String {
+    clean(text).replace('\n', "\\n").replace('\t', "\\t")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,5 +129,6 @@ mod tests {
             "a\tb\n\\u{1b}]0;x\\u{7}\\r\\u{9b}1m\\u{7f}\\u{202e}\\u{2066}\\u{200f}\\u{2028}\u{e9}\u{200d}\\"
         );
         assert!(matches!(super::clean("plain"), Cow::Borrowed(_)));
+        assert_eq!(one_line("a\n\tb\x07"), "a\\n\\tb\\u{7}");
     }
 }

@@ -11,7 +11,7 @@ use crate::config::Around;
 use crate::exit::{CliError, CliResult, Exit};
 use crate::parse::DataSubset;
 use crate::progress::StatusLine;
-use crate::{context, hooks, render};
+use crate::{context, hooks, render, say};
 
 /// Between the hooks of the configuration.
 pub fn run(global: &Global, args: &CheckArgs) -> CliResult {
@@ -87,7 +87,7 @@ fn kind(severity: Severity) -> &'static str {
 fn report_text(report: &CheckReport, options: &CheckOptions, quiet: bool) -> String {
     let mut out = String::new();
     for finding in &report.findings {
-        let _ = writeln!(out, "{}: {finding}", kind(finding.severity()));
+        let _ = writeln!(out, "{}: {}", kind(finding.severity()), say::one_line(&finding.to_string()));
     }
     if report.unlisted() > 0 {
         let _ = writeln!(out, "... and {} more", report.unlisted());

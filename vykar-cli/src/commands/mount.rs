@@ -65,7 +65,9 @@ fn serve(global: &Global, args: &MountArgs, mountpoint: &Path, ready: Option<Rea
     options.announce = watchdog.as_ref().ok().map(Watchdog::announce);
     let log: vykar_mount::Log = Arc::new(|line| say!("{line}"));
     // Before the mount's threads are made, so that signals reach only this handler.
-    let ends = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !platform::is_ignored(*signal));
+    let ends = [SIGINT, SIGTERM, SIGHUP]
+        .into_iter()
+        .filter(|signal| *signal != SIGHUP || !platform::is_ignored(SIGHUP));
     let mut signals = Signals::new(ends)
         .map_err(|e| CliError::new(Exit::Failure, format!("cannot handle signals: {e}")))?;
     let mount = Mount::new(repository, &options, log).inspect_err(|_| {

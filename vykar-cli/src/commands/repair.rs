@@ -15,7 +15,7 @@ use crate::args::{CheckArgs, Global};
 use crate::confirm::confirm;
 use crate::exit::{CliError, CliResult, Exit};
 use crate::progress::StatusLine;
-use crate::{context, render};
+use crate::{context, render, say};
 
 pub fn run(global: &Global, repository: &Repository, args: &CheckArgs, checked: &CheckReport) -> CliResult {
     let options = RepairOptions { threads: global.threads, lock: context::lock_options(global) };
@@ -52,8 +52,8 @@ fn make_plan(global: &Global, repository: &Repository, options: &RepairOptions) 
         Event::ItemSkipped { snapshot, path, reason } => {
             let name = names.get(snapshot).map_or("?", String::as_str);
             let what = match path.is_empty() {
-                true => reason.clone(),
-                false => format!("{} ({reason})", render::plain(path.as_bytes())),
+                true => say::one_line(reason),
+                false => format!("{} ({})", render::plain(path.as_bytes()), say::one_line(reason)),
             };
             let name = render::plain(name.as_bytes());
             status.suspend(|| print(&format!("drop: snapshot {name} ({}): {what}\n", snapshot.short())));
@@ -70,7 +70,7 @@ fn make_plan(global: &Global, repository: &Repository, options: &RepairOptions) 
 fn plan_text(plan: &RepairPlan) -> String {
     let mut out = "The repair would:\n".to_owned();
     let mut line = |text: String| {
-        let _ = writeln!(out, "- {text}");
+        let _ = writeln!(out, "- {}", say::one_line(&text));
     };
     for (pack, key) in &plan.packs_put_back {
         line(format!("put back pack {pack}, which lies at {}", render::plain(key.as_bytes())));
