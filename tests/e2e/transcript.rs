@@ -49,9 +49,10 @@ impl Names {
         let patterns = [
             (regex::escape(&dir), "DIR"),
             (r"\d{4}-\d\d-\d\d[T ]\d\d[:-]\d\d[:-]\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?".to_owned(), "TIME"),
+            // Before ids: a fraction may have as many digits.
+            (r#""seconds": [0-9.]+"#.to_owned(), r#""seconds": N"#),
             (r"\b[0-9a-f]{64}\b|\b[0-9a-f]{16}\b|\b[0-9a-f]{8}\b".to_owned(), "ID"),
             (r"\d+\.\d+ s\b".to_owned(), "N s"),
-            (r#""seconds": [0-9.]+"#.to_owned(), r#""seconds": N"#),
             (r"\(encryption [A-Z][A-Za-z0-9]+\)".to_owned(), "(encryption CIPHER)"),
             (format!(r"\b{}\b", regex::escape(&host)), "HOST"),
             (format!(r#"(User +|"username": "){}\b"#, regex::escape(&user)), "${1}USER"),

@@ -38,7 +38,7 @@ pub fn ask_hidden(prompt: &str) -> io::Result<Zeroizing<String>> {
 /// # Errors
 /// As [`ask_hidden`].
 pub fn ask_shown(prompt: &str) -> io::Result<Zeroizing<String>> {
-    ask(&io::stderr(), prompt, io::stdin().as_fd(), false)
+    ask(io::stderr(), prompt, io::stdin().as_fd(), false)
 }
 
 fn ask(
