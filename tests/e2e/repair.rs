@@ -184,7 +184,7 @@ fn packs_in_the_wrong_place_and_junk_are_sorted_out() {
     fs::write(&all[1], &a).unwrap();
     fs::write(all[1].parent().unwrap().join("letter"), b"Dear Sir").unwrap();
     let run = world.run(["check", "--repair", "--yes"]).ok();
-    assert!(run.out().contains("letter") && run.out().contains("whole chunks"), "{run}");
+    assert!(run.out().contains("letter") && run.out().contains("put back pack"), "{run}");
     assert_sound(&world);
     assert_files(&world, 0..FILES);
     assert!(Path::new(&all[1]).parent().unwrap().join("letter").exists());

@@ -19,6 +19,7 @@ pub use self::plan::{CompactPlan, Repack};
 use self::plan::{Planned, plan};
 use self::repack::Repacker;
 use super::deletion_note::Deletions;
+use super::repair::survey::walk;
 use super::verify::MAX_PACK_OBJECT;
 use crate::crypto::pack_id;
 use crate::error::{ObjectError, Result, StorageError, VykarError};
@@ -196,7 +197,7 @@ impl Run<'_, '_, '_> {
     }
 
     /// What speaks against a pack being what its name says. Of one that the index knows, two chunks tell it from any
-    /// other; another one is read.
+    /// other; another one is read, and goes whatever its name where it holds nothing that the index knows.
     fn misnamed(&self, pack: &PackId, number: Option<u32>) -> Result<Option<String>> {
         let repository = self.guard.repository();
         let (backend, key) = (repository.backend(), pack_key(pack));
@@ -204,7 +205,7 @@ impl Run<'_, '_, '_> {
         let wrong = |reason: String| Ok(Some(reason));
         if slots.is_empty() {
             return match backend.get(&key, MAX_PACK_OBJECT) {
-                Ok(data) if pack_id(&data) == *pack => Ok(None),
+                Ok(data) if pack_id(&data) == *pack || !self.holds_known(&data) => Ok(None),
                 Ok(_) => wrong(ObjectError::WrongId.to_string()),
                 Err(StorageError::NotFound { .. }) => Ok(None),
                 Err(e @ StorageError::TooLarge { .. }) => wrong(e.to_string()),
@@ -224,6 +225,15 @@ impl Run<'_, '_, '_> {
             }
         }
         Ok(None)
+    }
+
+    fn holds_known(&self, pack: &[u8]) -> bool {
+        let (table, keys) = (&self.planned.index.index.chunks, self.guard.repository().keys());
+        let mut known = table.packs().contains(&pack_id(pack));
+        walk(pack, &[], &mut |_, object| {
+            known = known || keys.identify_chunk(object).is_ok_and(|(id, _)| table.find(&id).is_some());
+        });
+        known
     }
 
     /// New packs, the index that names them, and then the old ones go.

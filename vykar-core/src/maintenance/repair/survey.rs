@@ -497,7 +497,11 @@ fn length_at(data: &[u8], at: usize) -> Option<usize> {
 /// A length is followed, but not beyond a place where a whole blob begins: it may be what is damaged, even where what
 /// it spans looks like a chunk, as any bytes may without encryption. Where no length makes sense, only the next place
 /// that is known helps.
-fn walk(data: &[u8], known: &[(usize, usize)], show: &mut dyn FnMut(usize, &[u8])) {
+pub(in crate::maintenance) fn walk(
+    data: &[u8],
+    known: &[(usize, usize)],
+    show: &mut dyn FnMut(usize, &[u8]),
+) {
     let prefix = LENGTH_PREFIX as usize;
     let mut at = HEADER.len();
     while at < data.len() {
