@@ -4,6 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use rustix::io::Errno;
@@ -78,7 +79,8 @@ impl Ready {
             .map_err(|e| failed("/dev/null", e))?;
         let open_log = |path: &PathBuf| {
             std::fs::create_dir_all(path.parent()?).ok()?;
-            OpenOptions::new().create(true).append(true).open(path).ok()
+            // A FIFO in its place that nobody reads must not hold this up.
+            OpenOptions::new().create(true).append(true).custom_flags(libc::O_NONBLOCK).open(path).ok()
         };
         let log = self.log.as_ref().and_then(open_log);
         rustix::stdio::dup2_stdin(&null).map_err(|e| failed("stdin", e))?;

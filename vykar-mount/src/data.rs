@@ -68,6 +68,16 @@ impl Data {
     /// # Errors
     /// Where the index cannot be read. One that is not there is such a case too: only those ask who know of a snapshot.
     pub(crate) fn reader(&self) -> Result<Arc<ChunkReader>, VykarError> {
+        let reader = self.first_reader()?;
+        let index = reader.index();
+        // Slots of a copy that somebody wrote to stand for nothing any more.
+        if !index.chunks.is_unchanged() {
+            reader.catch_up(&self.repository, &index)?;
+        }
+        Ok(reader)
+    }
+
+    fn first_reader(&self) -> Result<Arc<ChunkReader>, VykarError> {
         let mut reader = self.reader.lock();
         if let Some(reader) = &*reader {
             return Ok(reader.clone());

@@ -114,11 +114,11 @@ pub fn find(
         false => None,
     };
     let is_wanted = |path: &[u8]| match &wanted {
-        Some(paths) => paths.contains(path),
+        Some((paths, _)) => paths.contains(path),
         None => options.pattern.matches(path),
     };
     let mut finder = Finder::new(series_of(snapshots));
-    if wanted.as_ref().is_none_or(|paths| !paths.is_empty()) {
+    if wanted.as_ref().is_none_or(|(paths, whole)| !paths.is_empty() || !whole) {
         let mut items = SharedItems::new(reader);
         for (at, snapshot) in snapshots.iter().enumerate() {
             finder.enter(at);
@@ -131,25 +131,29 @@ pub fn find(
     Ok(finder.report())
 }
 
-/// The paths that fit in any snapshot. What cannot be read is told later.
+/// The paths that fit in any snapshot, and whether all of them could be read. What could not is told later.
 fn paths_that_fit(
     reader: &dyn ReadChunk,
     snapshots: &[Snapshot],
     options: &FindOptions,
-) -> Result<HashSet<Box<[u8]>>> {
-    let (mut items, mut paths) = (SharedItems::new(reader), HashSet::new());
+) -> Result<(HashSet<Box<[u8]>>, bool)> {
+    let (mut items, mut paths, mut whole) = (SharedItems::new(reader), HashSet::new(), true);
     for snapshot in snapshots {
         items.read(snapshot, &mut |part| {
-            if let Part::Found(Found::Item(item)) = part {
-                let path = item.path_bytes();
-                if options.fits(&item) && options.pattern.matches(path) && !paths.contains(path) {
-                    paths.insert(path.into());
+            match part {
+                Part::Found(Found::Item(item)) => {
+                    let path = item.path_bytes();
+                    if options.fits(&item) && options.pattern.matches(path) && !paths.contains(path) {
+                        paths.insert(path.into());
+                    }
                 }
+                Part::Found(_) => whole = false,
+                _ => {}
             }
             Ok(true)
         })?;
     }
-    Ok(paths)
+    Ok((paths, whole))
 }
 
 /// The series of each snapshot, and each series.

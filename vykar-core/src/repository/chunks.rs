@@ -61,7 +61,9 @@ impl ChunkReader {
         }
         let stamp = repository.index_stamp()?.ok_or(VykarError::IndexMissing)?;
         let known = origin.as_ref().filter(|open| open.stamp == Some(stamp));
-        if known.is_some_and(|open| open.is_sound(repository.keys().hasher())) {
+        let is_whole =
+            |open: &OpenIndex| open.index.chunks.is_unchanged() && open.is_sound(repository.keys().hasher());
+        if known.is_some_and(is_whole) {
             return Ok(false);
         }
         let fresh = repository.open_sound_index()?;

@@ -29,22 +29,36 @@ struct Identity {
     /// Chunk sizes, pack sizes and when it was made; what earlier versions remembered has none of them.
     #[serde(default)]
     parameters: Option<String>,
+    /// A hash of the others, to tell damage of this file from another repository; empty in older files.
+    #[serde(default)]
+    check: String,
 }
 
 impl Identity {
     fn of(url: &str, config: &RepoConfig, keys: &Keys) -> Result<Self, VykarError> {
         let print = keys.hasher().local(b"vykarpin", &[config.id.as_bytes()])?;
-        Ok(Identity {
+        let mut identity = Identity {
             url: url.to_owned(),
             id: config.id.to_string(),
             encryption: config.encryption.to_string(),
             fingerprint: crate::ChunkId(print).to_string(),
             parameters: Some(parameters(config)),
-        })
+            check: String::new(),
+        };
+        identity.check = identity.sum();
+        Ok(identity)
     }
 
+    /// `None` for what is damaged.
     fn parse(text: &str) -> Option<Self> {
-        serde_json::from_str(text).ok()
+        let identity: Identity = serde_json::from_str(text).ok()?;
+        (identity.check.is_empty() || identity.check == identity.sum()).then_some(identity)
+    }
+
+    fn sum(&self) -> String {
+        let Identity { url, id, encryption, fingerprint, parameters, check: _ } = self;
+        let parameters = parameters.as_deref().unwrap_or_default();
+        pack_id([&**url, id, encryption, fingerprint, parameters].join("\0").as_bytes()).to_string()
     }
 
     fn difference(&self, other: &Identity) -> Option<String> {
@@ -171,7 +185,17 @@ mod tests {
         let file = pin_path(cache.path(), backend.url());
         let good = fs::read(&file).unwrap();
         type Harm<'h> = &'h dyn Fn(&Path);
-        let harms: [Harm<'_>; 6] = [
+        let flip = |file: &Path, at: usize| {
+            let mut bad = good.clone();
+            bad[at] = if bad[at] == b'1' { b'2' } else { b'1' };
+            fs::write(file, bad).unwrap();
+        };
+        let text = std::str::from_utf8(&good).unwrap();
+        let (in_id, in_print) =
+            (text.find("\"id\": \"").unwrap() + 9, text.find("\"fingerprint\"").unwrap() + 20);
+        let harms: [Harm<'_>; 8] = [
+            &|file| flip(file, in_id),
+            &|file| flip(file, in_print),
             &|file| fs::write(file, b"").unwrap(),
             &|file| fs::write(file, &good[..good.len() / 2]).unwrap(),
             &|file| fs::write(file, vec![0; good.len()]).unwrap(),

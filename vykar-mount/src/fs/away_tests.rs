@@ -269,9 +269,13 @@ fn a_local_copy_of_the_index_that_is_written_to_while_it_is_used_costs_time_only
         let write = |file: &std::fs::File, bytes: &[u8]| {
             std::os::unix::fs::FileExt::write_all_at(file, bytes, 0).unwrap()
         };
-        let harms: [Harm<'_>; 4] = [
+        let harms: [Harm<'_>; 6] = [
             &|file, _| file.set_len(0).unwrap(),
             &|file, len| file.set_len(len / 2).unwrap(),
+            // In the last page: what is behind the end is zeros at once, without any signal.
+            &|file, len| file.set_len(len - 300).unwrap(),
+            // Only touched.
+            &|file, _| file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap(),
             &|file, len| write(file, &vec![0; len as usize]),
             &|file, len| write(file, &vec![0x5a; len as usize]),
         ];
