@@ -45,6 +45,7 @@ mod secrets;
 mod semantics;
 mod soak;
 mod sources;
+mod strangers;
 mod torture;
 mod transcript;
 mod tree;

@@ -330,6 +330,9 @@ pub struct MountArgs {
     /// Do not keep the processors of a virtual machine awake while many requests come (root's mounts do)
     #[arg(long)]
     pub no_keep_awake: bool,
+    /// Let the mount be exported by NFS
+    #[arg(long, display_order = 900)]
+    pub export: bool,
     #[command(flatten)]
     pub view: ViewArgs,
 }

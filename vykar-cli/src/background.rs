@@ -1,13 +1,14 @@
 //! Going to the background: the caller's process waits until the child says that it is ready, or
 //! ends with the child's exit code.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 
 use rustix::io::Errno;
+use vykar_core::platform::private;
 
 use crate::exit::{CliError, CliResult, Exit};
 use crate::platform::{self, Fork};
@@ -78,9 +79,12 @@ impl Ready {
             .open("/dev/null")
             .map_err(|e| failed("/dev/null", e))?;
         let open_log = |path: &PathBuf| {
-            std::fs::create_dir_all(path.parent()?).ok()?;
+            private::make_dirs(path.parent()?).ok()?;
             // A FIFO in its place that nobody reads must not hold this up.
-            OpenOptions::new().create(true).append(true).custom_flags(libc::O_NONBLOCK).open(path).ok()
+            let log = private::options().append(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
+            // It names files. One that an earlier version made, or somebody else's, may be open to others.
+            let _ = log.set_permissions(Permissions::from_mode(0o600));
+            Some(log)
         };
         let log = self.log.as_ref().and_then(open_log);
         rustix::stdio::dup2_stdin(&null).map_err(|e| failed("stdin", e))?;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Instant;
 
@@ -128,7 +129,11 @@ fn try_update(path: &Path, change: impl FnOnce(&mut Series)) -> std::io::Result<
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
-    let written = std::fs::File::create(&temporary)
+    // Whoever collects it is another user, mostly; nobody else writes it, whatever the umask says.
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o644);
+    let written = options
+        .open(&temporary)
         .and_then(|mut file| file.write_all(series.text().as_bytes()))
         .and_then(|()| std::fs::rename(&temporary, path));
     if written.is_err() {

@@ -114,6 +114,17 @@ impl<K: Hash + Eq + Clone, V: Clone + Weight, E: Clone> Cache<K, V, E> {
         shard.bytes = shard.bytes.saturating_sub(old.weight().saturating_add(OVERHEAD));
     }
 
+    /// Drops all values.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let dropped = std::mem::replace(&mut shard.values, LruCache::unbounded());
+            shard.bytes = 0;
+            drop(shard);
+            drop(dropped);
+        }
+    }
+
     /// The value, made by `make` if it is neither kept nor being made. Failures are not kept.
     pub fn get_or_make(&self, key: &K, make: impl FnOnce() -> Result<V, E>) -> Result<V, E> {
         loop {
@@ -248,6 +259,10 @@ mod tests {
         cache.get_or_make(&1, || made(100)).unwrap();
         cache.remove(&1);
         cache.remove(&2);
+        assert_eq!((cache.get(&1), cache.bytes()), (None, 0));
+        (0..9).for_each(|key| drop(cache.get_or_make(&key, || made(100))));
+        assert!(cache.bytes() > 900);
+        cache.clear();
         assert_eq!((cache.get(&1), cache.bytes()), (None, 0));
     }
 

@@ -126,6 +126,15 @@ impl Data {
         Err(Arc::new(VykarError::ChunkDamaged { chunk: *id, pack, cause: ObjectError::Unreadable(reason) }))
     }
 
+    /// Gives up all that is kept of chunks, and lets the program give that memory back to the system.
+    pub(crate) fn give_back(&self) {
+        self.cache.clear();
+        self.buffers.drop_idle();
+        if let Some(freed) = &self.freed {
+            (freed.0)();
+        }
+    }
+
     fn report_freed(&self) {
         let Some(freed) = &self.freed else { return };
         let (evicted, before) = (self.cache.evicted(), self.reported.load(Ordering::Relaxed));

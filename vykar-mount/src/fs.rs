@@ -10,6 +10,7 @@ mod shown_tests;
 #[cfg(test)]
 mod tests;
 mod versions;
+mod xattrs;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +38,6 @@ use crate::template::MAX_TEMPLATES;
 use crate::top::{SetupError, TopFolder};
 use crate::tree::{Meta, NAME_MAX, NodeId, Tree};
 use crate::versions::Versions;
-use crate::xattr::Xattrs;
 
 /// How long the kernel may keep what is inside a snapshot: nothing there ever changes.
 pub const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -81,7 +81,7 @@ pub struct Attr {
     /// Blocks of 512 bytes that are no holes.
     pub blocks: u64,
     /// Names in its snapshot; for a directory two more than its subdirectories, or 1 where those are
-    /// not known yet.
+    /// not counted, as they would have to be read for that.
     pub nlink: u32,
 }
 
@@ -485,39 +485,13 @@ impl Fs {
         }
         let offset = u64::try_from(offset).map_err(|_| FsError::BeyondEnd)?;
         let (content, largest) = (place.tree.content(place.node), place.info.largest_chunk);
-        self.zeros.seek(content, largest, offset, whence == Seek::Hole).ok_or(FsError::BeyondEnd)
-    }
-
-    /// The value of an extended attribute.
-    pub fn getxattr(&self, ino: u64, name: &[u8]) -> Result<Vec<u8>> {
-        self.with_xattrs(ino, |mut xattrs| {
-            let found = xattrs.find(|(known, _)| *known == name && !self.shown.look.hides(name));
-            found.map(|(_, value)| value.to_vec()).ok_or(FsError::NoAttribute)
-        })
-    }
-
-    /// The names of all extended attributes, each followed by NUL.
-    pub fn listxattr(&self, ino: u64) -> Result<Vec<u8>> {
-        self.with_xattrs(ino, |xattrs| {
-            let mut names = Vec::new();
-            for (name, _) in xattrs.filter(|(name, _)| !self.shown.look.hides(name)) {
-                names.extend_from_slice(name);
-                names.push(0);
-            }
-            Ok(names)
-        })
-    }
-
-    fn with_xattrs<T>(&self, ino: u64, f: impl FnOnce(Xattrs<'_>) -> Result<T>) -> Result<T> {
-        match self.decode(ino)? {
-            Inode::Node { snapshot, node: Tree::ROOT, .. } => {
-                f(Xattrs(&self.snapshots.get(snapshot).ok_or(FsError::Stale)?.root_xattrs))
-            }
-            inode => match self.node(inode)? {
-                Some(place) => f(place.tree.xattrs(place.node)),
-                None => f(Xattrs::default()),
-            },
-        }
+        // What cannot be read is data, and whoever reads it is told.
+        let read = |at: usize| {
+            let range = content.range(at);
+            self.data.chunk(&content.id(at), range.end.saturating_sub(range.start)).ok()
+        };
+        let found = self.zeros.seek((content, largest), offset, whence == Seek::Hole, &read);
+        found.ok_or(FsError::BeyondEnd)
     }
 
     /// Numbers about the repository. One whose index cannot be read stores nothing, as far as is known.
@@ -532,6 +506,13 @@ impl Fs {
     /// Reads the index, which the first look into a snapshot will want. What goes wrong is said then.
     pub(crate) fn load_index(&self) {
         let _ = self.data.reader();
+    }
+
+    /// Gives up everything that can be read again: nobody has asked for long.
+    pub(crate) fn give_back(&self) {
+        self.trees.clear();
+        self.versions.give_back();
+        self.data.give_back();
     }
 
     /// Where files that are decoded ahead go.
@@ -638,7 +619,6 @@ impl Fs {
             }
             return Err(FsError::Stale);
         }
-        let _ = info.nlink.set(tree.nlink(Tree::ROOT));
         Ok(tree)
     }
 }

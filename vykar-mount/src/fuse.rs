@@ -15,8 +15,11 @@ use fuser::{
 };
 
 use crate::awake::Awake;
+use crate::caller::may_read_trusted;
 use crate::errno::FsError;
 use crate::fs::{Attr, BLOCK, Entry, Fs, Seek};
+use crate::keeper::Reports;
+use crate::shown::ACL_PREFIX;
 use crate::tree::NAME_MAX;
 
 /// Inode numbers are never given out twice.
@@ -25,13 +28,12 @@ const GENERATION: Generation = Generation(0);
 const MAX_BACKGROUND: u16 = 64;
 
 /// What the kernel is asked for where it knows it.
-const WANTED: [InitFlags; 8] = [
+const WANTED: [InitFlags; 7] = [
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_AUTO_INVAL_DATA,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_CACHE_SYMLINKS,
-    InitFlags::FUSE_EXPORT_SUPPORT,
     InitFlags::FUSE_ASYNC_DIO,
     InitFlags::FUSE_MAX_PAGES,
 ];
@@ -42,14 +44,23 @@ pub(crate) struct Adapter {
     /// The kernel checks permissions, so it must know access control lists: without them the mode's
     /// group bits are their mask, which allows too much.
     checked: bool,
+    /// File handles may be made. They are not offered unasked: what keeps one, as overlayfs does, expects it to hold
+    /// when this is mounted again, and the kernel cannot look one up then before the way to it was walked.
+    export: bool,
     no_open: bool,
     no_opendir: bool,
     awake: Option<Awake>,
+    reports: Reports,
 }
 
 impl Adapter {
-    pub(crate) fn new(fs: Arc<Fs>, checked: bool, awake: Option<Awake>) -> Self {
-        Adapter { fs, checked, no_open: false, no_opendir: false, awake }
+    pub(crate) fn new(
+        fs: Arc<Fs>,
+        (checked, export): (bool, bool),
+        awake: Option<Awake>,
+        reports: Reports,
+    ) -> Self {
+        Adapter { fs, checked, export, no_open: false, no_opendir: false, awake, reports }
     }
 
     /// The file system, for a request that somebody waits for.
@@ -57,6 +68,7 @@ impl Adapter {
         if let Some(awake) = &self.awake {
             awake.tick();
         }
+        self.reports.asked();
         &self.fs
     }
 }
@@ -148,6 +160,9 @@ impl Filesystem for Adapter {
         }
         if self.checked {
             let _ = config.add_capabilities(InitFlags::FUSE_POSIX_ACL);
+        }
+        if self.export {
+            let _ = config.add_capabilities(InitFlags::FUSE_EXPORT_SUPPORT);
         }
         let _ = config.set_max_background(MAX_BACKGROUND);
         let known = config.capabilities();
@@ -278,16 +293,32 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        reply_xattr(self.fs().getxattr(ino.0, name.as_bytes()), size, reply);
+        let value = self.fs().getxattr(ino.0, name.as_bytes());
+        let is_list = self.checked && name.as_bytes().starts_with(ACL_PREFIX);
+        match value {
+            // A list that the kernel has no room for (a page). Were it told so, it would let nobody open the file,
+            // not even root. Now it lets in whom it need not look up in the list.
+            Ok(list) if is_list && size > 0 && list.len() > size as usize => reply.error(Errno::EACCES),
+            value => reply_xattr(value, size, reply),
+        }
     }
 
-    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        reply_xattr(self.fs().listxattr(ino.0), size, reply);
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let names = self.fs().listxattr(ino.0, || may_read_trusted(req.pid()));
+        reply_xattr(names, size, reply);
     }
 
-    /// Not implemented: whoever mounted may read everything, unless the kernel checks.
-    fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
+    /// Asked only where the kernel does not check permissions itself: then who mounted may read everything, and
+    /// run what anybody may run.
+    fn access(&self, _req: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        if mask.contains(AccessFlags::W_OK) {
+            return reply.error(Errno::EROFS);
+        }
+        match mask.contains(AccessFlags::X_OK).then(|| self.fs().may_execute(ino.0)) {
+            None | Some(Ok(true)) => reply.ok(),
+            Some(Ok(false)) => reply.error(Errno::EACCES),
+            Some(Err(e)) => reply.error(e.into()),
+        }
     }
 
     fn lseek(
@@ -419,7 +450,7 @@ impl Filesystem for Adapter {
     fn write(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         _fh: FileHandle,
         _offset: u64,
         _data: &[u8],
@@ -429,6 +460,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         reply.error(Errno::EROFS);
+        self.reports.written(ino.0);
     }
 
     fn setxattr(

@@ -110,7 +110,13 @@ impl Folder {
 pub struct Numbers {
     numbers: HashMap<Key, u32>,
     keys: HashMap<u32, Key>,
+    /// What the snapshots of the last layout are called, by folder and view: a name must not become another
+    /// snapshot's while that one is there.
+    names: HashMap<Called, String>,
 }
+
+/// A snapshot in a folder.
+type Called = (u32, View, SnapshotId);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Key {
@@ -234,9 +240,10 @@ impl Layout {
         let newest = snapshots.last().map_or(empty_mtime, |s| nanos(s.time));
         let mut layout = Layout { generation: 0, folders: HashMap::new(), homes: HashMap::new() };
         layout.folders.insert(ROOT, Folder::new(ROOT, newest));
-        let mut making = Making { layout, numbers, used: HashMap::new() };
+        let known = std::mem::take(&mut numbers.names);
+        let mut making = Making { layout, numbers, known, used: HashMap::new() };
         if templates.is_empty() {
-            making.layout.add_ids(snapshots, newest);
+            making.add_ids(snapshots, newest);
             let views = [View::Times, View::Hosts, View::Labels];
             let standard = Template::standard();
             making.add(snapshots, &views.into_iter().zip(&standard).collect::<Vec<_>>(), zone);
@@ -250,50 +257,58 @@ impl Layout {
         }
         layout
     }
-
-    /// Snapshots that share a name all get a piece of their id behind it, so that none hides another.
-    fn add_ids(&mut self, snapshots: &[Listed], mtime: i64) {
-        let mut count: HashMap<&str, usize> = HashMap::new();
-        for snapshot in snapshots {
-            *count.entry(&snapshot.name).or_default() += 1;
-        }
-        let alone = |s: &Listed| count.get(s.name.as_str()) == Some(&1);
-        let mut folder = Folder::new(ROOT, mtime);
-        let mut used: HashSet<String> = HashSet::new();
-        // Those with a name of their own come first: no suffix takes it from them.
-        for snapshot in snapshots.iter().filter(|s| alone(s)).chain(snapshots.iter().filter(|s| !alone(s))) {
-            let id = snapshot.id.to_string();
-            let suffixes = [0, 8, 16, 32, 64].into_iter().skip(usize::from(!alone(snapshot)));
-            let names = suffixes.map(|digits| match digits {
-                0 => folder_name(&snapshot.name, 0),
-                n => format!("{}-{}", folder_name(&snapshot.name, n + 1), &id[..n]),
-            });
-            // The whole id is unique, so this finds one.
-            for name in names {
-                if used.insert(name.clone()) {
-                    folder.add(&name, Target::Snapshot(snapshot.number, View::Ids));
-                    break;
-                }
-            }
-            self.homes.insert((snapshot.number, View::Ids), IDS);
-        }
-        self.folders.insert(IDS, folder);
-        if let Some(root) = self.folders.get_mut(&ROOT) {
-            root.add("ids", Target::Folder(IDS));
-            root.add("versions", Target::Versions);
-        }
-    }
 }
 
 /// A layout that is being built by templates.
 struct Making<'n> {
     layout: Layout,
     numbers: &'n mut Numbers,
+    /// The names in the layout before.
+    known: HashMap<Called, String>,
     /// Names that are taken in a folder, and the last number that was tried behind each.
     used: HashMap<(u32, String), u32>,
 }
 
 impl Making<'_> {
+    /// Snapshots that share a name all get a piece of their id behind it, so that none hides another. Those that
+    /// have a name already keep it.
+    fn add_ids(&mut self, snapshots: &[Listed], mtime: i64) {
+        let mut count: HashMap<&str, usize> = HashMap::new();
+        for snapshot in snapshots {
+            *count.entry(&snapshot.name).or_default() += 1;
+        }
+        let alone = |s: &Listed| count.get(s.name.as_str()) == Some(&1);
+        let rank = |s: &&Listed| (!self.known.contains_key(&(IDS, View::Ids, s.id)), !alone(s));
+        let mut order: Vec<&Listed> = snapshots.iter().collect();
+        // Those with a name of their own come before the rest: no suffix takes it from them.
+        order.sort_by_key(rank);
+        let mut folder = Folder::new(ROOT, mtime);
+        let mut used: HashSet<String> = HashSet::new();
+        for snapshot in order {
+            let id = snapshot.id.to_string();
+            let called = (IDS, View::Ids, snapshot.id);
+            let suffixes = [0, 8, 16, 32, 64].into_iter().skip(usize::from(!alone(snapshot)));
+            let names = suffixes.map(|digits| match digits {
+                0 => folder_name(&snapshot.name, 0),
+                n => format!("{}-{}", folder_name(&snapshot.name, n + 1), &id[..n]),
+            });
+            // The whole id is unique, so this finds one.
+            for name in self.known.remove(&called).into_iter().chain(names) {
+                if used.insert(name.clone()) {
+                    folder.add(&name, Target::Snapshot(snapshot.number, View::Ids));
+                    self.numbers.names.insert(called, name);
+                    break;
+                }
+            }
+            self.layout.homes.insert((snapshot.number, View::Ids), IDS);
+        }
+        self.layout.folders.insert(IDS, folder);
+        if let Some(root) = self.layout.folders.get_mut(&ROOT) {
+            root.add("ids", Target::Folder(IDS));
+            root.add("versions", Target::Versions);
+        }
+    }
+
     fn add(&mut self, snapshots: &[Listed], views: &[(View, &Template)], zone: &TimeZone) {
         // All folders come first: no snapshot takes the name of one.
         let mut placed = Vec::new();
@@ -308,9 +323,12 @@ impl Making<'_> {
         for (_, template) in views {
             self.folder(&template.fixed(), UNKNOWN);
         }
+        // Whoever has a name keeps it, unless a folder needs it.
+        let kept: Vec<_> = placed.iter().map(|(at, _, s, view)| self.keep_name((*at, *view, s.id))).collect();
         let mut newest: HashMap<u32, String> = HashMap::new();
-        for (number, wanted, snapshot, view) in placed {
-            let name = self.free_name(number, &wanted);
+        for ((number, wanted, snapshot, view), kept) in placed.into_iter().zip(kept) {
+            let name = kept.unwrap_or_else(|| self.free_name(number, &wanted));
+            self.numbers.names.insert((number, view, snapshot.id), name.clone());
             if let Some(folder) = self.layout.folders.get_mut(&number) {
                 folder.add(&name, Target::Snapshot(snapshot.number, view));
             }
@@ -340,6 +358,16 @@ impl Making<'_> {
             at = number;
         }
         at
+    }
+
+    fn keep_name(&mut self, called: Called) -> Option<String> {
+        let name = self.known.remove(&called)?;
+        let key = (called.0, name);
+        if self.used.contains_key(&key) {
+            return None;
+        }
+        self.used.insert(key.clone(), 1);
+        Some(key.1)
     }
 
     /// A name that nothing else in a folder has: the first keeps it, the next get `-2`, `-3`.
@@ -533,6 +561,42 @@ mod tests {
             assert_eq!(Position::decode(position.encode()), position);
             assert!(i64::try_from(position.encode()).is_ok());
         }
+    }
+
+    #[test]
+    fn a_name_stays_while_its_snapshot_is_there() {
+        let at = |n: u8| listed(n, "2026-01-01T00:00:00Z", if n == 5 { "y" } else { "x" }, "h", "l");
+        let mut numbers = Numbers::default();
+        let mut shown = |snapshots: &[u8]| {
+            let all: Vec<_> = snapshots.iter().map(|n| at(*n)).collect();
+            let layout = usual(&all, &TimeZone::UTC, &mut numbers);
+            let times = sub(&layout, ROOT, TIMES);
+            let named = |folder: u32| {
+                let name = |n: &u8| {
+                    let entries = &layout.folder(folder).unwrap().entries;
+                    let mut found = entries
+                        .iter()
+                        .filter(|(_, to)| matches!(to, Target::Snapshot(m, _) if m == &u32::from(*n)));
+                    String::from_utf8(found.next().unwrap().0.to_vec()).unwrap()
+                };
+                snapshots.iter().map(name).collect::<Vec<_>>()
+            };
+            (named(times), named(IDS))
+        };
+        let time = |suffix: &str| format!("2026-01-01T00-00-00{suffix}");
+        let (times, ids) = shown(&[2, 3, 4, 5]);
+        assert_eq!(times, [time(""), time("-2"), time("-3"), time("-4")]);
+        assert_eq!(ids, ["x-02020202", "x-03030303", "x-04040404", "y"]);
+        // One goes, one comes that would stand before the others.
+        let (times, ids) = shown(&[1, 3, 4, 5]);
+        assert_eq!(times, [time(""), time("-2"), time("-3"), time("-4")], "1 has what became free");
+        assert_eq!(ids, ["x-01010101", "x-03030303", "x-04040404", "y"]);
+        let (times, ids) = shown(&[4, 5]);
+        assert_eq!((times, ids), (vec![time("-3"), time("-4")], vec!["x-04040404".into(), "y".into()]));
+        let twin = [4, 5, 6];
+        let (times, ids) = shown(&twin);
+        assert_eq!(times, [time("-3"), time("-4"), time("")]);
+        assert_eq!(ids, ["x-04040404", "y", "x-06060606"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod ahead;
 mod awake;
 mod cache;
+mod caller;
 mod damage;
 mod data;
 pub mod errno;
@@ -16,6 +17,7 @@ mod fuse;
 pub mod fuzzing;
 mod holes;
 mod inode;
+mod keeper;
 mod layout;
 mod loader;
 pub mod log;

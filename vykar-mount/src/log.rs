@@ -60,6 +60,11 @@ pub enum LogLine {
         /// What is wrong.
         reason: String,
     },
+    /// Somebody remounted it read-write.
+    Remounted {
+        /// It is read-only again.
+        closed: bool,
+    },
     /// The list of snapshots could not be read again; the old one stays.
     OutOfReach {
         /// What is wrong.
@@ -99,6 +104,13 @@ impl fmt::Display for LogLine {
                 f.write_str("no snapshot matches the filter: the mount is empty until one does")
             }
             LogLine::ReadAheadNotSet { reason } => write!(f, "cannot set the kernel's read-ahead: {reason}"),
+            LogLine::Remounted { closed: true } => {
+                f.write_str("somebody remounted this read-write; it is read-only again")
+            }
+            LogLine::Remounted { closed: false } => f.write_str(
+                "somebody remounted this read-write, and it cannot be made read-only again now: \
+                 programs may change what others read until they close the file",
+            ),
             LogLine::OutOfReach { reason } => write!(
                 f,
                 "{reason}. The folders of the mount stay as they are, and reading what is not cached fails until it is back"

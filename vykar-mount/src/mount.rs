@@ -19,6 +19,7 @@ use crate::awake::Awake;
 use crate::data::Freed;
 use crate::fs::{Fs, FsOptions};
 use crate::fuse::Adapter;
+use crate::keeper::{self, Duties, Kept};
 use crate::log::{Log, LogLine};
 use crate::mountpoint::{self, MountError, Spec};
 use crate::shown::Shown;
@@ -55,6 +56,8 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// Nothing in it can be run as a program.
     pub no_exec: bool,
+    /// It may be exported by NFS: the kernel then makes file handles of inode numbers.
+    pub export: bool,
     /// Keep the processors of a virtual machine awake while many requests come, if this user may.
     pub keep_awake: bool,
     /// Zone of the times that snapshots are named by.
@@ -96,6 +99,7 @@ impl MountOptions {
             read_ahead_kib: DEFAULT_READ_AHEAD_KIB,
             allow_other: false,
             no_exec: false,
+            export: false,
             keep_awake: true,
             zone: TimeZone::UTC,
             shown: Shown::default(),
@@ -176,10 +180,24 @@ impl Mount {
         let place = Arc::new(Place { path, device, asked: AtomicBool::new(false), connection });
         let awake = options.keep_awake.then(|| Awake::start(processors())).flatten();
         let checked = options.allow_other || mountpoint::overrides_permissions();
-        let adapter = Adapter::new(fs.clone(), checked, awake);
+        let (keeper, reports) = keeper::pair().map_err(|source| abandon(&place.path, source))?;
+        let adapter = Adapter::new(fs.clone(), (checked, options.export), awake, reports);
         let session = Session::from_fd(adapter, fd, SessionACL::All, options.config())
             .and_then(|session| {
-                let notifier = session.notifier();
+                let (notifier, other) = (session.notifier(), session.notifier());
+                let (device, kept_fs) = (place.device.clone(), Arc::downgrade(&fs));
+                let kept = Kept { path: place.path.clone(), device, no_exec: options.no_exec };
+                let duties = Duties {
+                    log: log.clone(),
+                    drop_pages: Box::new(move |ino| {
+                        // Not known to the kernel any more: then nobody sees it.
+                        let _ = other.inval_inode(fuser::INodeNo(ino), 0, 0);
+                    }),
+                    give_back: Box::new(move || {
+                        let _ = kept_fs.upgrade().map(|fs| fs.give_back());
+                    }),
+                };
+                keeper.start(kept, duties);
                 fs.set_store(Box::new(move |ino, offset, data| {
                     // Not known to the kernel, or unmounted by now: then it is not needed.
                     let _ = notifier.store(fuser::INodeNo(ino), offset, data);

@@ -132,6 +132,8 @@ pub(crate) struct MountEntry {
     pub(crate) path: PathBuf,
     /// Type, with the subtype.
     pub(crate) kind: String,
+    /// Options of the file system, not of this mount of it, with commas between them.
+    pub(crate) options: String,
 }
 
 impl MountEntry {
@@ -143,6 +145,7 @@ impl MountEntry {
             device: String::from_utf8_lossy(fields.get(2)?).into_owned(),
             path: OsString::from_vec(unescape(fields.get(4)?)).into(),
             kind: String::from_utf8_lossy(fields.get(separator + 1)?).into_owned(),
+            options: String::from_utf8_lossy(fields.get(separator + 3).unwrap_or(&&[][..])).into_owned(),
         })
     }
 }
@@ -184,6 +187,11 @@ fn mounts() -> io::Result<Vec<MountEntry>> {
 /// What is on top at a path, if anything is mounted there.
 pub(crate) fn mounted_at(path: &Path) -> io::Result<Option<MountEntry>> {
     Ok(mounts()?.into_iter().rfind(|entry| entry.path == path))
+}
+
+/// The options of the file system with this device number, as long as it is mounted anywhere.
+pub(crate) fn options_of(device: &str) -> io::Result<Option<String>> {
+    Ok(mounts()?.into_iter().find(|entry| entry.device == device).map(|entry| entry.options))
 }
 
 /// Where anything is mounted.
@@ -379,6 +387,7 @@ mod tests {
         let entry = MountEntry::parse(line).unwrap();
         assert_eq!(entry.path, Path::new(r"/mnt 2\x"));
         assert_eq!((entry.device.as_str(), entry.kind.as_str()), ("98:0", FS_TYPE));
+        assert_eq!(entry.options, "rw,errors=continue");
         assert_eq!(MountEntry::parse(b""), None);
         assert_eq!(MountEntry::parse(b"36 35 98:0 - x"), None);
     }

@@ -5,7 +5,7 @@ pub use vykar_core::repository::Filter;
 
 use crate::template::Template;
 use crate::tree::Meta;
-use crate::xattr::Xattrs;
+use crate::xattr::{ACCESS_LIST, Xattrs};
 
 /// What is shown, and how. The default is everything as it is stored, in the usual folders.
 #[derive(Debug, Clone, Default)]
@@ -59,7 +59,7 @@ const ACL_HEADER: usize = 4;
 const ACL_GROUP_OBJ: u16 = 4;
 
 /// Access control lists are attributes of this kind.
-const ACL_PREFIX: &[u8] = b"system.posix_acl_";
+pub(crate) const ACL_PREFIX: &[u8] = b"system.posix_acl_";
 
 impl Look {
     /// True when something else than what is stored is shown.
@@ -93,7 +93,7 @@ impl Look {
 /// What an access control list allows the file's own group. The mode holds its mask in that place, which
 /// allows too much where the list is not shown.
 fn group_permissions(mut xattrs: Xattrs<'_>) -> Option<u16> {
-    let (_, list) = xattrs.find(|(name, _)| *name == b"system.posix_acl_access")?;
+    let (_, list) = xattrs.find(|(name, _)| *name == ACCESS_LIST)?;
     let (entries, _) = list.get(ACL_HEADER..)?.as_chunks::<8>();
     let group = entries.iter().find(|e| u16::from_le_bytes([e[0], e[1]]) == ACL_GROUP_OBJ)?;
     Some(u16::from_le_bytes([group[2], group[3]]) & 7)

@@ -40,10 +40,10 @@ pub(crate) struct Info {
     pub(crate) largest_chunk: u32,
     /// Its top directory.
     pub(crate) root: Meta,
+    /// It is as it was stored, and not made up.
+    pub(crate) root_is_stored: bool,
     /// That directory's attributes, see [`xattr`].
     pub(crate) root_xattrs: Vec<u8>,
-    /// The top directory's link count, known when the tree was loaded once.
-    pub(crate) nlink: OnceLock<u32>,
     /// The shape of the tree when it was first loaded.
     pub(crate) shape: OnceLock<[usize; 3]>,
 }
@@ -64,7 +64,9 @@ impl Info {
     fn new(snapshot: &Snapshot, number: u32, owner: (u32, u32)) -> Self {
         let meta = &snapshot.meta;
         let (mut root, mut root_xattrs) = (made_up(owner, nanos(snapshot.time)), Vec::new());
-        if let Some(item) = meta.root_item() {
+        let stored = meta.root_item();
+        let root_is_stored = stored.is_some();
+        if let Some(item) = stored {
             root = tree::meta_of(&item);
             xattr::encode(&item, &mut root_xattrs, &mut |_| {});
         }
@@ -80,8 +82,8 @@ impl Info {
             files: meta.stats.nfiles,
             largest_chunk: meta.chunker.max,
             root,
+            root_is_stored,
             root_xattrs,
-            nlink: OnceLock::new(),
             shape: OnceLock::new(),
         }
     }
@@ -90,7 +92,6 @@ impl Info {
         Info {
             listed: Listed { number, ..self.listed.clone() },
             root_xattrs: self.root_xattrs.clone(),
-            nlink: OnceLock::new(),
             shape: OnceLock::from(shape),
             ..*self
         }

@@ -135,6 +135,13 @@ impl Content<'_> {
         }
     }
 
+    /// Bytes that chunk number `at` takes in its pack, as far as the tree's index knows it.
+    pub fn stored_size(&self, at: usize) -> Option<u32> {
+        let table = &self.tree.index.chunks;
+        let slot = self.pieces.get(at)?.slot as usize;
+        (slot < table.len()).then(|| table.entry(slot).stored_size)
+    }
+
     /// Number and length in bytes of each chunk.
     pub fn chunks(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
         (0..self.len()).map(|at| {

@@ -11,6 +11,19 @@ const NAME_MAX: usize = 255;
 /// Longest value in bytes that Linux hands out (`XATTR_SIZE_MAX`).
 const VALUE_MAX: usize = 64 << 10;
 
+/// The attribute that holds an access control list.
+pub(crate) const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
+
+/// One attribute; nothing where its name or value is longer than any.
+pub(crate) fn encode_one(name: &[u8], value: &[u8]) -> Vec<u8> {
+    match (u8::try_from(name.len()), u32::try_from(value.len())) {
+        (Ok(name_len), Ok(value_len)) if value.len() <= VALUE_MAX => {
+            [&[name_len][..], &value_len.to_le_bytes(), name, value].concat()
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// Appends an item's attributes to `out`. `left_out` hears of those that no system call can name.
 pub(crate) fn encode(item: &Item<'_>, out: &mut Vec<u8>, left_out: &mut dyn FnMut(&str)) {
     for (name, value) in item.xattrs.iter().flatten() {

@@ -85,7 +85,7 @@ fn scheduled_check(global: &Global, policy: CheckPolicy) -> CliResult {
         let report = check::show(global, &repository, &options, false)?;
         if let (Extent::Everything, Some(record)) = (extent, record) {
             // Without it everything is read again the next time.
-            let _ = std::fs::write(record, clock::now().to_string());
+            let _ = vykar_core::platform::private::write(&record, clock::now().to_string().as_bytes());
         }
         Ok(check::outcome(&report))
     })

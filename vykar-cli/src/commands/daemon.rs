@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp, Zoned};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use vykar_core::clock;
+use vykar_core::platform::private;
 
 use super::cycle;
 use crate::args::GlobalArgs;
@@ -173,8 +174,8 @@ impl Daemon {
         let Some(path) = &self.memory_path else { return };
         let Ok(text) = serde_json::to_string(&self.memory) else { return };
         let temporary = path.with_extension("json.tmp");
-        let _ = path.parent().map(std::fs::create_dir_all);
-        let _ = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, path));
+        let _ = path.parent().map(private::make_dirs);
+        let _ = private::write(&temporary, text.as_bytes()).and_then(|()| std::fs::rename(&temporary, path));
     }
 
     /// Waits for a wish, or for a while; `None` when it is time to look again.

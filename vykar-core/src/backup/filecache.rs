@@ -313,9 +313,9 @@ impl FileCacheWriter {
     /// Begins a file that will replace `path`.
     pub fn create(path: &Path, repository: RepositoryId, hasher: &ChunkHasher) -> io::Result<Self> {
         let dir = path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(dir)?;
+        crate::platform::private::make_dirs(dir)?;
         let temporary = temporary(dir)?;
-        let mut out = BufWriter::with_capacity(256 << 10, File::create_new(&temporary)?);
+        let mut out = BufWriter::with_capacity(256 << 10, crate::platform::private::create_new(&temporary)?);
         out.write_all(&[0; HEADER])?;
         Ok(FileCacheWriter {
             path: path.to_owned(),

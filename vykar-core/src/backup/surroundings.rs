@@ -84,7 +84,7 @@ pub fn own_places(repository: &Repository) -> Vec<(u64, u64, &'static str)> {
     let itself = itself.and_then(|path| place(path, "the repository itself"));
     let cache = repository.cache_dir().and_then(|dir| {
         // Before it is looked for: this backup may be the first to make it.
-        let _ = std::fs::create_dir_all(&dir);
+        let _ = crate::platform::private::make_dirs(&dir);
         place(&dir, "the local cache of the repository")
     });
     itself.into_iter().chain(cache).collect()

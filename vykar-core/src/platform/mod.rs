@@ -2,6 +2,7 @@
 //! block with its argument.
 
 pub mod map;
+pub mod private;
 pub mod process;
 pub mod read;
 

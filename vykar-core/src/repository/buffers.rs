@@ -55,6 +55,11 @@ impl BufferPool {
         Vec::with_capacity(capacity)
     }
 
+    /// Drops the buffers that wait to be used again.
+    pub fn drop_idle(&self) {
+        drop(std::mem::take(&mut *self.0.lock()));
+    }
+
     /// Gives a buffer back.
     pub fn give(&self, mut buffer: Vec<u8>) {
         let capacity = buffer.capacity();

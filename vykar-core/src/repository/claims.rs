@@ -37,8 +37,8 @@ impl Claims {
     /// that the session is taken for one whose sources nobody remembers.
     pub fn add(&self, session: &SessionId) -> Option<PathBuf> {
         let path = self.path(session)?;
-        fs::create_dir_all(path.parent()?).ok()?;
-        fs::write(&path, []).ok()?;
+        crate::platform::private::make_dirs(path.parent()?).ok()?;
+        crate::platform::private::write(&path, &[]).ok()?;
         Some(path)
     }
 

@@ -153,9 +153,9 @@ fn digest(hasher: &ChunkHasher, body: &[u8]) -> Option<[u8; 32]> {
 
 /// A file that has no name any more, and is gone when it is closed.
 pub(super) fn scratch_file(dir: &Path) -> io::Result<File> {
-    fs::create_dir_all(dir)?;
+    crate::platform::private::make_dirs(dir)?;
     let path = temporary(dir)?;
-    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    let file = crate::platform::private::create_new(&path)?;
     fs::remove_file(&path)?;
     Ok(file)
 }
@@ -172,9 +172,9 @@ pub(super) struct CopyWriter {
 impl CopyWriter {
     /// An empty one.
     pub fn create(dir: &Path) -> io::Result<Self> {
-        fs::create_dir_all(dir)?;
+        crate::platform::private::make_dirs(dir)?;
         let temporary = temporary(dir)?;
-        let file = File::options().read(true).write(true).create_new(true).open(&temporary)?;
+        let file = crate::platform::private::create_new(&temporary)?;
         let mut out = BufWriter::with_capacity(1 << 20, file);
         out.write_all(&[0; HEADER])?;
         Ok(CopyWriter { dir: dir.to_owned(), temporary, out, encoder: SlotEncoder::default(), chunks: 0 })

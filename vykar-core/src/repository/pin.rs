@@ -129,10 +129,10 @@ fn remembered(path: &Path) -> Option<Identity> {
 
 fn remember(path: &Path, identity: &Identity) -> std::io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(dir)?;
+    crate::platform::private::make_closed_dir(dir)?;
     let temporary = cache_file::temporary(dir)?;
     let text = serde_json::to_vec_pretty(identity)?;
-    let written = fs::File::create_new(&temporary).and_then(|mut file| file.write_all(&text));
+    let written = crate::platform::private::create_new(&temporary).and_then(|mut file| file.write_all(&text));
     let done = written.and_then(|()| cache_file::replace(&temporary, path));
     if done.is_err() {
         let _ = fs::remove_file(&temporary);

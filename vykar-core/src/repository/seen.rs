@@ -268,7 +268,7 @@ impl Repository {
     /// cannot, what is there is compared all the same.
     fn with_memory<T>(&self, work: impl FnOnce(&mut Memory) -> T) -> Seen<T> {
         let Some(dir) = self.cache_dir() else { return Seen::Nothing };
-        let _ = fs::create_dir_all(&dir);
+        let _ = crate::platform::private::make_closed_dir(&dir);
         let file = dir.join("seen.lock");
         let lock = lock_file(&file);
         let can_write = lock.is_some();
@@ -295,7 +295,7 @@ impl Repository {
 /// Opens a file that is only ever locked; `None` where there is none and none can be made.
 fn lock_file(path: &Path) -> Option<File> {
     let make =
-        || File::options().write(true).create(true).truncate(false).custom_flags(libc::O_NONBLOCK).open(path);
+        || crate::platform::private::options().truncate(false).custom_flags(libc::O_NONBLOCK).open(path);
     let is_file = |file: &File| file.metadata().is_ok_and(|metadata| metadata.is_file());
     if let Some(file) = make().ok().filter(is_file).or_else(|| open_regular(path).ok()) {
         return Some(file);
@@ -431,7 +431,7 @@ fn read(dir: &Path, keys: &Keys) -> Option<Vec<u8>> {
 fn write(dir: &Path, keys: &Keys, text: &[u8]) -> std::io::Result<()> {
     let tag = tag(keys, text).ok_or_else(|| std::io::Error::other("no tag"))?;
     let temporary = cache_file::temporary(dir)?;
-    fs::write(&temporary, [tag.as_bytes(), b"\n", text].concat())?;
+    crate::platform::private::write(&temporary, &[tag.as_bytes(), b"\n", text].concat())?;
     let done = cache_file::replace(&temporary, &dir.join(FILE));
     if done.is_err() {
         let _ = fs::remove_file(&temporary);

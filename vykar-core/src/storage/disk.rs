@@ -2,9 +2,9 @@
 //!
 //! All of them are here, so that a test can write down what was done and work out what a power cut leaves.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use super::PutMode;
@@ -33,9 +33,17 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Makes a file that must not exist.
-    pub fn create(&self, path: &Path) -> io::Result<File> {
-        let create = || OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
+    /// Makes a file that must not exist, for its owner, and for its group as far as `group` says: the
+    /// bits 040 and 020 of a mode.
+    pub fn create(&self, path: &Path, group: u32) -> io::Result<File> {
+        let create = || {
+            let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+            // The umask of one member must not keep out the others.
+            if group != 0 {
+                file.set_permissions(Permissions::from_mode(0o600 | group))?;
+            }
+            Ok(file)
+        };
         self.logged(create, || log_entry!(Create(path.into())))
     }
 
@@ -66,9 +74,18 @@ impl Disk {
         self.logged(|| fs::remove_file(path), || log_entry!(Remove(path.into())))
     }
 
-    /// Makes a directory.
-    pub fn make_dir(&self, path: &Path) -> io::Result<()> {
-        self.logged(|| fs::create_dir(path), || log_entry!(MakeDir(path.into())))
+    /// Makes a directory, likewise. Its group is the one that the directory above hands down, if it does.
+    pub fn make_dir(&self, path: &Path, group: u32) -> io::Result<()> {
+        let make = || {
+            fs::DirBuilder::new().mode(0o700).create(path)?;
+            if group != 0 {
+                let handed_down = fs::metadata(path)?.mode() & 0o7000;
+                let enter = group >> 2 & 0o010;
+                fs::set_permissions(path, Permissions::from_mode(handed_down | 0o700 | group | enter))?;
+            }
+            Ok(())
+        };
+        self.logged(make, || log_entry!(MakeDir(path.into())))
     }
 
     /// Makes a directory's entries durable.

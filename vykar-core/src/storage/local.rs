@@ -9,8 +9,9 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::num::NonZeroU64;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -34,6 +35,8 @@ pub struct LocalBackend {
     root: PathBuf,
     url: String,
     disk: Disk,
+    /// See [`LocalBackend::group`].
+    group: OnceLock<u32>,
     /// Directories whose own entries, up to the root, were made durable by this process: another one may have made
     /// them and been killed before it could.
     reachable: Mutex<HashSet<PathBuf>>,
@@ -44,7 +47,7 @@ impl LocalBackend {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
         let url = root.display().to_string();
-        LocalBackend { root, url, disk: Disk::default(), reachable: Mutex::default() }
+        LocalBackend { root, url, disk: Disk::default(), group: OnceLock::new(), reachable: Mutex::default() }
     }
 
     /// With what it does written down.
@@ -76,6 +79,12 @@ impl LocalBackend {
         }
     }
 
+    /// What the group may do with new objects: what it may do with `config`, as somebody said who shares the
+    /// repository. Everything is made for its owner alone otherwise, whatever the umask says.
+    fn group(&self) -> u32 {
+        *self.group.get_or_init(|| fs::metadata(self.root.join("config")).map_or(0, |c| c.mode() & 0o060))
+    }
+
     /// Makes the directories between the repository's folder and an object.
     fn make_parents(&self, parent: &Path) -> io::Result<()> {
         if self.is_root(parent) {
@@ -84,7 +93,7 @@ impl LocalBackend {
                 false => Err(io::Error::other("the repository's folder is gone")),
             };
         }
-        match self.disk.make_dir(parent) {
+        match self.disk.make_dir(parent, self.group()) {
             Ok(()) => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => match parent.parent() {
@@ -118,10 +127,10 @@ impl LocalBackend {
     fn temporary(&self, parent: &Path) -> io::Result<Temporary<'_>> {
         let name = random::<16>().map_err(io::Error::other)?;
         let path = parent.join(format!("{TEMPORARY_PREFIX}{}", SessionId(name)));
-        let file = match self.disk.create(&path) {
+        let file = match self.disk.create(&path, self.group()) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 self.make_parents(parent)?;
-                self.disk.create(&path)?
+                self.disk.create(&path, self.group())?
             }
             other => other?,
         };
@@ -328,7 +337,8 @@ impl Backend for LocalBackend {
 
     fn prepare(&self) -> Result<(), StorageError> {
         let above = self.root.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let made = fs::create_dir_all(&self.root).and_then(|()| self.disk.sync_dir(above));
+        let make = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.root);
+        let made = make.and_then(|()| self.disk.sync_dir(above));
         made.map_err(|source| StorageError::Io { operation: "make", key: self.url.clone(), source })
     }
 

@@ -391,6 +391,31 @@ mod tests {
     }
 
     #[test]
+    fn objects_are_their_owners_alone_unless_the_repository_is_shared() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("above/repo");
+        let mode = |name: &str| std::fs::metadata(root.join(name)).unwrap().permissions().mode() & 0o777;
+        let store = |key: &str| {
+            let backend = LocalBackend::new(&root);
+            backend.prepare().unwrap();
+            backend.put(key, b"x", PutMode::Replace).unwrap();
+        };
+        store("config");
+        store("packs/00/a");
+        assert_eq!(
+            ["", "config", "packs", "packs/00", "packs/00/a"].map(mode),
+            [0o700, 0o600, 0o700, 0o700, 0o600]
+        );
+        for (config, folder, file) in [(0o640, 0o750, 0o640), (0o660, 0o770, 0o660), (0o604, 0o700, 0o600)] {
+            std::fs::set_permissions(root.join("config"), PermissionsExt::from_mode(config)).unwrap();
+            let key = |name: &str| format!("packs/{file:o}{name}");
+            store(&key("/a"));
+            assert_eq!((mode(&key("")), mode(&key("/a"))), (folder, file), "{config:o}");
+        }
+    }
+
+    #[test]
     fn local_listing_ignores_unfinished_writes_and_foreign_files() {
         let dir = tempfile::tempdir().unwrap();
         let b = LocalBackend::new(dir.path());

@@ -195,7 +195,7 @@ fn a_write_without_syncs_is_lost_in_every_way() {
     let log = Arc::new(Log::default());
     let disk = Disk::logging(log.clone());
     let temporary = dir.path().join(".tmp");
-    let file = disk.create(&temporary).unwrap();
+    let file = disk.create(&temporary, 0).unwrap();
     disk.append(&temporary, &file, b"newer").unwrap();
     disk.rename(&temporary, &path, crate::storage::PutMode::Replace).unwrap();
     log.entries().iter().for_each(|entry| model.apply(entry));

@@ -8,6 +8,11 @@ use crate::snapshots::Info;
 use crate::tree::{Meta, NodeId, Tree};
 use crate::xattr::Xattrs;
 
+/// The link count of a directory whose subdirectories are not counted: programs that would save looks by the
+/// count know this one, because some file systems count none. It stays when the items are known, since a count
+/// that changes would be worth less.
+const NOT_COUNTED: u32 = 1;
+
 impl Fs {
     /// The inode of the directory that holds a directory.
     pub(super) fn above(&self, place: &Place) -> u64 {
@@ -74,8 +79,7 @@ impl Fs {
     /// Attributes of a snapshot's top directory, which are known without its items.
     pub(super) fn root_attr(&self, info: &Info, view: View) -> Attr {
         let ino = self.encode(info.listed.number, view, Tree::ROOT);
-        let nlink = info.nlink.get().copied().unwrap_or(1);
         let meta = self.shown.look.apply(info.root, || Xattrs(&info.root_xattrs));
-        Attr { ino, meta, blocks: 0, nlink }
+        Attr { ino, meta, blocks: 0, nlink: NOT_COUNTED }
     }
 }

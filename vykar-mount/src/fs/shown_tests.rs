@@ -237,7 +237,7 @@ fn owners_permissions_and_lists_are_shown_as_chosen() {
         assert_eq!((meta.uid, meta.gid, meta.mode), (5, 6, mode as u16), "{path}");
     }
     let f = m.ino("ids/one/f");
-    assert_eq!(m.fs.listxattr(f).unwrap(), b"user.k\0");
+    assert_eq!(m.fs.listxattr(f, || true).unwrap(), b"user.k\0");
     assert_eq!(m.fs.getxattr(f, b"system.posix_acl_access"), Err(FsError::NoAttribute));
     assert_eq!(m.fs.getxattr(f, b"user.k").unwrap(), b"v");
 

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use proptest::prelude::*;
-use vykar_core::format::{Encryption, Item, ItemType};
+use vykar_core::format::{ChunkerParams, Encryption, Item, ItemType, SnapshotMeta};
 use vykar_core::repository::{OpenOptions, snapshot_key};
 use vykar_core::storage::Backend;
 
@@ -76,11 +76,11 @@ fn nothing_is_loaded_before_somebody_looks_inside() {
     m.list("ids");
     assert_eq!(attr(&m, "ids/one").meta.mode, 0o40750);
     assert_eq!((attr(&m, "ids/one").nlink, attr(&m, "ids/one").meta.uid), (1, 5));
-    assert_eq!(m.fs.listxattr(m.ino("ids/one")).unwrap(), b"");
+    assert_eq!(m.fs.listxattr(m.ino("ids/one"), || true).unwrap(), b"");
     assert_eq!(reads(), 0);
     m.list("ids/one");
     assert!(reads() > 0);
-    assert_eq!(attr(&m, "snapshots/2026-01-02T03-04-05").nlink, 3);
+    assert_eq!(attr(&m, "snapshots/2026-01-02T03-04-05").nlink, 1, "the same after looking");
 }
 
 #[test]
@@ -258,11 +258,17 @@ fn items_that_read_differently_later_get_other_inodes() {
 fn attributes_links_and_holes() {
     let mut repo = Repo::new();
     let zeros = vec![0; LARGEST as usize];
-    let xattrs = Some(vec![("user.k".into(), b"v".to_vec().into()), ("security.x".into(), vec![].into())]);
+    let xattr = |name: &str, value: &[u8]| (name.to_owned().into(), value.to_vec().into());
+    let xattrs = Some(vec![xattr("user.k", b"v"), xattr("security.x", b""), xattr("trusted.y", b"1")]);
+    let run = Item { mode: libc::S_IFREG | 0o010, ..repo.file("run", &[b"#!"]) };
     let a = Item { hardlink: Some((1, 2)), mtime: -1_500_000_000, xattrs, ..repo.file("a", &[b"same"]) };
     let b = Item { hardlink: Some((1, 2)), ..repo.file("b", &[b"same"]) };
     let sparse = repo.file("sparse", &[b"x", &zeros, &zeros, &zeros[..100], b"y"]);
-    repo.snapshot(1, meta("one", "h", "", "2026-01-02T03:04:05Z"), &[a, b, sparse, link("l", "t"), dir("d")]);
+    repo.snapshot(
+        1,
+        meta("one", "h", "", "2026-01-02T03:04:05Z"),
+        &[a, b, sparse, link("l", "t"), dir("d"), run],
+    );
     let m = repo.mount();
     assert_eq!(attr(&m, "ids/one/a"), attr(&m, "ids/one/b"));
     assert_eq!((attr(&m, "ids/one/a").nlink, attr(&m, "ids/one/a").meta.mtime), (2, -1_500_000_000));
@@ -276,13 +282,64 @@ fn attributes_links_and_holes() {
         (Err(FsError::BeyondEnd), Err(FsError::BeyondEnd))
     );
     assert_eq!(attr(&m, "ids/one/l").meta.size, 1);
-    let names = m.fs.listxattr(m.ino("ids/one/b")).unwrap();
-    assert_eq!(names, b"user.k\0security.x\0");
+    let names = m.fs.listxattr(m.ino("ids/one/b"), || true).unwrap();
+    assert_eq!(names, b"user.k\0security.x\0trusted.y\0");
+    let names = m.fs.listxattr(m.ino("ids/one/b"), || false).unwrap();
+    assert_eq!(names, b"user.k\0security.x\0", "what the caller cannot read is not listed");
+    assert_eq!(m.fs.listxattr(m.ino("ids/one/sparse"), || panic!("nobody need look")), Ok(vec![]));
+    let may = |path| m.fs.may_execute(m.ino(path)).unwrap();
+    assert_eq!(
+        [may("ids/one/a"), may("ids/one/run"), may("ids/one/d"), may("ids")],
+        [false, true, true, true]
+    );
     assert_eq!(m.fs.getxattr(m.ino("ids/one/a"), b"user.k").unwrap(), b"v");
     assert_eq!(m.fs.getxattr(m.ino("ids/one/a"), b"user.z"), Err(FsError::NoAttribute));
     assert_eq!(m.fs.getxattr(ROOT, b"user.z"), Err(FsError::NoAttribute));
     assert_eq!(m.fs.statfs().files, 2);
     assert!(m.fs.statfs().blocks > 0);
+}
+
+#[test]
+fn holes_are_found_in_chunks_that_have_data_too() {
+    let mut repo = Repo::new();
+    let mut mixed = vec![0; 200_000];
+    mixed[70_000..70_003].copy_from_slice(b"abc");
+    let last = vec![0; 150_000];
+    let dense: Vec<u8> = (0..200_000u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+    let items = [repo.file("sparse", &[&mixed, &last]), repo.file("dense", &[&dense])];
+    let lost = items[0].chunks[0].id;
+    let like = meta("one", "h", "", "2026-01-02T03:04:05Z");
+    let chunker = ChunkerParams { max: 1 << 20, ..like.chunker };
+    repo.snapshot(1, SnapshotMeta { chunker, ..like }, &items);
+    let m = repo.mount();
+    let reads = || repo.backend.pack_reads.load(Relaxed);
+    let (sparse, dense) = (attr(&m, "ids/one/sparse"), attr(&m, "ids/one/dense"));
+    assert_eq!((sparse.meta.size, dense.blocks), (350_000, 391));
+    assert!(sparse.blocks <= 8, "{}", sparse.blocks);
+    let before = reads();
+    assert_eq!(m.fs.seek(dense.ino, 0, Seek::Hole), Ok(200_000));
+    assert_eq!((m.fs.seek(sparse.ino, 200_000, Seek::Data), reads()), (Err(FsError::BeyondEnd), before));
+    let seek = |offset, whence| m.fs.seek(sparse.ino, offset, whence).unwrap();
+    assert_eq!((seek(0, Seek::Hole), seek(0, Seek::Data)), (0, 17 * 4096));
+    assert_eq!((seek(70_001, Seek::Data), seek(70_001, Seek::Hole)), (70_001, 18 * 4096));
+    assert_eq!(m.fs.seek(sparse.ino, 18 * 4096, Seek::Data), Err(FsError::BeyondEnd));
+    assert_eq!(reads(), before + 1);
+    // What cannot be read is no hole.
+    repo.lose(&lost);
+    let m = repo.mount();
+    let ino = m.ino("ids/one/sparse");
+    assert_eq!((m.fs.seek(ino, 0, Seek::Data), m.fs.seek(ino, 0, Seek::Hole)), (Ok(0), Ok(200_000)));
+}
+
+#[test]
+fn what_was_given_back_is_read_again() {
+    let (repo, m) = small();
+    let read = || (m.list("ids/one"), m.list("versions"), m.fs.getattr(m.ino("ids/one")));
+    let (before, reads) = (read(), repo.backend.pack_reads.load(Relaxed));
+    assert_eq!((read(), repo.backend.pack_reads.load(Relaxed)), (before.clone(), reads), "kept");
+    m.fs.give_back();
+    assert_eq!(read(), before);
+    assert!(repo.backend.pack_reads.load(Relaxed) > reads);
 }
 
 #[test]

@@ -4,8 +4,9 @@ use super::{Attr, Child, Entry, Fs, MOMENT, Of, Place, Result};
 use crate::errno::FsError;
 use crate::inode::{Inode, ROOT};
 use crate::layout::Position;
-use crate::tree::{NAME_MAX, NodeId};
-use crate::versions::{Listing, Member, Timeline, target_hash};
+use crate::tree::{Meta, NAME_MAX, NodeId};
+use crate::versions::{Listing, Member, Rights, Timeline, target_hash};
+use crate::xattr::Xattrs;
 
 impl Fs {
     /// A node of a section's tree.
@@ -17,13 +18,33 @@ impl Fs {
 
     /// Attributes of a folder; 0 is `versions` itself. Computes nothing of what it shows.
     pub(super) fn versions_attr(&self, number: u64) -> Result<Attr> {
-        self.versions.folder(number)?;
-        let mtime = self.versions.mtime(&self.snapshots.layout());
-        Ok(self.version_folder_attr(number, mtime))
+        let place = self.versions.folder(number)?;
+        let layout = self.snapshots.layout();
+        let mtime = self.versions.mtime(&layout);
+        let rights = self.version_rights(place)?;
+        Ok(self.version_folder_attr(number, mtime, rights.as_ref()))
     }
 
-    fn version_folder_attr(&self, number: u64, mtime: i64) -> Attr {
-        let meta = self.layout_meta(libc::S_IFDIR | 0o555, mtime, 0);
+    /// The rights of a folder: none where it is made up, above the versions of a file. That of `versions` itself
+    /// reads no items, the others do where there are new snapshots, because those may allow less.
+    pub(super) fn version_rights(&self, place: u32) -> Result<Option<Rights>> {
+        if place == 0 {
+            return Ok(self.versions.top_rights(&self.snapshots.layout(), &self.snapshots));
+        }
+        let timeline = self.versions.timeline(&self.snapshots)?;
+        Ok(self.versions.rights(&timeline, place, None))
+    }
+
+    fn version_folder_attr(&self, number: u64, mtime: i64, rights: Option<&Rights>) -> Attr {
+        let meta = match rights {
+            None => self.layout_meta(libc::S_IFDIR | 0o555, mtime, 0),
+            Some(rights) => {
+                let mode = libc::S_IFDIR as u16 | rights.mode;
+                let (uid, gid) = (rights.uid, rights.gid);
+                let meta = Meta { mtime, atime: mtime, ctime: mtime, size: 0, uid, gid, mode };
+                self.shown.look.apply(meta, || Xattrs(&rights.list))
+            }
+        };
         // How many folders it has is not known without looking.
         Attr { ino: Inode::Folder(number).encode(), meta, blocks: 0, nlink: 1 }
     }
@@ -41,7 +62,8 @@ impl Fs {
         match of {
             (name, Member::Folder) => {
                 let number = self.versions.folder_below(listing.place, name)?;
-                Ok(self.version_folder_attr(number, timeline.mtime))
+                let rights = self.versions.rights(timeline, listing.place, Some(name));
+                Ok(self.version_folder_attr(number, timeline.mtime, rights.as_ref()))
             }
             (_, Member::Version(section, node)) => {
                 let place = self.version(self.versions.section_number(section), node)?;
@@ -91,7 +113,7 @@ impl Fs {
             _ => self.versions.earlier_timeline(position.generation, &self.snapshots)?,
         };
         let listing = self.versions.list(&timeline, place)?;
-        let own = self.version_folder_attr(folder, timeline.mtime);
+        let own = self.version_folder_attr(folder, timeline.mtime, self.version_rights(place)?.as_ref());
         for at in position.at.. {
             let (name, attr) = match at {
                 0 => (&b"."[..], Ok(own)),

@@ -4,10 +4,12 @@
 //! rename. Numbers are little endian:
 //!
 //! ```text
-//! "VYKARVS1" | check 32
+//! "VYKARVS2" | check 32
+//! rights u32    | (uid u32 | gid u32 | mode u16 | list length u32 | access control list) ...
 //! dirs u32      | (parent u32 | name length u8 | name) ...          without the top, parents first
 //! sections u32  | (flags u8 | chunk 32, if it has one | tail id 16 | tail length u32 | tail, if it is kept
-//!                 | mentions u32 | mention u32 ...) ...
+//!                 | mentions u32 | mention u32 ...
+//!                 | directories u32 | directory u32 ... | rights u32 | their rights u32 ...) ...
 //! snapshots u32 | (id 32 | sections u32 | section u32 ...) ...
 //! ```
 //!
@@ -15,7 +17,7 @@
 //! damage. Whatever looks wrong means that there is no such file.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -27,11 +29,12 @@ use vykar_core::repository::Keys;
 use vykar_core::{ChunkId, SessionId, SnapshotId, VykarError};
 
 use super::paths::{Paths, TOP};
+use super::rights::{Rights, RightsTable};
 use super::sections::{Index, List, MAX_KEPT, Mention, NONE, Section, Tail, TailId};
 
 pub(crate) mod fuzz;
 
-const MAGIC: &[u8; 8] = b"VYKARVS1";
+const MAGIC: &[u8; 8] = b"VYKARVS2";
 const KIND: ObjectKind = ObjectKind::SnapshotCache;
 const CONTEXT: &[u8] = b"versions";
 /// A larger file is neither written nor read, in bytes.
@@ -91,6 +94,7 @@ impl<'a> Fields<'a> {
 
 fn parse(body: &[u8]) -> Option<Index> {
     let mut fields = Fields(body);
+    let rights = parse_rights(&mut fields)?;
     let mut dirs = Paths::default();
     for at in 1..=fields.u32()? {
         let (parent, len) = (fields.u32()?, fields.take::<1>()?[0]);
@@ -99,13 +103,13 @@ fn parse(body: &[u8]) -> Option<Index> {
             return None;
         }
     }
-    let mentions_end = dirs.len().checked_mul(2)?;
+    let ends = (dirs.len(), rights.len());
     let mut sections = Vec::new();
     for _ in 0..fields.u32()? {
-        sections.push(Some(parse_section(&mut fields, mentions_end)?));
+        sections.push(Some(parse_section(&mut fields, ends)?));
     }
     let mut index = Index::default();
-    index.dirs = dirs;
+    (index.dirs, index.rights) = (dirs, rights);
     let mut numbers = vec![NONE; sections.len()];
     for _ in 0..fields.u32()? {
         let id = SnapshotId(fields.take()?);
@@ -133,7 +137,21 @@ fn parse(body: &[u8]) -> Option<Index> {
     fields.0.is_empty().then_some(index)
 }
 
-fn parse_section(fields: &mut Fields<'_>, mentions_end: usize) -> Option<Section> {
+fn parse_rights(fields: &mut Fields<'_>) -> Option<RightsTable> {
+    let mut table = RightsTable::default();
+    for at in 0..fields.u32()? {
+        let (uid, gid, mode) = (fields.u32()?, fields.u32()?, u16::from_le_bytes(fields.take()?));
+        let len = fields.u32()? as usize;
+        let list = fields.bytes(len)?.into();
+        // Each has one number.
+        if mode > 0o7777 || table.add(Rights { uid, gid, mode, list }) != at {
+            return None;
+        }
+    }
+    Some(table)
+}
+
+fn parse_section(fields: &mut Fields<'_>, (dirs, rights): (usize, usize)) -> Option<Section> {
     let flags = fields.take::<1>()?[0];
     let chunk = match flags & HAS_CHUNK {
         0 => None,
@@ -146,13 +164,19 @@ fn parse_section(fields: &mut Fields<'_>, mentions_end: usize) -> Option<Section
         0 => Tail::Kept(fields.bytes(len as usize)?.into()),
         _ => Tail::Long(len),
     };
+    let mentions = fields.numbers(dirs.checked_mul(2)?)?;
+    let (owned, theirs) = (fields.numbers(dirs)?, fields.numbers(rights)?);
+    if owned.len() != theirs.len() {
+        return None;
+    }
     Some(Section {
         chunk,
         before: NONE,
         tail,
         tail_id,
         broken: flags & IS_BROKEN != 0,
-        mentions: fields.numbers(mentions_end)?,
+        mentions,
+        owns: owned.iter().copied().zip(theirs).collect(),
         number: 0,
         info: None,
     })
@@ -183,8 +207,9 @@ pub(super) fn write(dir: &Path, keys: &Keys, index: &Index, kept: &HashSet<Snaps
 }
 
 fn replace(dir: &Path, temporary: &Path, object: &[u8]) -> io::Result<()> {
-    fs::create_dir_all(dir)?;
-    let written = File::create_new(temporary).and_then(|mut file| file.write_all(object));
+    vykar_core::platform::private::make_dirs(dir)?;
+    let written =
+        vykar_core::platform::private::create_new(temporary).and_then(|mut file| file.write_all(object));
     // What stands in its place and is no file makes way, if nothing is in it.
     let put = || {
         fs::rename(temporary, path(dir)).or_else(|_| {
@@ -204,9 +229,11 @@ struct Writing<'i> {
     index: &'i Index,
     sections: HashMap<u32, u32>,
     dirs: HashMap<u32, u32>,
+    rights: HashMap<u32, u32>,
     /// The old numbers, in the order of the new ones.
     sections_in_order: Vec<u32>,
     dirs_in_order: Vec<u32>,
+    rights_in_order: Vec<u32>,
 }
 
 impl<'i> Writing<'i> {
@@ -215,8 +242,10 @@ impl<'i> Writing<'i> {
             index,
             sections: HashMap::new(),
             dirs: HashMap::from([(TOP, TOP)]),
+            rights: HashMap::new(),
             sections_in_order: Vec::new(),
             dirs_in_order: Vec::new(),
+            rights_in_order: Vec::new(),
         }
     }
 
@@ -233,7 +262,7 @@ impl<'i> Writing<'i> {
         for at in std::mem::take(&mut self.sections_in_order) {
             self.encode_section(at, &mut sections);
         }
-        let put = |out: &mut Vec<u8>, n: usize| out.extend((n as u32).to_le_bytes());
+        self.encode_rights(out);
         put(out, self.dirs_in_order.len());
         for dir in &self.dirs_in_order {
             let name = self.index.dirs.name(*dir);
@@ -255,6 +284,18 @@ impl<'i> Writing<'i> {
         }
     }
 
+    fn encode_rights(&self, out: &mut Vec<u8>) {
+        let rights: Vec<_> = self.rights_in_order.iter().filter_map(|n| self.index.rights.get(*n)).collect();
+        put(out, rights.len());
+        for rights in rights {
+            out.extend(rights.uid.to_le_bytes());
+            out.extend(rights.gid.to_le_bytes());
+            out.extend(rights.mode.to_le_bytes());
+            put(out, rights.list.len());
+            out.extend_from_slice(&rights.list);
+        }
+    }
+
     fn encode_section(&mut self, at: u32, out: &mut Vec<u8>) {
         let Some(section) = self.index.section(at) else { return };
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
@@ -273,6 +314,26 @@ impl<'i> Writing<'i> {
             let dir = self.dir(mention.dir);
             out.extend(Mention { dir, ..mention }.encode().to_le_bytes());
         }
+        // Those without rights are made up where the file is read.
+        let known = |(_, rights): &&(u32, u32)| self.index.rights.get(*rights).is_some();
+        let owns: Vec<_> = section.owns.iter().filter(known).copied().collect();
+        put(out, owns.len());
+        for (dir, _) in &owns {
+            put(out, self.dir(*dir) as usize);
+        }
+        put(out, owns.len());
+        for (_, rights) in &owns {
+            put(out, self.rights(*rights) as usize);
+        }
+    }
+
+    /// The new number of rights.
+    fn rights(&mut self, old: u32) -> u32 {
+        let next = self.rights_in_order.len() as u32;
+        *self.rights.entry(old).or_insert_with(|| {
+            self.rights_in_order.push(old);
+            next
+        })
     }
 
     /// The new number of a directory. Those above it get theirs first.
@@ -289,6 +350,10 @@ impl<'i> Writing<'i> {
         }
         self.dirs.get(&dir).copied().unwrap_or(TOP)
     }
+}
+
+fn put(out: &mut Vec<u8>, n: usize) {
+    out.extend((n as u32).to_le_bytes());
 }
 
 #[cfg(test)]
@@ -310,10 +375,20 @@ mod tests {
         Keys::new(&config, Some(&master)).unwrap()
     }
 
+    fn rights(n: u8) -> Rights {
+        let list = if n == 2 { b"a list".to_vec() } else { Vec::new() };
+        Rights { uid: n.into(), gid: 7, mode: 0o750, list: list.into() }
+    }
+
     /// Three snapshots: 1 of sections A B, 2 of A C, 3 of D.
     fn sample() -> Index {
         let mut index = Index::default();
         let mut add = |n: u8, before: u32, tail: Tail, dirs: &[&str]| {
+            let mut table = std::mem::take(&mut index.rights);
+            let mut owned = |n: u8| table.add(rights(n));
+            let owns = dirs.iter().map(|dir| (index.dirs.add_path(dir.as_bytes()).unwrap(), owned(n)));
+            let owns = owns.collect();
+            index.rights = table;
             let mentions = dirs.iter().map(|dir| {
                 let dir = index.dirs.add_path(dir.as_bytes()).unwrap();
                 Mention { dir, files: dir % 2 == 0 }.encode()
@@ -325,6 +400,7 @@ mod tests {
                 tail,
                 broken: n == 4,
                 mentions: mentions.collect(),
+                owns,
                 number: 0,
                 info: None,
             };
@@ -355,7 +431,11 @@ mod tests {
                     let s = index.section(*at).unwrap();
                     let dirs = s.mentions.iter().map(|m| Mention::decode(*m));
                     let dirs: Vec<_> = dirs.map(|m| (index.dirs.path(m.dir), m.files)).collect();
-                    format!("{:?} {:?} {:?} {} {} {dirs:?}", s.chunk, s.tail, s.tail_id, s.broken, s.number)
+                    let owns =
+                        s.owns.iter().map(|(d, r)| (index.dirs.path(*d), index.rights.get(*r).unwrap()));
+                    let owns: Vec<_> = owns.collect();
+                    let what = (s.chunk, &s.tail, s.tail_id, s.broken, s.number);
+                    format!("{what:?} {dirs:?} {owns:?}")
                 });
                 format!("{id}: {:?}", sections.collect::<Vec<_>>())
             })
@@ -422,6 +502,10 @@ mod tests {
                 );
                 let mentions = index.sections.iter().flat_map(|s| s.mentions.iter());
                 assert!(mentions.clone().all(|m| (Mention::decode(*m).dir as usize) < index.dirs.len()));
+                let mut owns = index.sections.iter().flat_map(|s| s.owns.iter());
+                assert!(
+                    owns.all(|(d, r)| (*d as usize) < index.dirs.len() && index.rights.get(*r).is_some())
+                );
             }
         }
         body.push(0);

@@ -8,6 +8,7 @@ pub(crate) mod copy;
 mod history;
 mod listing;
 mod paths;
+mod rights;
 #[cfg(test)]
 mod scale;
 mod sections;
@@ -17,6 +18,7 @@ mod timeline;
 mod walk;
 
 pub(crate) use listing::{Listing, Member, target_hash};
+pub(crate) use rights::Rights;
 pub(crate) use timeline::Timeline;
 
 use std::cell::RefCell;
@@ -40,6 +42,7 @@ use crate::log::{Limiter, Log, LogLine};
 use crate::names::fnv1a;
 use crate::snapshots::{Info, Snapshots, made_up, now};
 use crate::tree::{Builder, Tree};
+use crate::xattr::Xattrs;
 use history::{History, Making};
 use paths::{Paths, TOP};
 use sections::{Index, Tail};
@@ -65,6 +68,8 @@ pub(crate) struct Versions {
     limiter: Limiter,
     clock: Mutex<Clock>,
     state: Mutex<State>,
+    /// The rights of `versions` itself, and the generation of the layout that they are of.
+    top: Mutex<Option<(u32, Option<Rights>)>>,
     index: RwLock<Index>,
     folders: RwLock<Folders>,
     trees: Cache<u32, Arc<Tree>, FsError>,
@@ -110,6 +115,7 @@ impl Versions {
             limiter: Limiter::default(),
             clock: Mutex::default(),
             state: Mutex::default(),
+            top: Mutex::default(),
             index: RwLock::default(),
             folders: RwLock::default(),
             trees: Cache::keeping_one(TREES),
@@ -342,6 +348,28 @@ impl Versions {
         })
     }
 
+    /// What the snapshots' top directories allow, as far as they are stored. Reads no items.
+    pub(crate) fn top_rights(&self, layout: &Layout, snapshots: &Snapshots) -> Option<Rights> {
+        let mut top = self.top.lock();
+        if let Some((_, rights)) = top.as_ref().filter(|(generation, _)| *generation == layout.generation) {
+            return rights.clone();
+        }
+        let moments = moments(layout, snapshots);
+        let stored = moments.iter().rev().filter(|moment| moment.info.root_is_stored);
+        let rights = rights::meet_all(stored.map(|m| Rights::of(&m.info.root, Xattrs(&m.info.root_xattrs))));
+        *top = Some((layout.generation, rights.clone()));
+        rights
+    }
+
+    /// What all snapshots with an item for the directory at this place, or of this name in it, allow.
+    pub(crate) fn rights(&self, timeline: &Timeline, place: u32, name: Option<&[u8]>) -> Option<Rights> {
+        let path = self.folders.read().paths.path(place);
+        let index = self.index.read();
+        let dir = index.dirs.follow(&path)?;
+        let dir = name.map_or(Some(dir), |name| index.dirs.find(dir, name))?;
+        timeline.rights(dir).cloned()
+    }
+
     /// The place of the folder that has this number in inodes.
     pub(crate) fn folder(&self, number: u64) -> Result<u32, FsError> {
         match number {
@@ -370,6 +398,12 @@ impl Versions {
             }
         }
         self.folders.write().add(place, name).ok_or(FsError::Io)
+    }
+
+    /// Gives up what can be read again.
+    pub(crate) fn give_back(&self) {
+        self.trees.clear();
+        self.histories.clear();
     }
 
     /// As if [`RETRY`] had passed.

@@ -16,6 +16,7 @@ use vykar_core::repository::items::{Found, end_of_chunks, next_chunk};
 use vykar_core::{ChunkId, CryptoError, SnapshotId, VykarError};
 
 use super::paths::Paths;
+use super::rights::{Rights, RightsTable};
 use crate::inode::SECTION_MAX;
 use crate::names::fnv1a;
 use crate::snapshots::Info;
@@ -66,6 +67,8 @@ pub(super) struct Section {
     pub(super) broken: bool,
     /// Directories that it says something of, as [`Mention`]s, sorted.
     pub(super) mentions: Box<[u32]>,
+    /// The directories whose own item it has, and the numbers of their rights; sorted.
+    pub(super) owns: Box<[(u32, u32)]>,
     /// Its number in inodes.
     pub(super) number: u64,
     /// The oldest snapshot that has it, or had when it was shown last.
@@ -114,6 +117,8 @@ impl List {
 pub(super) struct Index {
     pub(super) sections: Vec<Section>,
     pub(super) dirs: Paths,
+    /// Rights that any of these directories had.
+    pub(super) rights: RightsTable,
     pub(super) lists: HashMap<SnapshotId, List>,
     by_key: HashMap<Key, u32>,
     by_number: HashMap<u64, u32>,
@@ -168,7 +173,7 @@ impl Index {
         chunk: Option<&[u8]>,
         hasher: &ChunkHasher,
     ) -> Result<Option<u32>, CryptoError> {
-        let mut scan = Scan { dirs: &mut self.dirs, last: (Vec::new(), None), mentions: Vec::new() };
+        let mut scan = Scan::new(&mut self.dirs, &mut self.rights);
         let mut broken = false;
         let mut found = |found: Found<'_>| {
             match found {
@@ -183,9 +188,11 @@ impl Index {
             Some(chunk) => next_chunk(stream, chunk, &mut found),
             None => end_of_chunks(stream, &mut found),
         };
-        let mut mentions = scan.mentions;
+        let (mut mentions, mut owns) = (scan.mentions, scan.owns);
         mentions.sort_unstable();
         mentions.dedup();
+        owns.sort_unstable();
+        owns.dedup();
         let (tail, tail_id) = tail_of(stream.rest(), &key, hasher)?;
         let section = Section {
             chunk: key.1,
@@ -194,6 +201,7 @@ impl Index {
             tail_id,
             broken,
             mentions: mentions.into(),
+            owns: owns.into(),
             number: 0,
             info: None,
         };
@@ -221,12 +229,18 @@ fn tail_of(rest: &[u8], key: &Key, hasher: &ChunkHasher) -> Result<(Tail, TailId
 /// Gathers the directories that items are in.
 struct Scan<'i> {
     dirs: &'i mut Paths,
+    rights: &'i mut RightsTable,
     /// The directory of the last item, and its number: siblings stand together.
     last: (Vec<u8>, Option<u32>),
     mentions: Vec<u32>,
+    owns: Vec<(u32, u32)>,
 }
 
-impl Scan<'_> {
+impl<'i> Scan<'i> {
+    fn new(dirs: &'i mut Paths, rights: &'i mut RightsTable) -> Self {
+        Scan { dirs, rights, last: (Vec::new(), None), mentions: Vec::new(), owns: Vec::new() }
+    }
+
     fn note(&mut self, item: &Item<'_>) {
         let path = item.path_bytes();
         let files = item.kind != ItemType::Directory;
@@ -243,6 +257,10 @@ impl Scan<'_> {
         } else if self.mentions.last() == self.last.1.map(|dir| Mention { dir, files }.encode()).as_ref() {
             return;
         }
-        self.mentions.extend(self.last.1.map(|dir| Mention { dir, files }.encode()));
+        let Some(dir) = self.last.1 else { return };
+        self.mentions.push(Mention { dir, files }.encode());
+        if !files {
+            self.owns.push((dir, self.rights.add(Rights::of_item(item))));
+        }
     }
 }

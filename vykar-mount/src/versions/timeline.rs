@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::rights::{NO_RIGHTS, Rights, RightsTable};
 use super::sections::{Index, Mention, NONE};
 use crate::snapshots::Info;
 
@@ -39,6 +40,9 @@ pub(crate) struct Timeline {
     pub(super) subdirectories: Groups<u32>,
     /// A part of what the snapshots have is damaged or gone.
     pub(super) partial: bool,
+    /// Numbers of the directories' rights in `table`.
+    rights: Vec<u32>,
+    table: RightsTable,
 }
 
 impl Timeline {
@@ -87,8 +91,32 @@ impl Timeline {
         let is_cut =
             |moment: &Moment| index.lists.get(&moment.info.listed.id).is_some_and(|list| index.is_cut(list));
         let partial = moments.iter().any(is_cut);
-        Timeline { serial, mtime, moments, holders, files, subdirectories, partial }
+        let (rights, table) = rights(index, &moments);
+        Timeline { serial, mtime, moments, holders, files, subdirectories, partial, rights, table }
     }
+
+    /// What all snapshots with an item for this directory allow.
+    pub(super) fn rights(&self, dir: u32) -> Option<&Rights> {
+        self.table.get(*self.rights.get(dir as usize)?)
+    }
+}
+
+/// Rights of directories over all snapshots, with the newest one's owners.
+fn rights(index: &Index, moments: &[Moment]) -> (Vec<u32>, RightsTable) {
+    let (mut rights, mut table) = (vec![NO_RIGHTS; index.dirs.len()], index.rights.clone());
+    let mut seen = vec![false; index.sections.len()];
+    for at in moments.iter().rev().flat_map(|moment| sections_of(index, moment)) {
+        let Some(section) = index.section(*at) else { continue };
+        if std::mem::replace(&mut seen[*at as usize], true) {
+            continue;
+        }
+        for (dir, older) in &section.owns {
+            if let Some(all) = rights.get_mut(*dir as usize) {
+                *all = if *all == NO_RIGHTS { *older } else { table.meet(*all, *older) };
+            }
+        }
+    }
+    (rights, table)
 }
 
 fn sections_of<'i>(index: &'i Index, moment: &Moment) -> &'i [u32] {

@@ -33,8 +33,10 @@ fn describe(index: &Index, at: u32) -> String {
         .map(|mention| (index.dirs.path(mention.dir), mention.files))
         .collect();
     mentions.sort();
+    let owns = section.owns.iter().map(|(dir, rights)| (index.dirs.path(*dir), index.rights.get(*rights)));
+    let owns: Vec<_> = owns.collect();
     // Which section left that may depend on the order of lists.
     let before = index.tail_id(section.before);
     let (chunk, tail, id) = (section.chunk, &section.tail, section.tail_id);
-    format!("{chunk:?} {before:?} {tail:?} {id:?} {} {mentions:?}", section.broken)
+    format!("{chunk:?} {before:?} {tail:?} {id:?} {} {mentions:?} {owns:?}", section.broken)
 }
