@@ -1,5 +1,6 @@
 //! Bytes to structs and back. No I/O, no keys; a file per kind of object, its byte table on top.
 
+pub mod acl;
 pub mod config;
 pub mod envelope;
 pub mod index;

@@ -13,6 +13,7 @@ use super::select::{Place, Selection};
 use super::tree::{Content, Kind, ROOT, Tree};
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Totals};
+use crate::format::acl::{self, IdNames};
 use crate::format::{IndexBlob, Item, ItemProblem, ItemType, Snapshot};
 use crate::id::ChunkId;
 use crate::repository::MovingReader;
@@ -54,9 +55,14 @@ impl Plan {
         let plan = Plan { tree: Tree::new(), pieces: Vec::new(), index: reader.index() };
         let owners = Owners::new(options.numeric_ids);
         let mut planner = Planner { plan, selection, owners, links: HashMap::new() };
+        let mut names = IdNames::default();
+        snapshot.meta.root_item().iter().for_each(|item| names.note(item));
         for_each_item(reader, snapshot, &mut |found| {
             match found {
-                Found::Item(item) => planner.item(&item, reporter),
+                Found::Item(item) => {
+                    names.note(&item);
+                    planner.item(&item, reporter);
+                }
                 Found::Problem(problem) => planner.problem(&problem, snapshot, reporter),
                 Found::Lost(Loss { reason, .. }) => {
                     reporter.send(Event::ItemSkipped { snapshot: snapshot.id, path: String::new(), reason });
@@ -79,7 +85,18 @@ impl Plan {
             let root = plan.tree.node_mut(ROOT);
             (root.kind, root.metadata) = (Kind::Directory, Metadata::of(&item, &mut owners));
         }
+        plan.map_acls(&names, &mut owners);
         Ok(plan)
+    }
+
+    /// Gives ACLs the numbers of this machine, once all names are known.
+    fn map_acls(&mut self, names: &IdNames, owners: &mut Owners) {
+        for number in std::iter::once(ROOT).chain(self.tree.numbers()) {
+            let xattrs = &mut self.tree.node_mut(number).metadata.xattrs;
+            if xattrs.iter().any(|(name, _)| acl::is_acl(name)) {
+                owners.map_acls(names, xattrs);
+            }
+        }
     }
 
     /// What the files to be written come to.
