@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod again;
+mod archives;
 mod backup_options;
 mod choosing;
 mod cli;

@@ -14,6 +14,7 @@ use super::tree::{Content, Kind, ROOT, Tree};
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Totals};
 use crate::format::acl::{self, IdNames};
+use crate::format::admission::{Misplaced, has_long_name};
 use crate::format::{IndexBlob, Item, ItemProblem, ItemType, Snapshot};
 use crate::id::ChunkId;
 use crate::repository::MovingReader;
@@ -142,18 +143,19 @@ impl Planner {
             Place::Above => false,
             Place::Outside => return,
         };
+        if has_long_name(path) {
+            return reporter.failed(path.to_vec(), Misplaced::LongName.to_string());
+        }
         let (number, new) = match self.plan.tree.insert(path) {
             Ok(place) => place,
             Err(error) => return reporter.failed(path.to_vec(), error.to_string()),
         };
         let implied = self.plan.tree.node(number).kind == Kind::Implied;
         if !new && !implied {
-            let reason = "the snapshot has this path more than once; the first one counts";
-            return reporter.failed(path.to_vec(), reason.into());
+            return reporter.failed(path.to_vec(), Misplaced::Twice.to_string());
         }
         if !new && item.kind != ItemType::Directory {
-            let reason = "the snapshot has entries below it, and it is not a directory";
-            return reporter.failed(path.to_vec(), reason.into());
+            return reporter.failed(path.to_vec(), Misplaced::HasEntries.to_string());
         }
         let kind = match item.kind {
             ItemType::Directory => Kind::Directory,
