@@ -39,6 +39,7 @@ mod real;
 mod repair;
 mod restore_options;
 mod resume;
+mod rights;
 mod rollback;
 mod roundtrip;
 mod secrets;
