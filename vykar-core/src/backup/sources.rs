@@ -164,7 +164,9 @@ impl Sources {
         let dirs = self.paths.iter().flat_map(|path| path.ancestors().skip(1));
         let mut dirs: BTreeSet<&Path> = dirs.filter(|dir| dir.parent().is_some()).collect();
         // A link that is stored as one has an item already.
-        self.paths.iter().for_each(|path| drop(dirs.remove(path.as_path())));
+        for path in &self.paths {
+            dirs.remove(path.as_path());
+        }
         let mut encoded = Encoded::default();
         for dir in dirs {
             let path = dir.as_os_str().as_bytes();
