@@ -277,7 +277,7 @@ fn extract(world: &World, place: &str, to: &str) -> std::path::PathBuf {
     let (file, to) = (world.path("archive.tar"), world.folder(to));
     fs::write(&file, archive.stdout).unwrap();
     let mut tar = Command::new("tar");
-    tar.args(["--xattrs", "--xattrs-include=*", "--warning=no-timestamp", "-x", "-p", "-f"])
+    tar.args(["--acls", "--xattrs", "--xattrs-include=*", "--warning=no-timestamp", "-x", "-p", "-f"])
         .arg(&file)
         .arg("-C")
         .arg(&to);
@@ -335,5 +335,5 @@ fn what_is_damaged_ends_a_file_and_is_left_out_of_an_archive() {
     let run = run.says("damaged: left out: chunk ").says("1 path(s) were left out");
     fs::write(world.path("archive.tar"), run.stdout).unwrap();
     let listed = Command::new("tar").arg("-tf").arg(world.path("archive.tar")).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&listed.stdout), "./\nwhole\n");
+    assert_eq!(String::from_utf8_lossy(&listed.stdout), "whole\n./\n");
 }

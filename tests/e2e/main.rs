@@ -6,6 +6,7 @@
 
 mod again;
 mod away;
+mod archives;
 mod backup_options;
 mod choosing;
 mod cli;
@@ -39,6 +40,7 @@ mod real;
 mod repair;
 mod restore_options;
 mod resume;
+mod rights;
 mod rollback;
 mod roundtrip;
 mod secrets;

@@ -7,6 +7,7 @@ use jiff::{Timestamp, ToSpan, Zoned};
 use vykar_core::backup::Excludes;
 use vykar_core::clock;
 use vykar_core::format::RepoConfig;
+use vykar_core::format::admission::{NAME_MAX, has_long_name};
 use vykar_core::maintenance::GroupBy;
 
 /// Smallest cache of decoded chunks: one chunk of the largest size there may be.
@@ -61,11 +62,17 @@ pub fn marker(text: &str) -> Result<String, String> {
 /// A path inside a snapshot, of a file that comes from a program.
 pub fn relative_path(text: &str) -> Result<String, String> {
     let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
-    match text.split('/').all(plain) {
-        true => Ok(text.to_owned()),
-        false => Err("a relative path without empty parts, `.` and `..`".to_owned()),
+    if !text.split('/').all(plain) {
+        return Err("a relative path without empty parts, `.` and `..`".to_owned());
+    }
+    match text.len() > MAX_PATH || has_long_name(text.as_bytes()) {
+        true => Err(format!("at most {MAX_PATH} bytes long, and each name in it at most {NAME_MAX}")),
+        false => Ok(text.to_owned()),
     }
 }
+
+/// Longest path of a file that no file system has yet, in bytes. Linux takes 4095, with the folder it is restored into.
+const MAX_PATH: usize = 3072;
 
 /// Which packs are read.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -13,7 +13,7 @@ use crate::errno::FsError;
 use crate::log::{Limiter, Log, LogLine};
 use crate::names::fnv1a;
 use crate::snapshots::{Info, made_up};
-use crate::tree::{BuildError, Builder, Tree};
+use crate::tree::{BuildError, Builder, Meta, Tree};
 
 /// Most items whose loss is logged one by one.
 const MAX_LINES: u64 = 20;
@@ -86,7 +86,9 @@ impl Loader<'_> {
             }
         };
         let mut report = leave_out;
+        // A directory without an item lets nobody else in, as after a restore: nobody knows whom it let in.
         let made_up = made_up(self.owner, crate::layout::nanos(snapshot.time));
+        let made_up = Meta { mode: (libc::S_IFDIR | 0o700) as u16, ..made_up };
         let reader = self.data.reader().map_err(|e| self.failed(info, e.to_string()))?;
         let mut builder = Builder::new(info.root, made_up, reader.index(), &mut report);
         builder.expect(expected_items(snapshot));

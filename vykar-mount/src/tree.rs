@@ -25,8 +25,8 @@ use vykar_core::format::IndexBlob;
 
 use crate::xattr::Xattrs;
 
-/// Longest name of a file in bytes.
-pub const NAME_MAX: usize = 255;
+pub use vykar_core::format::admission::NAME_MAX;
+
 /// Most nodes of a tree: their numbers have 30 bits.
 pub const MAX_NODES: u32 = 1 << 30;
 

@@ -186,14 +186,15 @@ Examples:
   vykar -R REPO snapshot diff 8c2f latest --json";
 
 pub const CAT: &str = "\
-The names in an archive are those in the snapshot. GNU tar restores all attributes with --xattrs-include='*' only.
+The names in an archive are those in the snapshot. GNU tar restores all attributes with --acls and
+--xattrs-include='*' only.
 A file that is damaged is left out of an archive, unless it is large: then the archive ends there.
 
 Examples:
   vykar -R REPO cat latest:etc/fstab
   vykar -R REPO cat 8c2f:mail/inbox | grep -a Subject:
   vykar -R REPO cat latest:photos --tar > photos.tar
-  vykar -R REPO cat latest:home/ada --tar | tar -x --xattrs --xattrs-include='*' -C /mnt
+  vykar -R REPO cat latest:home/ada --tar | tar -xp --acls --xattrs --xattrs-include='*' -C /mnt
   vykar -R REPO cat latest --tar | ssh nas 'cat > backup.tar'";
 
 #[cfg(test)]

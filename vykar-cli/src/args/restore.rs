@@ -30,7 +30,7 @@ pub struct RestoreArgs {
     /// List what would be done, and do nothing
     #[arg(short = 'n', long, conflicts_with = "verify")]
     pub dry_run: bool,
-    /// Set owners by number, even where this machine knows the name by another number
+    /// Set owners, and users and groups in ACLs, by number, even where this machine knows the name by another number
     #[arg(long)]
     pub numeric_ids: bool,
     /// Print the summary as JSON, and with --dry-run one object a line

@@ -261,6 +261,12 @@ mod tests {
         for wrong in ["", "/etc", "../x", "a//b", "a/.", "a/"] {
             assert!(parse::relative_path(wrong).is_err(), "{wrong}");
         }
+        // No file system takes a longer name: nothing could be restored.
+        let names = |len: usize, count: usize| vec!["n".repeat(len); count].join("/");
+        assert!(parse::relative_path(&names(255, 12)).is_ok());
+        for wrong in [names(256, 1), format!("a/{}/b", "é".repeat(128)), names(100, 31)] {
+            assert!(parse::relative_path(&wrong).unwrap_err().contains("255"), "{wrong}");
+        }
     }
 
     #[test]

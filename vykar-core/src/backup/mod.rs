@@ -185,6 +185,7 @@ pub fn backup(
 
 /// The paths that are asked for; none where everything comes from streams.
 fn resolve_sources(options: &BackupOptions, events: &mut Events<'_>) -> Result<Sources> {
+    options.streams.iter().try_for_each(Stream::check)?;
     if options.sources.is_empty() && !options.streams.is_empty() {
         return Ok(Sources::none());
     }

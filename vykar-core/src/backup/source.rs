@@ -177,6 +177,11 @@ pub fn xattrs_at(dir: &OwnedFd, name: &CStr) -> XattrResult {
     )
 }
 
+/// Attributes of a path, symlinks followed.
+pub fn xattrs_of_path(path: &[u8]) -> XattrResult {
+    collect_xattrs(|buf| rustix::fs::listxattr(path, buf), |name, buf| rustix::fs::getxattr(path, name, buf))
+}
+
 fn collect_xattrs(
     list: impl Fn(&mut [u8]) -> Result<usize, Errno>,
     get: impl Fn(&[u8], &mut [u8]) -> Result<usize, Errno>,

@@ -1,15 +1,16 @@
 //! The paths a backup is asked to store.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::context::Context;
+use super::encoded::Encoded;
 use super::mounts;
-use super::source::{Spot, Stat};
+use super::source::{self, Spot, Stat};
 use super::walk::{DirTask, LoneTask, Piece, Ticket};
 use crate::error::{Result, VykarError};
 
@@ -127,6 +128,9 @@ impl Sources {
     pub fn pieces(&self, context: &Context<'_>) -> Result<Vec<Vec<Piece>>> {
         let single = self.paths.len() == 1;
         let mut pieces = Vec::new();
+        if !single {
+            pieces.push(self.above(context));
+        }
         let mut lone: Option<LoneTask> = None;
         for (path, treatment) in self.paths.iter().zip(&self.treatment) {
             let stored = match (single, treatment) {
@@ -152,6 +156,33 @@ impl Sources {
         }
         pieces.extend(lone.map(lone_pieces));
         Ok(pieces)
+    }
+
+    /// The directories above several sources, as ordinary items: without them nobody knew whom those let in. One that
+    /// cannot be looked at is reported, and has no item.
+    fn above(&self, context: &Context<'_>) -> Vec<Piece> {
+        let dirs = self.paths.iter().flat_map(|path| path.ancestors().skip(1));
+        let mut dirs: BTreeSet<&Path> = dirs.filter(|dir| dir.parent().is_some()).collect();
+        // A link that is stored as one has an item already.
+        for path in &self.paths {
+            dirs.remove(path.as_path());
+        }
+        let mut encoded = Encoded::default();
+        for dir in dirs {
+            let path = dir.as_os_str().as_bytes();
+            let stored = path.strip_prefix(b"/").unwrap_or_default();
+            // A symlink on the way to a source is a directory in the snapshot.
+            match rustix::fs::stat(dir) {
+                Ok(stat) => {
+                    let (xattrs, _) = context.xattrs(stored, || source::xattrs_of_path(path));
+                    let item = source::item(stored, &Stat::from(&stat), &context.names, xattrs);
+                    context.encode(&item, &mut encoded.items);
+                    encoded.counts.directories += 1;
+                }
+                Err(e) => context.failed(stored, &e.into()),
+            }
+        }
+        vec![Piece::Encoded(encoded)]
     }
 }
 

@@ -17,6 +17,8 @@ use crate::codec::chunker::SEGMENT;
 use crate::error::VykarError;
 use crate::event::Event;
 use crate::format::ChunkRef;
+use crate::format::admission::has_long_name;
+use crate::format::item::is_plain_relative;
 use crate::stage::Stage;
 
 /// Folder that the output of commands lies in, at the top of a snapshot.
@@ -50,6 +52,20 @@ pub struct Stream {
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stream").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Stream {
+    /// Refuses a path that could be stored and never be restored, before anything runs.
+    ///
+    /// # Errors
+    /// [`VykarError::Usage`].
+    pub(super) fn check(&self) -> Result<(), VykarError> {
+        let path = self.path.as_bytes();
+        match is_plain_relative(path) && !has_long_name(path) {
+            true => Ok(()),
+            false => Err(VykarError::Usage(format!("{:?}: no name that a file can have", self.path))),
+        }
     }
 }
 

@@ -1,16 +1,21 @@
 //! A folder of a snapshot as a tar archive.
 //!
-//! Items are written as they come, so that nothing but hashes of their paths is kept of most.
+//! Items are looked through once (`survey`), and then written as they come, so that nothing but hashes of their paths is
+//! kept of most. tar(1) sets a directory's time as soon as something comes that is not in it, so all that is in one must
+//! come together: FIFOs and devices, which a snapshot has behind everything else, are written with their directory, and
+//! items that are in no such order are sorted, in memory.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 
 use super::ExportError;
 use super::content::Content;
 use super::header::{BLOCK, END, Kind, headers, padding};
+use super::survey::{Survey, Trouble, is_wanted};
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Events, emit};
+use crate::format::admission::above;
+use crate::format::special::is_special;
 use crate::format::{Item, ItemType, Snapshot, path};
 use crate::id::ChunkId;
 use crate::repository::items::{Found, Loss, for_each_item};
@@ -19,6 +24,8 @@ use crate::repository::{MovingReader, Repository};
 /// Files up to this size, in bytes, are read before their header is written, so that one that is damaged can be left
 /// out.
 const READ_FIRST: u64 = 16 << 20;
+/// Mode of directories that the snapshot has no item for. Nobody knows whom they let in.
+const IMPLIED: u32 = 0o040_700;
 
 /// What went into an archive.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,7 +42,7 @@ pub struct ArchiveSummary {
 
 /// Writes the plain path `top` of a snapshot, what is below it, and the directories above it, as a tar archive (pax):
 /// under their paths in the snapshot, so that extracting it gives what a restore of `top` does. With all of a snapshot
-/// comes its source directory's own item, as `./`.
+/// comes its source directory's own item, as `./`, last: some programs set its time only then.
 ///
 /// What cannot be read is left out and told by [`Event::ItemSkipped`].
 ///
@@ -47,135 +54,224 @@ pub fn archive(
     snapshot: &Snapshot,
     top: &[u8],
     out: &mut dyn Write,
-    events: Events<'_>,
+    mut events: Events<'_>,
 ) -> Result<ArchiveSummary, ExportError> {
     let reader = MovingReader::new(repository)?;
+    let mut summary = ArchiveSummary::default();
+    let survey = Survey::read(&reader, snapshot, top, &mut |trouble| {
+        summary.left_out += 1;
+        emit(&mut events, told(snapshot, trouble));
+    })?;
+    summary.met = survey.met;
     let content = Content::new(&reader);
-    let mut archiver = Archiver {
-        content,
-        snapshot,
-        out,
-        events,
-        names: HashMap::new(),
-        symlinks: HashSet::new(),
-        paths: HashSet::new(),
-        hasher: RandomState::new(),
-        summary: ArchiveSummary { met: top.is_empty(), ..ArchiveSummary::default() },
-    };
+    let (names, opened) = (HashMap::new(), HashSet::new());
+    let mut archiver = Archiver { content, snapshot, top, out, events, survey, names, opened, summary };
+    archiver.specials(b"")?;
+    match archiver.survey.is_in_order() {
+        true => archiver.as_they_come(&reader)?,
+        false => archiver.sorted(&reader)?,
+    }
     if let Some(root) = snapshot.meta.root_item().filter(|_| top.is_empty()) {
         archiver.entry(&root, b"./", Kind::Directory)?;
     }
-    archiver.items(&reader, top)?;
     archiver.out.write_all(&END).map_err(ExportError::Output)?;
     Ok(archiver.summary)
 }
 
-/// A file that has several names.
+fn told(snapshot: &Snapshot, trouble: Trouble) -> Event {
+    let snapshot = snapshot.id;
+    match trouble {
+        Trouble::Problem(problem) => {
+            Event::ItemSkipped { snapshot, path: problem.path().to_owned(), reason: problem.to_string() }
+        }
+        Trouble::Misplaced(path, why) => Event::ItemSkipped { snapshot, path, reason: why.to_string() },
+        Trouble::Lost(reason) => Event::SnapshotUnreadable { snapshot, reason },
+    }
+}
+
+/// The first name in the archive of what has several, and all that the others must have in common with it.
 struct FirstName {
     path: Box<[u8]>,
+    kind: ItemType,
     chunks: Box<[ChunkId]>,
+    target: Box<[u8]>,
+    rdev: u64,
+}
+
+impl FirstName {
+    fn of(item: &Item<'_>) -> Self {
+        FirstName {
+            path: item.path_bytes().into(),
+            kind: item.kind,
+            chunks: item.chunks.iter().map(|chunk| chunk.id).collect(),
+            target: item.target_bytes().unwrap_or_default().into(),
+            rdev: item.rdev,
+        }
+    }
+
+    /// True for a name of the same file. What a hostile snapshot says is one may be two.
+    fn is_of(&self, item: &Item<'_>) -> bool {
+        let ids = item.chunks.iter().map(|chunk| chunk.id);
+        (self.kind, self.rdev) == (item.kind, item.rdev)
+            && *self.target == *item.target_bytes().unwrap_or_default()
+            && self.chunks.iter().copied().eq(ids)
+    }
 }
 
 struct Archiver<'a, 'e> {
     content: Content<'a>,
     snapshot: &'a Snapshot,
+    top: &'a [u8],
     out: &'a mut dyn Write,
     events: Events<'e>,
+    survey: Survey,
     /// First names in the archive, by device and inode.
     names: HashMap<(u64, u64), FirstName>,
-    /// Hashes of the paths of symlinks, below which nothing may lie: it would come to lie elsewhere.
-    symlinks: HashSet<u64>,
-    /// Hashes of the paths in the archive.
-    paths: HashSet<u64>,
-    hasher: RandomState,
+    /// Hashes of the directories in the archive.
+    opened: HashSet<u64>,
     summary: ArchiveSummary,
 }
 
 impl Archiver<'_, '_> {
-    fn items(&mut self, reader: &MovingReader<'_>, top: &[u8]) -> Result<(), ExportError> {
+    /// Writes all items in the order of the snapshot.
+    fn as_they_come(&mut self, reader: &MovingReader<'_>) -> Result<(), ExportError> {
         let mut ended = Ok(());
-        for_each_item(reader, self.snapshot, &mut |found| {
-            ended = match found {
-                Found::Item(item) => self.item(&item, top),
-                Found::Problem(problem) => {
-                    let path = problem.path().to_owned();
-                    if path.is_empty() || path::is_within(path.as_bytes(), top) {
-                        self.left_out(path, problem.to_string());
-                    }
-                    Ok(())
-                }
-                Found::Lost(Loss { reason, .. }) => {
-                    self.summary.left_out += 1;
-                    emit(&mut self.events, Event::SnapshotUnreadable { snapshot: self.snapshot.id, reason });
-                    Ok(())
-                }
-            };
-            Ok(ended.is_ok())
+        self.each(reader, &mut |archiver, item| {
+            ended = archiver.item(&item);
+            ended.is_ok()
         })?;
-        ended
+        ended?;
+        Ok(())
     }
 
-    fn item(&mut self, item: &Item<'_>, top: &[u8]) -> Result<(), ExportError> {
-        let path = item.path_bytes();
-        let (wanted, above) = (path::is_within(path, top), path::is_within(top, path));
-        if !wanted && !above {
-            return Ok(());
-        }
-        self.summary.met |= wanted;
-        let hash = self.hasher.hash_one(path);
-        if !self.paths.insert(hash) {
-            let reason = "the snapshot has this path more than once; the first one counts";
-            self.left_out(item.path.to_string(), reason.into());
-            return Ok(());
-        }
-        if self.is_below_symlink(path) {
-            self.left_out(item.path.to_string(), "lies below a symlink".into());
-            return Ok(());
-        }
-        match item.kind {
-            ItemType::Directory => {
-                let name = [path, b"/"].concat();
-                self.entry(item, &name, Kind::Directory)
-            }
-            ItemType::Symlink => {
-                self.symlinks.insert(hash);
-                match wanted {
-                    true => self.entry(item, path, Kind::Symlink(item.target_bytes().unwrap_or_default())),
-                    false => Ok(()),
+    /// Writes all items in the order of a walk.
+    fn sorted(&mut self, reader: &MovingReader<'_>) -> Result<(), ExportError> {
+        let mut items = self.survey.take_all_specials();
+        self.each(reader, &mut |_, item| {
+            items.push(item.into_owned());
+            true
+        })?;
+        let names = |item: &Item<'static>| {
+            item.path_bytes().split(|c| *c == b'/').map(<[u8]>::to_vec).collect::<Vec<_>>()
+        };
+        items.sort_by_cached_key(names);
+        items.iter().try_for_each(|item| self.item(item))
+    }
+
+    /// Calls `each` for the wanted items of the stream that have a place, until it returns false.
+    fn each(
+        &mut self,
+        reader: &MovingReader<'_>,
+        each: &mut dyn FnMut(&mut Self, Item<'_>) -> bool,
+    ) -> Result<(), ExportError> {
+        let mut number = 0;
+        for_each_item(reader, self.snapshot, &mut |found| {
+            match found {
+                // They are known already.
+                Found::Item(item) if is_special(item.kind) => {}
+                Found::Item(item) if is_wanted(&item, self.top) => {
+                    let admitted = self.survey.admits(number);
+                    number += 1;
+                    return Ok(!admitted || each(self, item));
                 }
+                Found::Lost(Loss { reason, .. }) if !self.survey.lost => {
+                    self.summary.left_out += 1;
+                    emit(&mut self.events, Event::SnapshotUnreadable { snapshot: self.snapshot.id, reason });
+                }
+                Found::Item(_) | Found::Problem(_) | Found::Lost(_) => {}
             }
-            _ if !wanted => Ok(()),
+            Ok(true)
+        })?;
+        Ok(())
+    }
+
+    fn item(&mut self, item: &Item<'_>) -> Result<(), ExportError> {
+        let path = item.path_bytes();
+        let wanted = path::is_within(path, self.top);
+        if item.kind == ItemType::Directory {
+            self.directories_above(path)?;
+            self.entry(item, &[path, b"/"].concat(), Kind::Directory)?;
+            return self.opened(path);
+        }
+        if !wanted {
+            return Ok(());
+        }
+        self.directories_above(path)?;
+        match item.kind {
             ItemType::RegularFile => self.file_or_link(item),
-            ItemType::Fifo => self.entry(item, path, Kind::Fifo),
-            ItemType::CharDevice => self.entry(item, path, Kind::CharDevice),
-            ItemType::BlockDevice => self.entry(item, path, Kind::BlockDevice),
             ItemType::Socket => {
                 self.left_out(item.path.to_string(), "a socket, which an archive cannot hold".into());
                 Ok(())
             }
+            _ => self.other(item),
         }
     }
 
-    fn is_below_symlink(&self, path: &[u8]) -> bool {
-        let slashes = path.iter().enumerate().filter(|(_, c)| **c == b'/').map(|(at, _)| at);
-        !self.symlinks.is_empty()
-            && slashes.into_iter().any(|end| self.symlinks.contains(&self.hasher.hash_one(&path[..end])))
+    /// Something that is neither a file nor a directory.
+    fn other(&mut self, item: &Item<'_>) -> Result<(), ExportError> {
+        let path = item.path_bytes();
+        if let Some(key) = item.hardlink {
+            match self.names.get(&key) {
+                Some(first) if first.is_of(item) => {
+                    let first = first.path.clone();
+                    return self.entry(item, path, Kind::Link(&first));
+                }
+                Some(_) => {}
+                None => drop(self.names.insert(key, FirstName::of(item))),
+            }
+        }
+        let kind = match item.kind {
+            ItemType::CharDevice => Kind::CharDevice,
+            ItemType::BlockDevice => Kind::BlockDevice,
+            ItemType::Fifo => Kind::Fifo,
+            _ => Kind::Symlink(item.target_bytes().unwrap_or_default()),
+        };
+        self.entry(item, path, kind)
+    }
+
+    /// Begins the directories above a path that are not in the archive yet. Those without an item get an entry, with
+    /// which nobody else may enter them.
+    fn directories_above(&mut self, path: &[u8]) -> Result<(), ExportError> {
+        for dir in above(path) {
+            if self.opened.contains(&self.survey.admission.hash(dir)) {
+                continue;
+            }
+            if self.survey.admission.is_implied(dir) {
+                let mtime = i64::try_from(self.snapshot.time.as_nanosecond()).unwrap_or(0);
+                let made_up = Item { mode: IMPLIED, mtime, ..Item::new("", ItemType::Directory) };
+                self.entry(&made_up, &[dir, b"/"].concat(), Kind::Directory)?;
+            }
+            self.opened(dir)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what comes with a directory, the first time.
+    fn opened(&mut self, dir: &[u8]) -> Result<(), ExportError> {
+        match self.opened.insert(self.survey.admission.hash(dir)) {
+            true => self.specials(dir),
+            false => Ok(()),
+        }
+    }
+
+    fn specials(&mut self, dir: &[u8]) -> Result<(), ExportError> {
+        match self.survey.is_in_order() {
+            true => self.survey.take_specials(dir).iter().try_for_each(|item| self.item(item)),
+            false => Ok(()),
+        }
     }
 
     fn file_or_link(&mut self, item: &Item<'_>) -> Result<(), ExportError> {
-        let ids = || item.chunks.iter().map(|chunk| chunk.id);
         let Some(key) = item.hardlink else { return self.file(item).map(drop) };
         if let Some(first) = self.names.get(&key) {
-            // A name of the same file has the same content, if the snapshot is right.
-            if first.chunks.iter().copied().eq(ids()) {
+            if first.is_of(item) {
                 let first = first.path.clone();
                 return self.entry(item, item.path_bytes(), Kind::Link(&first));
             }
             return self.file(item).map(drop);
         }
         if self.file(item)? {
-            let (path, chunks) = (item.path_bytes().into(), ids().collect());
-            self.names.insert(key, FirstName { path, chunks });
+            self.names.insert(key, FirstName::of(item));
         }
         Ok(())
     }
@@ -219,7 +315,7 @@ impl Archiver<'_, '_> {
 
     fn entry(&mut self, item: &Item<'_>, name: &[u8], kind: Kind<'_>) -> Result<(), ExportError> {
         self.summary.entries += 1;
-        self.out.write_all(&headers(item, name, kind)).map_err(ExportError::Output)
+        self.out.write_all(&headers(item, name, kind, &self.survey.names)).map_err(ExportError::Output)
     }
 
     fn left_out(&mut self, path: String, reason: String) {

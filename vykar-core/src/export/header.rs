@@ -9,7 +9,8 @@
 //! Numbers are octal digits with a NUL behind them. A record is `LENGTH KEY=VALUE\n`, its length in decimal including
 //! itself. Names are raw bytes in both, as GNU tar writes them.
 
-use crate::format::Item;
+use crate::format::acl::{ACCESS, Acl, DEFAULT, IdNames};
+use crate::format::{Item, ItemType};
 
 /// Everything in an archive has a length that is a multiple of this.
 pub(super) const BLOCK: usize = 512;
@@ -41,8 +42,8 @@ pub(super) enum Kind<'a> {
     BlockDevice,
 }
 
-/// The headers of an item, which is called `name` in the archive.
-pub(super) fn headers(item: &Item<'_>, name: &[u8], kind: Kind<'_>) -> Vec<u8> {
+/// The headers of an item, which is called `name` in the archive. `names` are for the users and groups of its ACLs.
+pub(super) fn headers(item: &Item<'_>, name: &[u8], kind: Kind<'_>, names: &IdNames) -> Vec<u8> {
     let (letter, target) = match kind {
         Kind::File => (b'0', &b""[..]),
         Kind::Link(to) => (b'1', to),
@@ -70,11 +71,11 @@ pub(super) fn headers(item: &Item<'_>, name: &[u8], kind: Kind<'_>) -> Vec<u8> {
         records.add("atime", time(atime).as_bytes());
     }
     if !matches!(kind, Kind::Link(_)) {
-        records.add_xattrs(item);
+        records.add_xattrs(item, names);
     }
     let mut out = records.with_header(name);
     let mut header = Header::new(name, letter);
-    header.number(100, 8, item.permissions().into());
+    header.number(100, 8, permissions(item).into());
     header.number(108, 8, uid);
     header.number(116, 8, gid);
     header.number(124, 12, size);
@@ -88,6 +89,17 @@ pub(super) fn headers(item: &Item<'_>, name: &[u8], kind: Kind<'_>) -> Vec<u8> {
     header.text(297, OWNER, group);
     out.extend(header.finish());
     out
+}
+
+/// The permissions of an item. With an ACL, the group's own in place of the mask: they are right also where the ACL is
+/// not extracted, and where it is, its mask takes their place.
+fn permissions(item: &Item<'_>) -> u32 {
+    let is_access = |(name, _): &&(_, _)| *name == ACCESS;
+    let acl = item.xattrs.iter().flatten().find(is_access).and_then(|(_, value)| Acl::parse(value));
+    match acl.filter(|_| item.kind != ItemType::Symlink) {
+        Some(acl) => item.permissions() & !0o070 | acl.group_permissions() << 3,
+        None => item.permissions(),
+    }
 }
 
 /// The blocks that end an archive.
@@ -138,8 +150,18 @@ impl Records {
         self.0.push(b'\n');
     }
 
-    fn add_xattrs(&mut self, item: &Item<'_>) {
+    fn add_xattrs(&mut self, item: &Item<'_>, names: &IdNames) {
         for (name, value) in item.xattrs.iter().flatten().filter(|(name, _)| !name.contains('\0')) {
+            // As text only: the numbers in the attribute would give one user's rights to another elsewhere.
+            let key = match &**name {
+                ACCESS => Some("SCHILY.acl.access"),
+                DEFAULT => Some("SCHILY.acl.default"),
+                _ => None,
+            };
+            if let Some((key, acl)) = key.zip(Acl::parse(value)) {
+                self.add(key, acl.text(names).as_bytes());
+                continue;
+            }
             // A key ends at the first `=`; GNU tar has these two escapes.
             let name = name.replace('%', "%25").replace('=', "%3D");
             self.add(&format!("SCHILY.xattr.{name}"), value);
@@ -217,7 +239,7 @@ mod tests {
             size: 5,
             ..Item::new("d/f", ItemType::RegularFile)
         };
-        let header = headers(&item, b"d/f", Kind::File);
+        let header = headers(&item, b"d/f", Kind::File, &IdNames::default());
         assert_eq!(header.len(), BLOCK);
         assert_eq!(&header[..4], b"d/f\0");
         assert_eq!(
@@ -232,7 +254,7 @@ mod tests {
 
     /// Keys and values of an item's records.
     fn records(item: &Item<'_>, name: &[u8], kind: Kind<'_>) -> Vec<(String, Vec<u8>)> {
-        let headers = headers(item, name, kind);
+        let headers = headers(item, name, kind, &IdNames::default());
         if headers[156] != b'x' {
             return Vec::new();
         }
@@ -282,6 +304,33 @@ mod tests {
             assert_eq!(found[0], ("path".to_owned(), name));
             assert_eq!(found.get(1).is_some(), len > 101);
         }
+    }
+
+    #[test]
+    fn acls_are_text_and_a_mask_gives_the_group_nothing() {
+        let mut value = vec![2, 0, 0, 0];
+        for (tag, permissions, id) in
+            [(1u16, 6u16, u32::MAX), (2, 6, 5001), (4, 4, u32::MAX), (16, 6, u32::MAX), (32, 0, u32::MAX)]
+        {
+            value.extend([tag.to_le_bytes(), permissions.to_le_bytes()].concat());
+            value.extend(id.to_le_bytes());
+        }
+        let list = vec![
+            (ACCESS.into(), value.clone().into()),
+            (DEFAULT.into(), value.into()),
+            // What is none stays what it is.
+            (DEFAULT.into(), b"none".as_slice().into()),
+        ];
+        let item = Item { mode: 0o040_660, xattrs: Some(list), ..Item::new("d", ItemType::Directory) };
+        let text = b"user::rw-,user:5001:rw-:5001,group::r--,mask::rw-,other::---".to_vec();
+        let expected = [
+            ("SCHILY.acl.access".to_owned(), text.clone()),
+            ("SCHILY.acl.default".to_owned(), text),
+            ("SCHILY.xattr.system.posix_acl_default".to_owned(), b"none".to_vec()),
+        ];
+        assert_eq!(records(&item, b"d/", Kind::Directory), expected);
+        let headers = headers(&item, b"d/", Kind::Directory, &IdNames::default());
+        assert_eq!(&headers[headers.len() - BLOCK..][100..107], b"0000640");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod content;
 mod header;
+mod survey;
 
 pub use archive::{ArchiveSummary, archive};
 pub use content::{Content, Lookup, lookup};

@@ -1,5 +1,7 @@
 //! Bytes to structs and back. No I/O, no keys; a file per kind of object, its byte table on top.
 
+pub mod acl;
+pub mod admission;
 pub mod config;
 pub mod envelope;
 pub mod index;
@@ -8,6 +10,7 @@ pub mod key;
 pub mod key_text;
 pub mod marker;
 pub mod note;
+mod owned;
 pub mod pack;
 pub mod path;
 pub mod pending;

@@ -18,10 +18,9 @@ use super::tree::{Kind, ROOT, Tree};
 use super::write::{EXISTS, NO_DIRECTORY, Site, state};
 use crate::event::Event;
 
-/// Nobody else enters a directory before it has its own mode, and its owner can fill it.
+/// Nobody else enters a directory before it has its own mode, and its owner can fill it. One that the snapshot has no
+/// item for keeps it: nobody knows whom it let in.
 const PRIVATE: u32 = 0o700;
-/// Of directories that the snapshot has no item for.
-const PLAIN: u32 = 0o755;
 
 /// The directory that is restored into.
 pub(super) struct Destination {
@@ -173,7 +172,7 @@ pub(super) fn finish(site: &Site<'_>, destination: &Destination, reporter: &mut 
         let missing = match places.dir(node).and_then(|dir| readable(&dir)) {
             Ok(dir) if own => site.applier.apply(&dir, &tree.node(node).metadata),
             Ok(dir) => {
-                rustix::fs::fchmod(&dir, Mode::from_raw_mode(PLAIN)).err().map(|e| format!("mode: {e}"))
+                rustix::fs::fchmod(&dir, Mode::from_raw_mode(PRIVATE)).err().map(|e| format!("mode: {e}"))
             }
             Err(error) => Some(format!("cannot open it again: {error}")),
         };

@@ -8,6 +8,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid
 use rustix::io::Errno;
 
 use crate::format::Item;
+use crate::format::acl::{self, Acl, IdNames};
 
 const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
 const NANOS: i64 = 1_000_000_000;
@@ -76,13 +77,36 @@ impl Owners {
     }
 
     fn uid(&mut self, item: &Item<'_>) -> u32 {
-        let by_name = |name: &str| Some(nix::unistd::User::from_name(name).ok()??.uid.as_raw());
-        self.known(item.user.as_deref(), |o| &mut o.users, by_name).unwrap_or(item.uid)
+        self.user(item.user.as_deref()).unwrap_or(item.uid)
     }
 
     fn gid(&mut self, item: &Item<'_>) -> u32 {
+        self.group(item.group.as_deref()).unwrap_or(item.gid)
+    }
+
+    fn user(&mut self, name: Option<&str>) -> Option<u32> {
+        let by_name = |name: &str| Some(nix::unistd::User::from_name(name).ok()??.uid.as_raw());
+        self.known(name, |o| &mut o.users, by_name)
+    }
+
+    fn group(&mut self, name: Option<&str>) -> Option<u32> {
         let by_name = |name: &str| Some(nix::unistd::Group::from_name(name).ok()??.gid.as_raw());
-        self.known(item.group.as_deref(), |o| &mut o.groups, by_name).unwrap_or(item.gid)
+        self.known(name, |o| &mut o.groups, by_name)
+    }
+
+    /// Maps the users and groups of ACLs as owners are mapped, by the names that the snapshot has for their numbers.
+    /// What is no ACL stays as it is: the kernel refuses it.
+    pub fn map_acls(&mut self, names: &IdNames, xattrs: &mut Xattrs) {
+        if self.numeric {
+            return;
+        }
+        for (_, value) in xattrs.iter_mut().filter(|(name, _)| acl::is_acl(name)) {
+            let Some(mut acl) = Acl::parse(value) else { continue };
+            let users = |o: &mut Self, id| o.user(names.user(id)).unwrap_or(id);
+            let groups = |o: &mut Self, id| o.group(names.group(id)).unwrap_or(id);
+            acl.map(self, users, groups);
+            *value = acl.encode().into();
+        }
     }
 
     fn known(
@@ -252,6 +276,47 @@ mod tests {
         assert_eq!((numeric.uid, numeric.gid), (4242, 4343));
         let hostile = Item { user: Some("ro\0ot".into()), ..item };
         assert_eq!(Metadata::of(&hostile, &mut Owners::new(false)).uid, 4242);
+    }
+
+    /// The value of an ACL that lets a user and a group in.
+    fn acl(user: u32, group: u32) -> Box<[u8]> {
+        let mut value = vec![2, 0, 0, 0];
+        let none = u32::MAX;
+        for (tag, id) in [(1u16, none), (2, user), (4, none), (8, group), (16, none), (32, none)] {
+            value.extend([tag.to_le_bytes(), 6u16.to_le_bytes()].concat());
+            value.extend(id.to_le_bytes());
+        }
+        value.into()
+    }
+
+    #[test]
+    fn users_and_groups_of_acls_are_mapped_like_owners() {
+        let item = Item {
+            uid: 4242,
+            gid: 4343,
+            user: Some("root".into()),
+            group: Some("no-such-group".into()),
+            ..Item::new("x", ItemType::RegularFile)
+        };
+        let mut names = IdNames::default();
+        names.note(&item);
+        let list = || -> Xattrs {
+            let of = |name: &str, value| (Box::from(name), value);
+            Box::new([
+                of(acl::ACCESS, acl(4242, 4343)),
+                of(acl::DEFAULT, acl(4242, 0)),
+                of("user.acl", acl(4242, 0)),
+                of(acl::ACCESS, b"\x02\0\0\0none".as_slice().into()),
+            ])
+        };
+        let mut mapped = list();
+        Owners::new(false).map_acls(&names, &mut mapped);
+        let values: Vec<_> = mapped.iter().map(|(_, value)| value.clone()).collect();
+        assert_eq!(values[..3], [acl(0, 4343), acl(0, 0), acl(4242, 0)]);
+        assert_eq!(mapped[3], list()[3]);
+        let mut numeric = list();
+        Owners::new(true).map_acls(&names, &mut numeric);
+        assert_eq!(numeric, list());
     }
 
     #[test]

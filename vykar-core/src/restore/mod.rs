@@ -75,7 +75,7 @@ pub struct RestoreOptions {
     pub dry_run: bool,
     /// Set by the caller to end the restore early: files that are not whole are removed.
     pub cancel: Arc<AtomicBool>,
-    /// Owners by number. Otherwise a user or group whose name exists here gets this system's number.
+    /// Owners, and users and groups in ACLs, by number. Otherwise one whose name exists here gets this system's number.
     pub numeric_ids: bool,
 }
 

@@ -13,6 +13,8 @@ use super::select::{Place, Selection};
 use super::tree::{Content, Kind, ROOT, Tree};
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Totals};
+use crate::format::acl::{self, IdNames};
+use crate::format::admission::{Misplaced, has_long_name};
 use crate::format::{IndexBlob, Item, ItemProblem, ItemType, Snapshot};
 use crate::id::ChunkId;
 use crate::repository::MovingReader;
@@ -54,9 +56,14 @@ impl Plan {
         let plan = Plan { tree: Tree::new(), pieces: Vec::new(), index: reader.index() };
         let owners = Owners::new(options.numeric_ids);
         let mut planner = Planner { plan, selection, owners, links: HashMap::new() };
+        let mut names = IdNames::default();
+        snapshot.meta.root_item().iter().for_each(|item| names.note(item));
         for_each_item(reader, snapshot, &mut |found| {
             match found {
-                Found::Item(item) => planner.item(&item, reporter),
+                Found::Item(item) => {
+                    names.note(&item);
+                    planner.item(&item, reporter);
+                }
                 Found::Problem(problem) => planner.problem(&problem, snapshot, reporter),
                 Found::Lost(Loss { reason, .. }) => {
                     reporter.send(Event::ItemSkipped { snapshot: snapshot.id, path: String::new(), reason });
@@ -79,7 +86,18 @@ impl Plan {
             let root = plan.tree.node_mut(ROOT);
             (root.kind, root.metadata) = (Kind::Directory, Metadata::of(&item, &mut owners));
         }
+        plan.map_acls(&names, &mut owners);
         Ok(plan)
+    }
+
+    /// Gives ACLs the numbers of this machine, once all names are known.
+    fn map_acls(&mut self, names: &IdNames, owners: &mut Owners) {
+        for number in std::iter::once(ROOT).chain(self.tree.numbers()) {
+            let xattrs = &mut self.tree.node_mut(number).metadata.xattrs;
+            if xattrs.iter().any(|(name, _)| acl::is_acl(name)) {
+                owners.map_acls(names, xattrs);
+            }
+        }
     }
 
     /// What the files to be written come to.
@@ -125,18 +143,19 @@ impl Planner {
             Place::Above => false,
             Place::Outside => return,
         };
+        if has_long_name(path) {
+            return reporter.failed(path.to_vec(), Misplaced::LongName.to_string());
+        }
         let (number, new) = match self.plan.tree.insert(path) {
             Ok(place) => place,
             Err(error) => return reporter.failed(path.to_vec(), error.to_string()),
         };
         let implied = self.plan.tree.node(number).kind == Kind::Implied;
         if !new && !implied {
-            let reason = "the snapshot has this path more than once; the first one counts";
-            return reporter.failed(path.to_vec(), reason.into());
+            return reporter.failed(path.to_vec(), Misplaced::Twice.to_string());
         }
         if !new && item.kind != ItemType::Directory {
-            let reason = "the snapshot has entries below it, and it is not a directory";
-            return reporter.failed(path.to_vec(), reason.into());
+            return reporter.failed(path.to_vec(), Misplaced::HasEntries.to_string());
         }
         let kind = match item.kind {
             ItemType::Directory => Kind::Directory,

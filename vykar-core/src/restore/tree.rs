@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use hashbrown::HashTable;
 
 use super::metadata::Metadata;
+use crate::format::admission::Misplaced;
 
 /// The destination itself.
 pub(super) const ROOT: u32 = 0;
@@ -64,10 +65,10 @@ pub(super) struct Node {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NoPlace {
     /// It lies below a file or symlink of the same snapshot.
-    #[error("lies below something that is not a directory")]
+    #[error("{}", Misplaced::BelowFile)]
     BelowFile,
-    /// A name that no file system takes, or more names than can be numbered.
-    #[error("name too long, or too many names")]
+    /// More names than can be numbered.
+    #[error("too many names")]
     TooMany,
 }
 

@@ -1,11 +1,12 @@
 //! Snapshots that no honest program writes are mounted, listed and read without harm.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 use proptest::prelude::*;
 use vykar_core::ChunkId;
+use vykar_core::export::archive;
 use vykar_core::format::{ChunkRef, Item, ItemType};
 use vykar_core::restore::{RestoreOptions, restore};
 
@@ -235,12 +236,22 @@ fn restored(folder: &Path) -> BTreeMap<String, Option<Vec<u8>>> {
     all
 }
 
+/// The names in an archive of short names and files of 5 bytes.
+fn archived(tar: &[u8]) -> BTreeSet<String> {
+    let headers = tar.chunks(512).filter(|block| block[257..].starts_with(b"ustar"));
+    let names = headers.map(|block| {
+        let end = block[..100].iter().position(|c| *c == 0).unwrap();
+        String::from_utf8(block[..end].to_vec()).unwrap()
+    });
+    names.map(|name| name.trim_end_matches('/').to_owned()).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
-    fn a_mount_shows_what_a_restore_gives_whatever_is_there_twice(
-        items in prop::collection::vec(("[ab](/[ab]){0,3}", 0..3u8), 0..20),
+    fn a_mount_shows_what_a_restore_and_an_archive_give_whatever_is_there_twice(
+        items in prop::collection::vec(("([ab]|n{256})(/[ab]){0,3}", 0..3u8), 0..20),
     ) {
         let mut repo = Repo::new();
         let items: Vec<_> = items.iter().zip(0u8..).map(|((path, kind), n)| match kind {
@@ -254,7 +265,11 @@ proptest! {
         let dest = tempfile::tempdir().unwrap();
         let options = RestoreOptions { threads: 1, ..RestoreOptions::default() };
         let summary = restore(&repo.repository, &manifest.snapshots[0], dest.path(), &options, None).unwrap();
-        prop_assert_eq!(restored(dest.path()), found);
+        prop_assert_eq!(&restored(dest.path()), &found);
         prop_assert_eq!(m.log().len() as u64, summary.errors, "{:#?}", m.log());
+        let mut tar = Vec::new();
+        let written = archive(&repo.repository, &manifest.snapshots[0], b"", &mut tar, None).unwrap();
+        prop_assert_eq!(archived(&tar), found.keys().cloned().collect::<BTreeSet<_>>());
+        prop_assert_eq!(written.left_out, summary.errors);
     }
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
+use vykar_core::format::admission::{Misplaced, has_long_name};
 use vykar_core::format::{IndexBlob, Item, ItemType};
 
 use super::slots::Slots;
-use super::{HAS_ITEM, HAS_XATTRS, MAX_NODES, Meta, NAME_MAX, Node, NodeId, Piece, Tree};
+use super::{HAS_ITEM, HAS_XATTRS, MAX_NODES, Meta, Node, NodeId, Piece, Tree};
 use crate::xattr;
 
 /// A tree that is too large for this program.
@@ -21,12 +22,6 @@ pub struct BuildError {
     /// The bound.
     pub max: u64,
 }
-
-/// What an item breaks that only shows beside others.
-const BELOW_A_FILE: &str = "lies below something that is not a directory";
-const HAS_CHILDREN: &str = "there are items below it, and it is not a directory";
-const TWICE: &str = "the snapshot has this path more than once; the first one counts";
-const LONG_NAME: &str = "a name is longer than 255 bytes";
 
 /// A node, and the begin and length of its attributes.
 type Attributes = (NodeId, u32, u32);
@@ -115,28 +110,30 @@ impl<'r> Builder<'r> {
     /// directory, and one that is no directory and has others below it, is reported and left out.
     pub fn add(&mut self, item: &Item<'_>) -> Result<(), BuildError> {
         let path = item.path_bytes();
-        if path.len() > NAME_MAX && path.split(|c| *c == b'/').any(|part| part.len() > NAME_MAX) {
-            (self.report)(path, LONG_NAME);
-            return Ok(());
+        if has_long_name(path) {
+            return self.leave_out(path, Misplaced::LongName);
         }
         let (dir, name) = match path.iter().rposition(|c| *c == b'/') {
             Some(at) => (&path[..at], &path[at + 1..]),
             None => (&path[..0], path),
         };
         let Some(parent) = self.directory(dir)? else {
-            (self.report)(path, BELOW_A_FILE);
-            return Ok(());
+            return self.leave_out(path, Misplaced::BelowFile);
         };
         let (at, is_new) = self.find_or_insert(parent, name)?;
         let problem = match self.nodes[at as usize].flags & HAS_ITEM != 0 {
-            true => Some(TWICE),
-            false => (!is_new && item.kind != ItemType::Directory).then_some(HAS_CHILDREN),
+            true => Some(Misplaced::Twice),
+            false => (!is_new && item.kind != ItemType::Directory).then_some(Misplaced::HasEntries),
         };
-        if let Some(reason) = problem {
-            (self.report)(path, reason);
-            return Ok(());
+        match problem {
+            Some(why) => self.leave_out(path, why),
+            None => self.fill(at, item),
         }
-        self.fill(at, item)
+    }
+
+    fn leave_out(&mut self, path: &[u8], why: Misplaced) -> Result<(), BuildError> {
+        (self.report)(path, &why.to_string());
+        Ok(())
     }
 
     /// Finds or makes a directory; `None` when something on the way is no directory.

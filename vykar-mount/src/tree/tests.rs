@@ -92,7 +92,10 @@ fn the_first_of_several_items_counts() {
     // One that has no place is none of them, and one that only paths below it tell of is not said twice.
     let (tree, problems) = build(&[file("a/b", 1), file("a", 2), dir("a"), dir("a")]);
     assert_eq!(paths(&tree), ["a 40700", "a/b 100000"]);
-    assert_eq!(problems, ["a: there are items below it, and it is not a directory".to_owned(), again("a")]);
+    assert_eq!(
+        problems,
+        ["a: the snapshot has entries below it, and it is not a directory".to_owned(), again("a")]
+    );
 }
 
 #[test]

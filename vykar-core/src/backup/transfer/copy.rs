@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
-use super::owned::owned;
 use super::{Maker, Making, Watch, emit, unreadable};
 use crate::backup::store::{ChunkStore, Sealer};
 use crate::codec::Compression;
@@ -204,7 +203,7 @@ impl Batch<'_, '_> {
                 Found::Item(item) if is_special(item.kind) => {}
                 Found::Item(item) => {
                     self.bytes = self.bytes.saturating_add(item.size);
-                    self.items.push(owned(item));
+                    self.items.push(item.into_owned());
                     if self.bytes >= BATCH_BYTES || self.items.len() >= BATCH_ITEMS {
                         self.flush(making, events)?;
                     }

@@ -2,7 +2,6 @@
 //! of every backup, with a session, a journal, and a commit under the lock.
 
 mod copy;
-mod owned;
 mod rewrite;
 #[cfg(test)]
 mod tests;

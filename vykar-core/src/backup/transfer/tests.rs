@@ -18,7 +18,7 @@ fn contents(repository: &Repository, snapshot: &Snapshot) -> BTreeMap<String, (I
     let mut all = BTreeMap::new();
     for_each_item(&reader, snapshot, &mut |found| {
         let Found::Item(item) = found else { panic!("{found:?}") };
-        let mut item = owned::owned(item);
+        let mut item = item.into_owned();
         let data =
             item.chunks.iter().flat_map(|c| reader.read_sized(&c.id, c.size).unwrap().to_vec()).collect();
         item.chunks.clear();

@@ -73,7 +73,7 @@ fn compare(fixture: &Fixture, snapshot: &Snapshot) -> usize {
         .iter()
         .filter(|(path, _)| !wanted.iter().any(|item| unhex(item["path_bytes"].as_str().unwrap()) == **path));
     for (path, metadata) in extra {
-        assert!(metadata.is_dir() && metadata.mode() & 0o7777 == 0o755, "{}", String::from_utf8_lossy(path));
+        assert!(metadata.is_dir() && metadata.mode() & 0o7777 == 0o700, "{}", String::from_utf8_lossy(path));
     }
     wanted.len()
 }

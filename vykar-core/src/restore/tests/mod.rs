@@ -1,3 +1,4 @@
+mod acl_names;
 mod adversary;
 mod bombs;
 mod damage;
