@@ -37,6 +37,7 @@ mod prompts;
 mod real;
 mod repair;
 mod restore_options;
+mod restore_targets;
 mod resume;
 mod rollback;
 mod roundtrip;
