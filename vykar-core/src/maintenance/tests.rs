@@ -223,7 +223,10 @@ fn what_is_no_file_in_an_objects_place_is_named_and_stops_what_deletes() {
     let folder: Make = |path| std::fs::create_dir_all(path).unwrap();
     let link: Make = |path| std::os::unix::fs::symlink("nowhere", path).unwrap();
     let linked_folder: Make = |path| std::os::unix::fs::symlink("/", path).unwrap();
-    let fifo: Make = |path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    let fifo: Make = |path| {
+        let mode = rustix::fs::Mode::RUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    };
     for key in nothing {
         for (make, is_fifo) in [(folder, false), (link, false), (linked_folder, false), (fifo, true)] {
             let path = dir.path().join(key);
