@@ -5,8 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod again;
-mod away;
 mod archives;
+mod away;
 mod backup_options;
 mod choosing;
 mod cli;
@@ -39,6 +39,7 @@ mod prompts;
 mod real;
 mod repair;
 mod restore_options;
+mod restore_targets;
 mod resume;
 mod rights;
 mod rollback;

@@ -186,6 +186,9 @@ pub fn event_line(event: &Event) -> Option<String> {
         }
         Event::RestoreFailed { path: p, reason } => format!("{}: not restored: {reason}", path(p)),
         Event::RestoreIncomplete { path: p, reason } => format!("{}: restored, but {reason}", path(p)),
+        Event::RestoreKept { path: p, reason } => {
+            format!("{}: exists already; other than in the snapshot, and left as it is: {reason}", path(p))
+        }
         Event::SnapshotUnreadable { snapshot, reason } => format!("snapshot {}: {reason}", snapshot.short()),
         Event::Note(text) => text.clone(),
         _ => return None,

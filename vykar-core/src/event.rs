@@ -104,6 +104,13 @@ pub enum Event {
         /// What is missing.
         reason: String,
     },
+    /// What was there already is as in the snapshot, but for some of its metadata, and was left as it is.
+    RestoreKept {
+        /// The path inside the snapshot.
+        path: PathBuf,
+        /// What differs: owner, mode, attributes.
+        reason: String,
+    },
     /// A snapshot object that cannot be used.
     SnapshotUnreadable {
         /// The snapshot.

@@ -36,13 +36,16 @@ pub struct RestoreArgs {
     /// Print the summary as JSON, and with --dry-run one object a line
     #[arg(long)]
     pub json: bool,
+    /// With --overwrite: replace a folder by something else even if it is not empty, and delete what is in it
+    #[arg(long)]
+    pub delete_conflicting: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OverwriteArg {
     /// Replace them
     Always,
-    /// Replace those of another type, size or modification time
+    /// Replace those of another type, size or modification time, and correct owners, permissions and attributes
     IfChanged,
     /// Replace those that are older than in the snapshot
     IfNewer,

@@ -27,6 +27,7 @@ pub fn run(global: &Global, args: &RestoreArgs) -> CliResult {
             OverwriteArg::IfNewer => Overwrite::IfNewer,
             OverwriteArg::Never => Overwrite::Never,
         },
+        delete_conflicting: args.delete_conflicting,
         verify: args.verify,
         dry_run: args.dry_run,
         cancel,
@@ -56,6 +57,13 @@ pub fn run(global: &Global, args: &RestoreArgs) -> CliResult {
             "{} path(s) {verb} restored; everything else {}",
             summary.errors,
             if args.dry_run { "would be" } else { "was" }
+        );
+        return Ok(Exit::Partial);
+    }
+    if summary.named > 0 {
+        eprintln!(
+            "vykar: {} path(s) have other metadata than in the snapshot; each is named above",
+            summary.named
         );
         return Ok(Exit::Partial);
     }

@@ -1,43 +1,62 @@
-//! The destination, its directories and symlinks.
+//! The destination and its directories.
 
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
+use super::apply::Origin;
+use super::clock;
+use super::existing::Overwrite;
+use super::handle::{Handle, identity, may_be_mine};
+use super::metadata::Metadata;
 use super::place::{Dir, Places, readable};
 use super::plan::{Plan, as_path};
 use super::report::Reporter;
+use super::settle;
+use super::site::{Site, state};
 use super::tree::{Kind, ROOT, Tree};
-use super::write::{EXISTS, NO_DIRECTORY, Site, state};
+use super::write::NO_DIRECTORY;
 use crate::event::Event;
 
-/// Nobody else enters a directory before it has its own mode, and its owner can fill it. One that the snapshot has no
-/// item for keeps it: nobody knows whom it let in.
+/// Of a directory until everything is in it: nobody else enters it before it has its own mode, and its owner can fill it.
+/// The sticky bit, which on such a directory means nothing, says to a later restore that it was not finished.
+const UNFINISHED: u32 = 0o1700;
+/// Of directories that the snapshot has no item for: nobody knows whom they let in.
 const PRIVATE: u32 = 0o700;
+/// What the owner of a directory needs to fill it.
+const FILL: u32 = 0o700;
+
+pub(super) const NO_DIRECTORY_THERE: &str = "is there already and is not a directory";
+pub(super) const IS_OWN_PLACE: &str =
+    "is the repository or its local cache, and nothing is restored into those";
+
+/// True for a directory that a restore of this user made and did not finish.
+fn is_unfinished(found: &Stat, uid: u32) -> bool {
+    // The set-group-id bit comes from the directory above.
+    found.st_uid == uid && found.st_mode & 0o7777 & !libc::S_ISGID == UNFINISHED
+}
 
 /// The directory that is restored into.
 pub(super) struct Destination {
     /// Its handle.
     pub root: Dir,
-    /// The snapshot's own metadata for it is to be set.
-    adopt: bool,
-    /// Directories below it that existed get the snapshot's metadata, too.
-    adopt_below: bool,
+    /// Made, resumed, or there before.
+    pub state: u8,
 }
 
 impl Destination {
     /// Makes the destination where it is missing, and opens it.
-    pub fn open(dest: &Path, plan: &Plan, adopt_below: bool) -> io::Result<Self> {
+    pub fn open(dest: &Path, plan: &Plan) -> io::Result<Self> {
         // Only a snapshot restored as a whole has an item for its root.
         let keeps_root = plan.tree.node(ROOT).kind == Kind::Directory;
-        let mode = if keeps_root { PRIVATE } else { 0o777 };
+        let mode = if keeps_root { UNFINISHED } else { 0o777 };
         let create = || fs::DirBuilder::new().mode(mode).create(dest);
         let created = match create() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -47,22 +66,49 @@ impl Destination {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             other => other.map(|()| true),
         }?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        if created {
+            flags |= OFlags::NOFOLLOW;
+        }
         let root: OwnedFd = match rustix::fs::open(dest, flags, Mode::empty()) {
-            // Entering is enough to restore into it, though not to see that it is empty.
+            // Entering is enough to restore into it.
             Err(Errno::ACCESS) => rustix::fs::open(dest, flags | OFlags::PATH, Mode::empty())?,
             other => other?,
         };
-        let adopt = keeps_root
-            && (created || adopt_below || fs::read_dir(dest).is_ok_and(|mut dir| dir.next().is_none()));
-        Ok(Destination { root: Arc::new(root), adopt, adopt_below })
+        let found = rustix::fs::fstat(&root)?;
+        let me = rustix::process::geteuid().as_raw();
+        if created && !may_be_mine(&root, &found, me) {
+            return Err(Errno::STALE.into());
+        }
+        let state = match created {
+            true => state::MADE,
+            false if keeps_root && is_unfinished(&found, me) => state::RESUMED,
+            false => state::EXISTED,
+        };
+        Ok(Destination { root: Arc::new(root), state })
     }
 }
 
+/// What directories that were there are to have again at the end.
+#[derive(Default)]
+pub(super) struct Before {
+    times: HashMap<u32, Timestamps>,
+    /// Of those that were made writable.
+    modes: HashMap<u32, u32>,
+    /// In which leftovers were removed.
+    cleared: HashSet<u32>,
+}
+
 /// Makes all directories, parents first, or finds them there.
-pub(super) fn make(site: &Site<'_>, reporter: &mut Reporter<'_>) {
+pub(super) fn make(site: &Site<'_>, reporter: &mut Reporter<'_>) -> Before {
     let tree = &site.plan.tree;
-    let mut places = Places::new(tree, site.root.clone());
+    let mut before = Before::default();
+    let mut places = site.places();
+    if site.is_old(ROOT)
+        && let Ok(found) = rustix::fs::fstat(&site.root)
+    {
+        enter(site, ROOT, &site.root, &found, &mut before);
+    }
     for node in tree.numbers() {
         if !tree.node(node).wanted || !matches!(tree.node(node).kind, Kind::Directory | Kind::Implied) {
             continue;
@@ -71,124 +117,206 @@ pub(super) fn make(site: &Site<'_>, reporter: &mut Reporter<'_>) {
             reporter.failed(tree.path(node), NO_DIRECTORY.into());
             continue;
         }
-        match make_one(&mut places, node, tree.name(node)) {
+        match make_one(site, &mut places, node, &mut before) {
             Ok(made) => {
                 reporter.summary.directories += u64::from(made == state::MADE);
                 site.set_state(node, made);
             }
-            Err(Errno::LOOP | Errno::NOTDIR) => {
-                reporter.failed(tree.path(node), "is there already and is not a directory".into());
+            Err(Failed::InTheWay) => {
+                reporter.failed(tree.path(node), NO_DIRECTORY_THERE.into());
             }
-            Err(error) if site.is_fatal(error) => return,
-            Err(error) => reporter.failed(tree.path(node), format!("cannot make the directory: {error}")),
+            Err(Failed::OwnPlace) => {
+                reporter.failed(tree.path(node), IS_OWN_PLACE.into());
+            }
+            Err(Failed::Error(error)) if site.is_fatal(error) => return before,
+            Err(Failed::Error(error)) => {
+                reporter.failed(tree.path(node), format!("cannot make the directory: {error}"));
+            }
+        }
+    }
+    before
+}
+
+/// Why a directory is not there.
+enum Failed {
+    /// Something else is, and stays.
+    InTheWay,
+    /// It is this program's own.
+    OwnPlace,
+    Error(Errno),
+}
+
+impl From<Errno> for Failed {
+    fn from(error: Errno) -> Self {
+        Failed::Error(error)
+    }
+}
+
+fn make_one(site: &Site<'_>, places: &mut Places<'_>, node: u32, before: &mut Before) -> Result<u8, Failed> {
+    let (parent, name) = (places.parent(node)?, site.plan.tree.name(node));
+    match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(UNFINISHED)) {
+        Ok(()) => {}
+        Err(Errno::EXIST) => {
+            let found = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
+                // Only a real directory is entered.
+                let dir = places.dir(node)?;
+                return entered(site, node, &dir, before);
+            }
+            if !replaces(site, node, &found) {
+                return Err(Failed::InTheWay);
+            }
+            replace_by_directory(site, node, &parent)?;
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let dir = places.dir(node)?;
+    let found = rustix::fs::fstat(&dir)?;
+    if !may_be_mine(&dir, &found, site.me.0) {
+        return Err(Errno::STALE.into());
+    }
+    site.made.set(node, identity(&found));
+    Ok(state::MADE)
+}
+
+/// True when a directory takes the place of what was found there.
+pub(super) fn replaces(site: &Site<'_>, node: u32, found: &Stat) -> bool {
+    let wanted = site.plan.tree.node(node);
+    match site.overwrite {
+        Overwrite::Always | Overwrite::IfChanged => true,
+        Overwrite::IfNewer => wanted.kind == Kind::Directory && wanted.metadata.mtime > clock::mtime(found),
+        Overwrite::Never => false,
+    }
+}
+
+fn replace_by_directory(site: &Site<'_>, node: u32, parent: &Dir) -> Result<(), Errno> {
+    let (temporary, name) = (site.temporary(node), site.plan.tree.name(node));
+    rustix::fs::renameat(parent, name, parent, &temporary[..])?;
+    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(UNFINISHED)) {
+        Ok(()) => rustix::fs::unlinkat(parent, &temporary[..], AtFlags::empty()),
+        Err(error) => {
+            let _ = settle::take_free(parent, &temporary, name);
+            Err(error)
         }
     }
 }
 
-fn make_one(places: &mut Places<'_>, node: u32, name: &[u8]) -> Result<u8, Errno> {
-    let parent = places.parent(node)?;
-    match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(PRIVATE)) {
-        Ok(()) => Ok(state::MADE),
-        // Only a real directory is entered.
-        Err(Errno::EXIST) => places.dir(node).map(|_| state::EXISTED),
-        Err(error) => Err(error),
+fn entered(site: &Site<'_>, node: u32, dir: &Dir, before: &mut Before) -> Result<u8, Failed> {
+    let found = rustix::fs::fstat(dir)?;
+    if site.own_places.contains(&identity(&found)) {
+        return Err(Failed::OwnPlace);
+    }
+    enter(site, node, dir, &found, before);
+    match is_unfinished(&found, site.me.0) {
+        true => {
+            site.made.set(node, identity(&found));
+            Ok(state::RESUMED)
+        }
+        false => Ok(state::EXISTED),
     }
 }
 
-/// Makes all symlinks, FIFOs, sockets and device nodes.
-pub(super) fn make_others(site: &Site<'_>, reporter: &mut Reporter<'_>) {
+/// Notes what a directory that was there is like, makes it writable for the moment, and removes leftovers.
+fn enter(site: &Site<'_>, node: u32, dir: &Dir, found: &Stat, before: &mut Before) {
+    let mode = found.st_mode & 0o7777;
+    let is_mine = found.st_uid == site.me.0 && site.me.0 != 0;
+    if is_mine && mode & FILL != FILL && Handle::looked_at(dir).set_mode(mode | FILL).is_ok() {
+        before.modes.insert(node, mode);
+    }
+    before.times.insert(node, times(found));
+    if settle::remove_leftovers(dir, node, &site.plan.tree, site.me.0) {
+        before.cleared.insert(node);
+    }
+}
+
+#[allow(clippy::unnecessary_cast, reason = "field types differ between architectures")]
+fn times(found: &Stat) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: found.st_atime as _, tv_nsec: found.st_atime_nsec as _ },
+        last_modification: Timespec { tv_sec: found.st_mtime as _, tv_nsec: found.st_mtime_nsec as _ },
+    }
+}
+
+/// Finishes the directories, deepest first: their times must survive the making of what is in them, and one without
+/// permissions must be filled before. Those made here or by a restore that did not end get the snapshot's metadata, the
+/// others what they had before, unless what differs is overwritten. The destination itself keeps what it had.
+pub(super) fn finish(site: &Site<'_>, before: &Before, reporter: &mut Reporter<'_>) {
     let tree = &site.plan.tree;
-    let mut places = Places::new(tree, site.root.clone());
-    for node in tree.numbers().filter(|n| tree.node(*n).wanted) {
-        let kind = &tree.node(node).kind;
-        let is_done = matches!(site.state(node), state::RIGHT | state::REFUSED);
-        if is_done || !matches!(kind, Kind::Symlink(_) | Kind::Special(..)) {
-            continue;
-        }
-        if site.stop.load(Ordering::Acquire) {
-            return;
-        }
-        if !site.has_parent(node) {
-            reporter.failed(tree.path(node), NO_DIRECTORY.into());
-            continue;
-        }
-        let name = &site.first_name(node)[..];
-        match places.parent(node).and_then(|dir| make_other(&dir, name, kind).map(|()| dir)) {
-            Ok(dir) => {
-                let metadata = &tree.node(node).metadata;
-                let missing = match kind {
-                    Kind::Special(..) => {
-                        reporter.summary.special += 1;
-                        site.applier.apply_to_special(&dir, name, metadata)
-                    }
-                    _ => {
-                        reporter.summary.symlinks += 1;
-                        site.applier.apply_to_symlink(&dir, name, metadata)
-                    }
-                };
-                incomplete(reporter, tree, node, missing);
-                if let Err(e) = site.settle(node, &dir) {
-                    let _ = rustix::fs::unlinkat(&dir, name, AtFlags::empty());
-                    reporter.failed(tree.path(node), format!("cannot take the place of what is there: {e}"));
-                }
-            }
-            Err(Errno::EXIST) => reporter.failed(tree.path(node), EXISTS.into()),
-            Err(error) if site.is_fatal(error) => return,
-            Err(Errno::PERM) if matches!(kind, Kind::Special(..)) => {
-                reporter.failed(tree.path(node), "only root may make devices".into());
-            }
-            Err(error) => reporter.failed(tree.path(node), format!("cannot be made: {error}")),
-        }
-    }
-}
-
-fn make_other(dir: impl AsFd, name: &[u8], kind: &Kind) -> Result<(), Errno> {
-    match kind {
-        Kind::Symlink(target) => rustix::fs::symlinkat(&target[..], dir, name),
-        // For its owner alone, until everything else is set.
-        Kind::Special(bits, rdev) => {
-            rustix::fs::mknodat(dir, name, FileType::from_raw_mode(*bits), Mode::from_raw_mode(0o600), *rdev)
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Sets the metadata of the directories made here, deepest first: their times must survive the
-/// making of what is in them, and one without permissions must be filled before.
-pub(super) fn finish(site: &Site<'_>, destination: &Destination, reporter: &mut Reporter<'_>) {
-    let tree = &site.plan.tree;
-    let mut places = Places::new(tree, site.root.clone());
-    let ours = |n: &u32| match site.state(*n) {
-        state::MADE => true,
-        state::EXISTED => destination.adopt_below && tree.node(*n).kind == Kind::Directory,
-        _ => false,
-    };
-    for node in tree.numbers().rev().filter(ours) {
+    let mut places = site.places();
+    let touched = touched(site, before);
+    for node in tree.numbers().rev().chain([ROOT]) {
         let own = match tree.node(node).kind {
             Kind::Directory => true,
             Kind::Implied => false,
             _ => continue,
         };
-        let missing = match places.dir(node).and_then(|dir| readable(&dir)) {
-            Ok(dir) if own => site.applier.apply(&dir, &tree.node(node).metadata),
-            Ok(dir) => {
-                rustix::fs::fchmod(&dir, Mode::from_raw_mode(PRIVATE)).err().map(|e| format!("mode: {e}"))
+        let adopts = own && node != ROOT && site.overwrite.adopts_directories();
+        let missing = match site.state(node) {
+            // Like any other directory that somebody makes.
+            state::MADE if node == ROOT && !own => None,
+            state::MADE => dress(site, &mut places, node, Origin::Fresh),
+            state::RESUMED => dress(site, &mut places, node, Origin::Found),
+            state::EXISTED if adopts => dress(site, &mut places, node, Origin::Found),
+            state::EXISTED => {
+                put_back(&mut places, node, before, touched.contains(&node));
+                None
             }
-            Err(error) => Some(format!("cannot open it again: {error}")),
+            _ => None,
         };
-        incomplete(reporter, tree, node, missing);
-    }
-    if destination.adopt {
-        let missing = match readable(&destination.root) {
-            Ok(dir) => site.applier.apply(&dir, &tree.node(ROOT).metadata),
-            Err(error) => Some(error.to_string()),
-        };
-        incomplete(reporter, tree, ROOT, missing);
+        if let Some(reason) = missing {
+            reporter.send(Event::RestoreIncomplete { path: as_path(tree.path(node)), reason });
+        }
     }
 }
 
-fn incomplete(reporter: &mut Reporter<'_>, tree: &Tree, node: u32, missing: Option<String>) {
-    if let Some(reason) = missing {
-        reporter.send(Event::RestoreIncomplete { path: as_path(tree.path(node)), reason });
+/// Directories in which something was made, removed or replaced.
+fn touched(site: &Site<'_>, before: &Before) -> HashSet<u32> {
+    let tree: &Tree = &site.plan.tree;
+    let mut touched = before.cleared.clone();
+    for node in tree.numbers().filter(|n| tree.node(*n).wanted) {
+        let parent = tree.node(node).parent;
+        let tried = matches!(site.state(node), state::NONE | state::MADE | state::REPLACE);
+        if tried && site.state(parent) == state::EXISTED {
+            touched.insert(parent);
+        }
+    }
+    touched
+}
+
+/// Gives a directory the snapshot's metadata.
+fn dress(site: &Site<'_>, places: &mut Places<'_>, node: u32, origin: Origin) -> Option<String> {
+    let wanted = site.plan.tree.node(node);
+    let dir = match places.dir(node).and_then(|dir| readable(&dir)) {
+        Ok(dir) => dir,
+        Err(error) => return Some(format!("it cannot be opened again: {error}")),
+    };
+    let handle = Handle::opened(&dir);
+    if wanted.kind == Kind::Directory {
+        return site.dress(&handle, &wanted.metadata, origin);
+    }
+    let found = match handle.stat() {
+        Ok(found) => found,
+        Err(error) => return Some(format!("it cannot be looked at: {error}")),
+    };
+    let plain = Metadata {
+        mode: PRIVATE,
+        uid: found.st_uid,
+        gid: found.st_gid,
+        mtime: clock::mtime(&found),
+        atime: clock::mtime(&found),
+        xattrs: Box::default(),
+    };
+    site.dress(&handle, &plain, origin)
+}
+
+/// Gives a directory back what it had. Only its owner may, and nothing else was promised.
+fn put_back(places: &mut Places<'_>, node: u32, before: &Before, touched: bool) {
+    let Ok(dir) = places.dir(node) else { return };
+    let handle = Handle::looked_at(&dir);
+    if let Some(times) = before.times.get(&node).filter(|_| touched) {
+        let _ = handle.set_times(times);
+    }
+    if let Some(mode) = before.modes.get(&node) {
+        let _ = handle.set_mode(*mode);
     }
 }

@@ -1,17 +1,21 @@
 //! What is at the destination already: what is right, what is replaced, and what stays in the way.
 
-use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::metadata::Metadata;
+use super::apply::Origin;
+use super::clock::mtime;
+use super::directories;
+use super::handle::{self, Handle, identity};
 use super::place::{Dir, Places};
 use super::plan::as_path;
 use super::report::Reporter;
+use super::settle;
+use super::site::{Site, state};
 use super::tree::Kind;
-use super::write::{EXISTS, Site, state};
+use super::write::EXISTS;
 use crate::event::{Event, Restoring};
 use crate::id::ChunkId;
 
@@ -36,41 +40,35 @@ impl Overwrite {
     }
 }
 
-const NOT_REPLACED: &str = "is a directory there, which is not replaced by something else";
+const IS_DIRECTORY: &str = "is a directory there, which is not replaced by something else";
+const NOT_EMPTY: &str = "is a directory there that is not empty; --delete-conflicting replaces those as well";
+const OWN_PLACE: &str = "is the repository or its local cache there, and those are never replaced";
 
 /// Looks at what is there in directories that existed, and decides.
-pub(super) fn decide(site: &Site<'_>, overwrite: Overwrite, verify: bool, reporter: &mut Reporter<'_>) {
+pub(super) fn decide(site: &Site<'_>, reporter: &mut Reporter<'_>) {
     let tree = &site.plan.tree;
-    let mut places = Places::new(tree, site.root.clone());
-    // Files that are right, by node: another name of one must be the same file.
-    let mut inodes: HashMap<u32, (u64, u64)> = HashMap::new();
+    let mut places = site.places();
     for node in tree.numbers() {
         let wanted = tree.node(node).wanted && is_entry(&tree.node(node).kind);
-        if !wanted || site.state(tree.node(node).parent) != state::EXISTED {
+        if !wanted || !site.is_old(tree.node(node).parent) {
             continue;
         }
         let Ok(dir) = places.parent(node) else { continue };
-        let found = match rustix::fs::statat(&dir, tree.name(node), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(found) => found,
-            // What else is wrong shows when it is made.
-            Err(_) => continue,
-        };
-        let inode = (found.st_dev, found.st_ino);
+        // What else is wrong shows when it is made.
+        let Some(found) = Found::look(&dir, tree.name(node)) else { continue };
         let linked = match tree.node(node).kind {
-            Kind::Link { leader, .. } => inodes.get(&leader) == Some(&inode),
+            // Another name of a file that is right must be the same file.
+            Kind::Link { leader, .. } => site.made.is(leader, identity(&found.stat)),
             _ => true,
         };
-        let same = || {
-            linked
-                && is_right(site, node, &dir, &found)
-                && (!verify || holds(site, node, &dir, tree.name(node)))
-        };
-        match judge(overwrite, &tree.node(node).metadata, &found, same) {
-            Verdict::Right => {
-                if overwrite.adopts_directories() {
-                    correct(site, node, &dir, &found, reporter);
+        match judge(site, node, &dir, &found, linked) {
+            verdict @ (Verdict::Right | Verdict::Newer) => {
+                if matches!(verdict, Verdict::Right) {
+                    compare(site, node, &dir, &found, reporter);
                 }
-                inodes.insert(node, inode);
+                if site.is_linked(node) {
+                    site.made.set(node, identity(&found.stat));
+                }
                 reporter.summary.unchanged += 1;
                 site.set_state(node, state::RIGHT);
             }
@@ -84,76 +82,132 @@ pub(super) fn decide(site: &Site<'_>, overwrite: Overwrite, verify: bool, report
 }
 
 /// Says what [`decide`] and the rest would do, and does nothing. Without a destination everything is made.
-pub(super) fn preview(
-    site: &Site<'_>,
-    dest: Option<&Dir>,
-    overwrite: Overwrite,
-    reporter: &mut Reporter<'_>,
-) {
+pub(super) fn preview(site: &Site<'_>, dest: Option<&Dir>, reporter: &mut Reporter<'_>) {
     let tree = &site.plan.tree;
     let mut places = dest.map(|dest| Places::new(tree, dest.clone()));
+    let root = if dest.is_some() { Restoring::Keep } else { Restoring::Make };
+    reporter.send(Event::PlannedRestore { path: ".".into(), what: root });
     for node in tree.numbers().filter(|node| tree.node(*node).wanted) {
         let kind = &tree.node(node).kind;
+        if *kind == Kind::Failed {
+            continue;
+        }
         let found = places.as_mut().and_then(|places| {
             let dir = places.parent(node).ok()?;
-            let found = rustix::fs::statat(&dir, tree.name(node), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+            let found = Found::look(&dir, tree.name(node))?;
             Some((dir, found))
         });
-        let what = match (&found, is_entry(kind)) {
-            (None, _) => Restoring::Make,
-            (Some((_, found)), false) if FileType::from_raw_mode(found.st_mode) == FileType::Directory => {
-                Restoring::Keep
-            }
-            (Some(_), false) => {
-                reporter.failed(tree.path(node), "is there already and is not a directory".into());
-                continue;
-            }
-            (Some((dir, found)), true) => {
-                let same = || is_right(site, node, dir, found);
-                match judge(overwrite, &tree.node(node).metadata, found, same) {
-                    Verdict::Right => Restoring::Keep,
-                    Verdict::Replace => Restoring::Replace,
-                    Verdict::InTheWay(why) => {
-                        reporter.failed(tree.path(node), why.into());
-                        continue;
-                    }
-                }
-            }
+        let what = match found {
+            None => Ok(Restoring::Make),
+            Some((_, found)) if !is_entry(kind) => preview_directory(site, node, &found),
+            Some((dir, found)) => match judge(site, node, &dir, &found, true) {
+                Verdict::Right | Verdict::Newer => Ok(Restoring::Keep),
+                Verdict::Replace => Ok(Restoring::Replace),
+                Verdict::InTheWay(why) => Err(why),
+            },
         };
-        let counter = match (what, kind) {
-            (Restoring::Keep, _) => &mut reporter.summary.unchanged,
-            (_, Kind::Directory | Kind::Implied) => &mut reporter.summary.directories,
-            (_, Kind::Symlink(_)) => &mut reporter.summary.symlinks,
-            (_, Kind::Special(..)) => &mut reporter.summary.special,
-            (_, Kind::Link { .. }) => &mut reporter.summary.hardlinks,
-            (_, Kind::File(content)) => {
-                reporter.summary.bytes = reporter.summary.bytes.saturating_add(content.size);
-                &mut reporter.summary.files
-            }
-            (_, Kind::Failed) => continue,
-        };
-        *counter += 1;
-        reporter.send(Event::PlannedRestore { path: as_path(tree.path(node)), what });
+        match what {
+            Ok(what) => planned(site, node, what, reporter),
+            Err(why) => reporter.failed(tree.path(node), why.into()),
+        }
+    }
+}
+
+fn preview_directory(site: &Site<'_>, node: u32, found: &Found) -> Result<Restoring, &'static str> {
+    match found.kind() {
+        FileType::Directory if site.own_places.contains(&identity(&found.stat)) => {
+            Err(directories::IS_OWN_PLACE)
+        }
+        FileType::Directory => Ok(Restoring::Keep),
+        _ if directories::replaces(site, node, &found.stat) => Ok(Restoring::Replace),
+        _ => Err(directories::NO_DIRECTORY_THERE),
+    }
+}
+
+fn planned(site: &Site<'_>, node: u32, what: Restoring, reporter: &mut Reporter<'_>) {
+    let summary = &mut reporter.summary;
+    let counter = match (what, &site.plan.tree.node(node).kind) {
+        (Restoring::Keep, _) => &mut summary.unchanged,
+        (_, Kind::Directory | Kind::Implied) => &mut summary.directories,
+        (_, Kind::Symlink(_)) => &mut summary.symlinks,
+        (_, Kind::Special(..)) => &mut summary.special,
+        (_, Kind::Link { .. }) => &mut summary.hardlinks,
+        (_, Kind::File(content)) => {
+            summary.bytes = summary.bytes.saturating_add(content.size);
+            &mut summary.files
+        }
+        (_, Kind::Failed) => return,
+    };
+    *counter += 1;
+    reporter.send(Event::PlannedRestore { path: as_path(site.plan.tree.path(node)), what });
+}
+
+/// Something that is there.
+struct Found {
+    /// Looked at, not opened.
+    fd: OwnedFd,
+    stat: Stat,
+}
+
+impl Found {
+    fn look(dir: &Dir, name: &[u8]) -> Option<Self> {
+        let fd = handle::look(dir, name).ok()?;
+        let stat = rustix::fs::fstat(&fd).ok()?;
+        Some(Found { fd, stat })
+    }
+
+    fn kind(&self) -> FileType {
+        FileType::from_raw_mode(self.stat.st_mode)
     }
 }
 
 enum Verdict {
+    /// As it should be, but perhaps for owner, mode and attributes.
     Right,
+    /// Newer than in the snapshot, where only what is older is replaced.
+    Newer,
     Replace,
     InTheWay(&'static str),
 }
 
-fn judge(overwrite: Overwrite, wanted: &Metadata, found: &Stat, right: impl FnOnce() -> bool) -> Verdict {
-    if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
-        return Verdict::InTheWay(NOT_REPLACED);
+fn judge(site: &Site<'_>, node: u32, dir: &Dir, found: &Found, linked: bool) -> Verdict {
+    let wanted = &site.plan.tree.node(node).metadata;
+    let same_time = || site.clocks.agree(dir, &found.stat, wanted.mtime);
+    let right = || {
+        linked
+            && same_time()
+            && is_right(site, node, found)
+            && (!site.verify || has_content(site, node, dir, found))
+    };
+    if found.kind() == FileType::Directory {
+        return judge_directory(site, node, dir, found);
     }
-    match overwrite {
+    match site.overwrite {
         Overwrite::Always => Verdict::Replace,
-        Overwrite::IfNewer if wanted.mtime > mtime(found) => Verdict::Replace,
-        Overwrite::IfNewer => Verdict::Right,
         _ if right() => Verdict::Right,
+        Overwrite::IfNewer if wanted.mtime > mtime(&found.stat) && !same_time() => Verdict::Replace,
+        Overwrite::IfNewer => Verdict::Newer,
         Overwrite::IfChanged => Verdict::Replace,
         Overwrite::Never => Verdict::InTheWay(EXISTS),
+    }
+}
+
+/// True when a file is read as it should be, and for anything else.
+fn has_content(site: &Site<'_>, node: u32, dir: &Dir, found: &Found) -> bool {
+    found.kind() != FileType::RegularFile
+        || open(dir, site.plan.tree.name(node)).is_ok_and(|file| holds(site, node, &file))
+}
+
+/// What becomes of a directory where something else is to be.
+fn judge_directory(site: &Site<'_>, node: u32, dir: &Dir, found: &Found) -> Verdict {
+    let is_older = || site.plan.tree.node(node).metadata.mtime > mtime(&found.stat);
+    let free = || site.delete_conflicting || settle::is_empty(dir, site.plan.tree.name(node));
+    match site.overwrite {
+        _ if site.own_places.contains(&identity(&found.stat)) => Verdict::InTheWay(OWN_PLACE),
+        Overwrite::Never => Verdict::InTheWay(IS_DIRECTORY),
+        Overwrite::IfNewer if !is_older() => Verdict::Newer,
+        _ if free() => Verdict::Replace,
+        _ => Verdict::InTheWay(NOT_EMPTY),
     }
 }
 
@@ -165,44 +219,54 @@ fn is_entry(kind: &Kind) -> bool {
     }
 }
 
-#[allow(clippy::unnecessary_cast, reason = "field types differ between architectures")]
-fn mtime(found: &Stat) -> i64 {
-    (found.st_mtime as i64).saturating_mul(1_000_000_000).saturating_add(found.st_mtime_nsec as i64)
-}
-
-/// True when what is there looks as it should. A restore sets a file's time last, so that one which it did not
-/// finish does not.
-fn is_right(site: &Site<'_>, node: u32, dir: &Dir, found: &Stat) -> bool {
-    let wanted = site.plan.tree.node(node);
-    if mtime(found) != wanted.metadata.mtime {
-        return false;
-    }
-    let size = u64::try_from(found.st_size).unwrap_or(0);
-    match (&wanted.kind, FileType::from_raw_mode(found.st_mode)) {
+/// True when what is there has the type, size, target or device that it should, its time being right. A restore sets a
+/// file's time before it has its name, so that one which it did not finish is not here.
+fn is_right(site: &Site<'_>, node: u32, found: &Found) -> bool {
+    let size = u64::try_from(found.stat.st_size).unwrap_or(0);
+    match (&site.plan.tree.node(node).kind, found.kind()) {
         (Kind::File(content) | Kind::Link { content, .. }, FileType::RegularFile) => content.size == size,
         (Kind::Symlink(target), FileType::Symlink) => {
-            let found = rustix::fs::readlinkat(dir, site.plan.tree.name(node), Vec::new());
-            found.is_ok_and(|found| found.as_bytes() == &target[..])
+            let is = rustix::fs::readlinkat(&found.fd, "", Vec::new());
+            is.is_ok_and(|is| is.as_bytes() == &target[..])
         }
-        (Kind::Special(bits, rdev), _) => found.st_mode & libc::S_IFMT == *bits && found.st_rdev == *rdev,
+        (Kind::Special(bits, rdev), _) => {
+            found.stat.st_mode & libc::S_IFMT == *bits && found.stat.st_rdev == *rdev
+        }
         _ => false,
     }
 }
 
-/// Sets owner and permissions of what is right otherwise.
-fn correct(site: &Site<'_>, node: u32, dir: &Dir, found: &Stat, reporter: &mut Reporter<'_>) {
+/// Compares owner, permissions and attributes of what is right otherwise, and corrects them or says what differs.
+fn compare(site: &Site<'_>, node: u32, dir: &Dir, found: &Found, reporter: &mut Reporter<'_>) {
     let wanted = &site.plan.tree.node(node).metadata;
-    let same = (found.st_uid, found.st_gid, found.st_mode & 0o7777) == (wanted.uid, wanted.gid, wanted.mode);
-    if same || FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
-        return;
+    let handle = Handle::looked_at(&found.fd);
+    let unlike = match site.unlike(&handle, wanted) {
+        Ok(unlike) if unlike.is_empty() => return,
+        Ok(unlike) => unlike,
+        Err(error) => vec![format!("attributes, which cannot be read ({error})")],
+    };
+    let path = as_path(site.plan.tree.path(node));
+    if !site.overwrite.adopts_directories() {
+        let reason = unlike.join(", ");
+        return reporter.send(Event::RestoreKept { path, reason });
     }
-    let missing = match open(dir, site.plan.tree.name(node)) {
-        Ok(file) => site.applier.apply(&file, wanted),
-        Err(e) => Some(format!("cannot be opened: {e}")),
+    let missing = match found.kind() {
+        // Attributes of a user's can be set through a handle that is open alone, where the system has no /proc.
+        FileType::RegularFile => match open(dir, site.plan.tree.name(node)) {
+            Ok(file) if is_same(&file, &found.stat) => {
+                site.dress(&Handle::opened(&file), wanted, Origin::Found)
+            }
+            _ => site.dress(&handle, wanted, Origin::Found),
+        },
+        _ => site.dress(&handle, wanted, Origin::Found),
     };
     if let Some(reason) = missing {
-        reporter.send(Event::RestoreIncomplete { path: as_path(site.plan.tree.path(node)), reason });
+        reporter.send(Event::RestoreIncomplete { path, reason });
     }
+}
+
+fn is_same(file: &OwnedFd, found: &Stat) -> bool {
+    rustix::fs::fstat(file).is_ok_and(|file| identity(&file) == identity(found))
 }
 
 fn open(dir: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
@@ -210,18 +274,17 @@ fn open(dir: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(dir, name, flags, Mode::empty())
 }
 
-/// True when a file has the content that the snapshot says, read chunk by chunk. Of anything else, true.
-pub(super) fn holds(site: &Site<'_>, node: u32, dir: &Dir, name: &[u8]) -> bool {
+/// True when an open file has the content that the snapshot says, read chunk by chunk. Of anything else, true.
+pub(super) fn holds(site: &Site<'_>, node: u32, file: &OwnedFd) -> bool {
     let (Kind::File(content) | Kind::Link { content, .. }) = &site.plan.tree.node(node).kind else {
         return true;
     };
-    let Ok(file) = open(dir, name) else { return false };
     let hasher = site.source.repository.keys().hasher();
     let mut buffer = Vec::new();
     let mut at = 0;
     for piece in site.plan.pieces(content) {
         buffer.resize(piece.size as usize, 0);
-        if !read_exact(&file, at, &mut buffer) {
+        if !read_exact(file, at, &mut buffer) {
             return false;
         }
         let found: Option<ChunkId> = hasher.chunk_id(&buffer).ok();
@@ -230,7 +293,7 @@ pub(super) fn holds(site: &Site<'_>, node: u32, dir: &Dir, name: &[u8]) -> bool 
         }
         at += u64::from(piece.size);
     }
-    rustix::fs::fstat(&file).is_ok_and(|found| u64::try_from(found.st_size) == Ok(at))
+    rustix::fs::fstat(file).is_ok_and(|found| u64::try_from(found.st_size) == Ok(at))
 }
 
 fn read_exact(file: &OwnedFd, offset: u64, buffer: &mut [u8]) -> bool {

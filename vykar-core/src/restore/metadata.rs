@@ -1,23 +1,19 @@
-//! Owner, mode, times and extended attributes of what is restored.
+//! Owner, mode, times and extended attributes of what is restored, as the snapshot has them.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd};
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
-use rustix::io::Errno;
+use rustix::fs::{Timespec, Timestamps};
 
 use crate::format::Item;
 use crate::format::acl::{self, Acl, IdNames};
 
-const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
 const NANOS: i64 = 1_000_000_000;
 
 /// Extended attributes: name and value.
 pub(super) type Xattrs = Box<[(Box<str>, Box<[u8]>)]>;
 
 /// What a restored entry is to look like.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Metadata {
     /// Permission bits, set-id bits included.
     pub mode: u32,
@@ -56,7 +52,7 @@ impl Metadata {
         }
     }
 
-    fn timestamps(&self) -> Timestamps {
+    pub fn timestamps(&self) -> Timestamps {
         let spec = |ns: i64| Timespec { tv_sec: ns.div_euclid(NANOS), tv_nsec: ns.rem_euclid(NANOS) as _ };
         Timestamps { last_access: spec(self.atime), last_modification: spec(self.mtime) }
     }
@@ -123,136 +119,6 @@ impl Owners {
         let number = by_name(name);
         cache.insert(name.to_owned(), number);
         number
-    }
-}
-
-/// Sets metadata; what this process may not set, or the file system cannot keep, is counted and told
-/// once at the end instead of for every file.
-#[derive(Debug, Default)]
-pub(super) struct Applier {
-    /// Entries whose owner could not be set.
-    pub owners_denied: AtomicU64,
-    /// Extended attributes that could not be set.
-    pub xattrs_denied: AtomicU64,
-}
-
-impl Applier {
-    /// Sets everything on an open file or directory. Says what could not be set, except for what is
-    /// counted.
-    pub fn apply(&self, fd: impl AsFd, metadata: &Metadata) -> Option<String> {
-        let fd = fd.as_fd();
-        let mut missing = Vec::new();
-        // Owner first: changing it clears set-id bits and capabilities. The mode last but for the
-        // times: an ACL changes it.
-        // Most are right from the start, and setting them again writes the inode again.
-        let found = rustix::fs::fstat(fd).ok();
-        let right = found.is_some_and(|s| (s.st_uid, s.st_gid) == (metadata.uid, metadata.gid));
-        let owned = right || self.own(metadata, |uid, gid| rustix::fs::fchown(fd, uid, gid), &mut missing);
-        self.xattrs(metadata, |n, v| rustix::fs::fsetxattr(fd, n, v, XattrFlags::empty()), &mut missing);
-        // Set-id bits would lend the rights of an owner that nobody asked for.
-        let mode = if owned { metadata.mode } else { metadata.mode & !SET_ID };
-        let has_mode = found.is_some_and(|s| s.st_mode & 0o7777 == mode);
-        // Nothing has changed it since only if nothing else was set.
-        if !(right && has_mode && metadata.xattrs.is_empty()) {
-            note(&mut missing, "mode", rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)));
-        }
-        note(&mut missing, "times", rustix::fs::futimens(fd, &metadata.timestamps()));
-        (!missing.is_empty()).then(|| missing.join("; "))
-    }
-
-    /// Sets everything that a symlink has.
-    pub fn apply_to_symlink(&self, dir: impl AsFd, name: &[u8], metadata: &Metadata) -> Option<String> {
-        const SELF: AtFlags = AtFlags::SYMLINK_NOFOLLOW;
-        let dir = dir.as_fd();
-        let mut missing = Vec::new();
-        self.own(metadata, |uid, gid| rustix::fs::chownat(dir, name, uid, gid, SELF), &mut missing);
-        // There is no call that takes a directory's handle and a name.
-        let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
-        path.extend_from_slice(name);
-        let set = |n: &str, v: &[u8]| rustix::fs::lsetxattr(&path[..], n, v, XattrFlags::empty());
-        self.xattrs(metadata, set, &mut missing);
-        note(&mut missing, "times", rustix::fs::utimensat(dir, name, &metadata.timestamps(), SELF));
-        (!missing.is_empty()).then(|| missing.join("; "))
-    }
-
-    /// Sets everything that a FIFO, a socket or a device node has, by its name: opening one may do things.
-    pub fn apply_to_special(&self, dir: impl AsFd, name: &[u8], metadata: &Metadata) -> Option<String> {
-        const SELF: AtFlags = AtFlags::SYMLINK_NOFOLLOW;
-        let dir = dir.as_fd();
-        let mut missing = Vec::new();
-        let set = |uid, gid| rustix::fs::chownat(dir, name, uid, gid, SELF);
-        let owned = self.own(metadata, set, &mut missing);
-        let mode = if owned { metadata.mode } else { metadata.mode & !SET_ID };
-        // Through a handle that opens nothing, so that a symlink which somebody puts there is not followed.
-        let path = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let handle = rustix::fs::openat(dir, name, path, Mode::empty());
-        let changed = handle.and_then(|handle| {
-            let found = rustix::fs::fstat(&handle)?;
-            if FileType::from_raw_mode(found.st_mode) == FileType::Symlink {
-                return Err(Errno::LOOP);
-            }
-            let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
-            self.xattrs(
-                metadata,
-                |n, v| rustix::fs::setxattr(&path, n, v, XattrFlags::empty()),
-                &mut missing,
-            );
-            rustix::fs::chmod(&path, Mode::from_raw_mode(mode))
-        });
-        note(&mut missing, "mode", changed);
-        note(&mut missing, "times", rustix::fs::utimensat(dir, name, &metadata.timestamps(), SELF));
-        (!missing.is_empty()).then(|| missing.join("; "))
-    }
-
-    /// True when owner and group are as they should be.
-    fn own(
-        &self,
-        metadata: &Metadata,
-        set: impl Fn(Option<Uid>, Option<Gid>) -> Result<(), Errno>,
-        missing: &mut Vec<String>,
-    ) -> bool {
-        // The number -1 means "leave it" to the system, and is nobody's.
-        let valid = |n: u32| (n != u32::MAX).then_some(n);
-        let (Some(uid), Some(gid)) = (valid(metadata.uid), valid(metadata.gid)) else {
-            missing.push("owner: not a valid number".into());
-            return false;
-        };
-        match set(Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))) {
-            Ok(()) => true,
-            // EINVAL: a number that this user namespace does not have.
-            Err(Errno::PERM | Errno::INVAL) => {
-                // The group alone is allowed to its members.
-                let _ = set(None, Some(Gid::from_raw(gid)));
-                self.owners_denied.fetch_add(1, Ordering::Relaxed);
-                false
-            }
-            Err(error) => {
-                note(missing, "owner", Err(error));
-                false
-            }
-        }
-    }
-
-    fn xattrs(
-        &self,
-        metadata: &Metadata,
-        set: impl Fn(&str, &[u8]) -> Result<(), Errno>,
-        missing: &mut Vec<String>,
-    ) {
-        for (name, value) in &metadata.xattrs {
-            match set(name, value) {
-                Err(Errno::NOTSUP | Errno::PERM) => {
-                    self.xattrs_denied.fetch_add(1, Ordering::Relaxed);
-                }
-                other => note(missing, &format!("attribute {name}"), other),
-            }
-        }
-    }
-}
-
-fn note(missing: &mut Vec<String>, what: &str, result: Result<(), Errno>) {
-    if let Err(error) = result {
-        missing.push(format!("{what}: {error}"));
     }
 }
 

@@ -6,17 +6,25 @@
 //! metadata last, from the deepest up. Everything is reached through handles below the destination
 //! (`place`), so that no snapshot can name a way out of it.
 
+mod acl;
+mod apply;
+mod clock;
 mod directories;
 mod existing;
 mod fetch;
+mod handle;
 mod holes;
 mod metadata;
+mod others;
+mod own;
 mod place;
 pub(crate) mod plan;
 mod queue;
 mod report;
 mod select;
+mod settle;
 mod shared;
+mod site;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -40,8 +48,9 @@ use fetch::Source;
 use plan::Plan;
 use queue::Queue;
 use report::Reporter;
+use site::{Site, state};
 use tree::{Kind, ROOT};
-use write::{Site, Worker, state};
+use write::Worker;
 
 pub use existing::Overwrite;
 
@@ -69,6 +78,8 @@ pub struct RestoreOptions {
     pub exclude: Vec<Vec<u8>>,
     /// What becomes of files that exist.
     pub overwrite: Overwrite,
+    /// Where a directory is replaced by something else, what is in it goes, too. Otherwise only empty ones are replaced.
+    pub delete_conflicting: bool,
     /// Read what was written, and what looks right already, and compare it with the snapshot.
     pub verify: bool,
     /// Tell what would be done, with [`Event::PlannedRestore`], and do nothing.
@@ -98,21 +109,24 @@ pub struct RestoreSummary {
     pub bytes: u64,
     /// Paths not restored, each of them told by [`Event::RestoreFailed`] or [`Event::ItemSkipped`].
     pub errors: u64,
-    /// Entries restored without some of their metadata.
+    /// Entries that have not all of the metadata that the snapshot has for them.
     pub incomplete: u64,
+    /// Those of them that are named, by [`Event::RestoreIncomplete`] or [`Event::RestoreKept`]. Of the others only the
+    /// owner or a label of the system could not be set.
+    pub named: u64,
 }
 
 /// Puts a snapshot's items directly under `dest`, which is made if it is not there.
 ///
-/// Files and symlinks that exist already are dealt with as [`Overwrite`] says; existing directories are entered,
-/// and keep their own metadata, unless what differs is overwritten. What replaces something is made beside it first.
-/// The source directory's own metadata is given to `dest` when the snapshot keeps it, nothing was left out, and `dest`
-/// was made here, was empty, or what differs is overwritten. What cannot be restored (a damaged chunk, an item that
-/// breaks a rule) costs only the paths it concerns.
+/// What exists already is dealt with as [`Overwrite`] says; existing directories are entered, and keep their own
+/// metadata, times included, unless what differs is overwritten. `dest` itself keeps its own in any case, if it was there.
+/// What a restore that was cut off left behind is finished by the next one: files appear under their names when they are
+/// complete, and directories are marked until they are. What cannot be restored (a damaged chunk, an item that breaks a
+/// rule) costs only the paths it concerns.
 ///
 /// # Errors
-/// When the index cannot be read, `dest` cannot be made or opened, or its file system is full or
-/// read-only; what was restored until then stays, and no file is left half written.
+/// When the index cannot be read, `dest` cannot be made or opened or lies in the repository or a cache, or its file system
+/// is full or read-only; what was restored until then stays, and no file is left half written.
 pub fn restore(
     repository: &Repository,
     snapshot: &Snapshot,
@@ -126,8 +140,8 @@ pub fn restore(
     if options.dry_run {
         return dry_run(repository, &reader, &plan, dest, options, reporter);
     }
-    let adopt = options.overwrite.adopts_directories();
-    let destination = Destination::open(dest, &plan, adopt).map_err(|e| VykarError::path(dest, e))?;
+    own::refuse(repository, dest)?;
+    let destination = Destination::open(dest, &plan).map_err(|e| VykarError::path(dest, e))?;
     let threads = match options.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
@@ -137,11 +151,12 @@ pub fn restore(
     let table = &plan.index.chunks;
     let source = Source { repository, reader: &reader, table, spare: Mutex::default() };
     let mut site = Site::new(&plan, &source, destination.root.clone(), max_read);
-    site.verify = options.verify;
+    configure(&mut site, repository, options);
+    site.set_state(ROOT, destination.state);
     let site = site;
 
-    directories::make(&site, &mut reporter);
-    existing::decide(&site, options.overwrite, options.verify, &mut reporter);
+    let before = directories::make(&site, &mut reporter);
+    existing::decide(&site, &mut reporter);
     let tree = &plan.tree;
     let is_open = |n| matches!(site.state(n), state::NONE | state::REPLACE);
     let is_file = |n| tree.node(n).wanted && matches!(tree.node(n).kind, Kind::File(_)) && is_open(n);
@@ -151,8 +166,8 @@ pub fn restore(
     site.current.store(ROOT, Ordering::Relaxed);
     reporter.progress(&site);
     in_threads(&site, 1, &options.cancel, &mut reporter, Worker::links);
-    directories::make_others(&site, &mut reporter);
-    directories::finish(&site, &destination, &mut reporter);
+    others::make(&site, &mut reporter);
+    directories::finish(&site, &before, &mut reporter);
 
     if let Some(error) = *site.fatal.lock() {
         return Err(VykarError::path(dest, error));
@@ -161,6 +176,13 @@ pub fn restore(
         return Err(VykarError::Interrupted);
     }
     Ok(summarise(&site, reporter))
+}
+
+fn configure(site: &mut Site<'_>, repository: &Repository, options: &RestoreOptions) {
+    site.verify = options.verify;
+    site.overwrite = options.overwrite;
+    site.delete_conflicting = options.delete_conflicting;
+    site.own_places = own::places(repository);
 }
 
 /// Runs `work` in threads and passes their events on until all have ended.
@@ -212,8 +234,10 @@ fn dry_run(
     // Nothing is reached through it.
     let root = rustix::fs::open("/", flags | OFlags::PATH, Mode::empty());
     let root = Arc::new(root.map_err(|e| VykarError::path("/", e))?);
-    let site = Site::new(plan, &source, root, MIN_READ);
-    existing::preview(&site, dir.as_ref(), options.overwrite, &mut reporter);
+    own::refuse(repository, dest)?;
+    let mut site = Site::new(plan, &source, root, MIN_READ);
+    configure(&mut site, repository, options);
+    existing::preview(&site, dir.as_ref(), &mut reporter);
     Ok(reporter.summary)
 }
 
@@ -222,16 +246,21 @@ fn summarise(site: &Site<'_>, mut reporter: Reporter<'_>) -> RestoreSummary {
     if owners > 0 {
         reporter.send(Event::Note(format!("the owner of {owners} entries could not be set: not permitted")));
     }
-    let xattrs = site.applier.xattrs_denied.load(Ordering::Relaxed);
-    if xattrs > 0 {
+    let labels = site.applier.labels_denied.load(Ordering::Relaxed);
+    if labels > 0 {
         let reason = "not permitted, or not supported by the file system";
-        reporter.send(Event::Note(format!("{xattrs} extended attributes could not be set: {reason}")));
+        reporter.send(Event::Note(format!("{labels} security labels could not be set: {reason}")));
+    }
+    let coarse = site.applier.coarse_times.load(Ordering::Relaxed);
+    if coarse > 0 {
+        let reason = "this file system does not keep nanoseconds";
+        reporter.send(Event::Note(format!("the times of {coarse} entries are rounded: {reason}")));
     }
     RestoreSummary {
         files: site.files.load(Ordering::Relaxed),
         bytes: site.bytes.load(Ordering::Relaxed),
         hardlinks: site.hardlinks.load(Ordering::Relaxed),
-        incomplete: reporter.summary.incomplete + owners + xattrs,
+        incomplete: reporter.summary.incomplete + owners + labels,
         ..reporter.summary
     }
 }

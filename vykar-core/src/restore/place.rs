@@ -4,14 +4,17 @@
 //! from the destination's own handle, never through a symlink and never upwards, and everything
 //! else is done with a handle and a single name.
 
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use lru::LruCache;
+use parking_lot::RwLock;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::handle::{Identity, identity};
 use super::tree::{ROOT, Tree};
 
 /// Handles each thread keeps open.
@@ -25,17 +28,44 @@ const STEP_BYTES: usize = 4000;
 /// A directory's handle.
 pub(super) type Dir = Arc<OwnedFd>;
 
+/// What was made, by node. Whatever has its name later on must be the same thing.
+#[derive(Default)]
+pub(super) struct Identities(RwLock<HashMap<u32, Identity>>);
+
+impl Identities {
+    pub fn set(&self, node: u32, identity: Identity) {
+        self.0.write().insert(node, identity);
+    }
+
+    /// True when this is known to be what was made, or found, for the node.
+    pub fn is(&self, node: u32, identity: Identity) -> bool {
+        self.0.read().get(&node) == Some(&identity)
+    }
+
+    /// True when this is what was made for the node, or when it is not known what was.
+    pub fn agrees(&self, node: u32, identity: Identity) -> bool {
+        self.0.read().get(&node).is_none_or(|known| *known == identity)
+    }
+}
+
 /// Opens directories of a tree, keeping those used last.
 pub(super) struct Places<'t> {
     tree: &'t Tree,
     root: Dir,
+    made: Option<&'t Identities>,
     kept: LruCache<u32, Dir>,
     openat2: bool,
 }
 
 impl<'t> Places<'t> {
     pub fn new(tree: &'t Tree, root: Dir) -> Self {
-        Places { tree, root, kept: LruCache::new(KEPT), openat2: true }
+        Places { tree, root, made: None, kept: LruCache::new(KEPT), openat2: true }
+    }
+
+    /// Directories that were made must be what has their name now.
+    pub fn knowing(mut self, made: &'t Identities) -> Self {
+        self.made = Some(made);
+        self
     }
 
     /// Without `openat2`, as on systems that lack it.
@@ -66,6 +96,11 @@ impl<'t> Places<'t> {
         };
         while let Some((path, reached)) = self.step(&mut below) {
             dir = Arc::new(self.open(&dir, &path)?);
+            if let Some(made) = self.made
+                && !made.agrees(reached, identity(&rustix::fs::fstat(&dir)?))
+            {
+                return Err(Errno::STALE);
+            }
             self.kept.put(reached, dir.clone());
         }
         Ok(dir)
@@ -142,5 +177,21 @@ mod tests {
                 assert!(matches!(places.dir(*node), Err(Errno::LOOP | Errno::NOTDIR)));
             }
         }
+    }
+
+    #[test]
+    fn a_directory_in_the_place_of_one_that_was_made_is_not_entered() {
+        let dest = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dest.path().join("d/e")).unwrap();
+        let mut tree = Tree::new();
+        let e = tree.insert(b"d/e").unwrap().0;
+        let root: Dir = Arc::new(std::fs::File::open(dest.path()).unwrap().into());
+        let made = Identities::default();
+        let dir = Places::new(&tree, root.clone()).dir(e).unwrap();
+        made.set(e, identity(&rustix::fs::fstat(&dir).unwrap()));
+        assert!(Places::new(&tree, root.clone()).knowing(&made).dir(e).is_ok());
+        std::fs::rename(dest.path().join("d/e"), dest.path().join("away")).unwrap();
+        std::fs::create_dir(dest.path().join("d/e")).unwrap();
+        assert!(matches!(Places::new(&tree, root).knowing(&made).dir(e), Err(Errno::STALE)));
     }
 }

@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use super::plan::{Piece, Plan};
+use super::settle::Fresh;
 use super::shared::Writes;
 use super::tree::{Content, Kind};
 
@@ -37,7 +37,7 @@ pub(super) enum Open {
     /// No task has come to it.
     NotYet,
     /// By the first task that did.
-    Created(Arc<OwnedFd>),
+    Created(Arc<Fresh>),
     /// That failed.
     Failed,
 }

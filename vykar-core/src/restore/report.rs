@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::RestoreSummary;
 use super::plan::as_path;
+use super::site::Site;
 use super::tree::ROOT;
-use super::write::Site;
 use crate::event::{Event, Events, Totals};
 
 /// Progress is told this often at most.
@@ -30,7 +30,10 @@ impl<'e> Reporter<'e> {
     pub fn send(&mut self, event: Event) {
         match &event {
             Event::RestoreFailed { .. } | Event::ItemSkipped { .. } => self.summary.errors += 1,
-            Event::RestoreIncomplete { .. } => self.summary.incomplete += 1,
+            Event::RestoreIncomplete { .. } | Event::RestoreKept { .. } => {
+                self.summary.incomplete += 1;
+                self.summary.named += 1;
+            }
             _ => {}
         }
         if let Some(events) = &mut self.events {

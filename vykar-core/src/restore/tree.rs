@@ -180,12 +180,18 @@ impl Tree {
         }
     }
 
-    fn child(&mut self, parent: u32, name: &[u8]) -> Result<(u32, bool), NoPlace> {
+    /// The entry of this name in a directory.
+    pub fn find(&self, parent: u32, name: &[u8]) -> Option<u32> {
         let hash = self.hasher.hash_one((parent, name));
         let same = |n: &u32| self.node(*n).parent == parent && self.name(*n) == name;
-        if let Some(found) = self.children.find(hash, same) {
-            return Ok((*found, false));
+        self.children.find(hash, same).copied()
+    }
+
+    fn child(&mut self, parent: u32, name: &[u8]) -> Result<(u32, bool), NoPlace> {
+        if let Some(found) = self.find(parent, name) {
+            return Ok((found, false));
         }
+        let hash = self.hasher.hash_one((parent, name));
         let name_len = u16::try_from(name.len()).map_err(|_| NoPlace::TooMany)?;
         let number =
             u32::try_from(self.nodes.len()).ok().filter(|n| *n < u32::MAX).ok_or(NoPlace::TooMany)?;

@@ -3,135 +3,26 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
 
+use super::apply::Origin;
 use super::existing;
 use super::fetch::{Fetcher, Source};
+use super::handle::{self, Handle, identity};
 use super::holes;
-use super::metadata::Applier;
-use super::place::{Dir, Places};
-use super::plan::{Piece, Plan, as_path};
+use super::place::Places;
+use super::plan::{Piece, as_path};
 use super::queue::{Open, Output, Part, Queue, Task};
+use super::settle::Fresh;
 use super::shared::Turn;
-use super::tree::{Kind, ROOT};
+use super::site::{Site, state};
+use super::tree::Kind;
 use crate::event::Event;
-
-/// What became of a node.
-pub(super) mod state {
-    /// Nothing yet, or it failed.
-    pub const NONE: u8 = 0;
-    /// Made by this restore.
-    pub const MADE: u8 = 1;
-    /// A directory that was there before.
-    pub const EXISTED: u8 = 2;
-    /// Something else that was there, as it should be.
-    pub const RIGHT: u8 = 3;
-    /// Something is there, and is to be replaced.
-    pub const REPLACE: u8 = 4;
-    /// Something is there, and stays: that has been said.
-    pub const REFUSED: u8 = 5;
-}
-
-/// What all threads share.
-pub(super) struct Site<'a> {
-    pub plan: &'a Plan,
-    pub source: &'a Source<'a>,
-    pub root: Dir,
-    /// Owner and group of what this process makes, but in directories that give it their own group.
-    pub me: (u32, u32),
-    pub applier: Applier,
-    /// A value of [`state`] for each node.
-    pub states: Vec<AtomicU8>,
-    /// Bytes read at once by each thread.
-    pub max_read: u64,
-    pub files: AtomicU64,
-    /// Bytes of whole files.
-    pub bytes: AtomicU64,
-    /// Bytes written so far, unfinished files included.
-    pub progress: AtomicU64,
-    /// The node whose content was begun last; [`ROOT`] when none is being written.
-    pub current: AtomicU32,
-    pub hardlinks: AtomicU64,
-    pub stop: AtomicBool,
-    /// Read everything again that was written.
-    pub verify: bool,
-    /// Part of the names of files that are to replace others.
-    nonce: u64,
-    pub fatal: Mutex<Option<Errno>>,
-}
-
-impl<'a> Site<'a> {
-    pub fn new(plan: &'a Plan, source: &'a Source<'a>, root: Dir, max_read: u64) -> Self {
-        let nonce = crate::crypto::random().map_or(0, u64::from_le_bytes);
-        let states: Vec<AtomicU8> = (0..plan.tree.len()).map(|_| AtomicU8::new(state::NONE)).collect();
-        states[ROOT as usize].store(state::EXISTED, Ordering::Relaxed);
-        Site {
-            plan,
-            source,
-            root,
-            me: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
-            applier: Applier::default(),
-            states,
-            max_read,
-            files: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            progress: AtomicU64::new(0),
-            current: AtomicU32::new(ROOT),
-            hardlinks: AtomicU64::new(0),
-            stop: AtomicBool::new(false),
-            verify: false,
-            nonce,
-            fatal: Mutex::new(None),
-        }
-    }
-
-    pub fn state(&self, node: u32) -> u8 {
-        self.states[node as usize].load(Ordering::Acquire)
-    }
-
-    pub fn set_state(&self, node: u32, state: u8) {
-        self.states[node as usize].store(state, Ordering::Release);
-    }
-
-    /// The name under which a node is made: its own, or another one until it can take the place of what is there.
-    pub fn first_name(&self, node: u32) -> Vec<u8> {
-        match self.state(node) {
-            state::REPLACE => format!(".vykar-{:016x}-{node}", self.nonce).into_bytes(),
-            _ => self.plan.tree.name(node).to_vec(),
-        }
-    }
-
-    /// Gives a node its own name, if it was made under another one.
-    pub fn settle(&self, node: u32, dir: &Dir) -> Result<(), Errno> {
-        let (first, name) = (self.first_name(node), self.plan.tree.name(node));
-        if first != name {
-            rustix::fs::renameat(dir, &first[..], dir, name)?;
-            // Two names of one file stay as they are.
-            let _ = rustix::fs::unlinkat(dir, &first[..], AtFlags::empty());
-        }
-        Ok(())
-    }
-
-    /// True when the directory that a node is in is there.
-    pub fn has_parent(&self, node: u32) -> bool {
-        self.state(self.plan.tree.node(node).parent) != state::NONE
-    }
-
-    /// True for what will fail every file alike, so that the restore ends instead.
-    pub fn is_fatal(&self, error: Errno) -> bool {
-        let fatal = matches!(error, Errno::NOSPC | Errno::DQUOT | Errno::ROFS);
-        if fatal {
-            self.fatal.lock().get_or_insert(error);
-            self.stop.store(true, Ordering::Release);
-        }
-        fatal
-    }
-}
 
 /// Why a file is not restored. Nothing is said where that was done before.
 enum Failure {
@@ -152,8 +43,7 @@ pub(super) struct Worker<'a> {
 
 impl<'a> Worker<'a> {
     pub fn new(site: &'a Site<'a>, events: Sender<Event>) -> Self {
-        let places = Places::new(&site.plan.tree, site.root.clone());
-        Worker { site, places, fetch: Fetcher::new(site.source, site.max_read), events }
+        Worker { site, places: site.places(), fetch: Fetcher::new(site.source, site.max_read), events }
     }
 
     /// Works until the queue is empty. After a fatal error the rest is taken as well, so that files
@@ -199,7 +89,8 @@ impl<'a> Worker<'a> {
             return Err(Failure::Known);
         }
         self.site.current.store(part.output.node, Ordering::Relaxed);
-        let file = self.open(&part.output)?;
+        let fresh = self.open(&part.output)?;
+        let file = &fresh.file;
         let mut offset = part.offset;
         for (at, want) in wants.iter().enumerate().skip(first).take(part.pieces.len()) {
             if part.output.failed.load(Ordering::Acquire) {
@@ -207,15 +98,15 @@ impl<'a> Worker<'a> {
             }
             let data = self.fetch.chunk(at, *want).map_err(|e| Failure::Because(e.to_string()))?;
             let written = match part.shared {
-                false => write(&part.output, &file, (offset, data)),
-                true => self.write_shared(&part.output, &file, offset, want.size as usize),
+                false => write(&part.output, file, (offset, data)),
+                true => self.write_shared(&part.output, file, offset, want.size as usize),
             };
             written.map_err(|error| self.refused("write", error))?;
             offset += u64::from(want.size);
             self.site.progress.fetch_add(want.size.into(), Ordering::Relaxed);
         }
         if part.shared {
-            let drained = drain(&part.output, &file, &mut part.output.writes.turn(), self.site.source);
+            let drained = drain(&part.output, file, &mut part.output.writes.turn(), self.site.source);
             drained.map_err(|error| self.refused("write", error))?;
         }
         Ok(())
@@ -245,7 +136,7 @@ impl<'a> Worker<'a> {
     }
 
     /// The file, which the first task that comes to it creates.
-    fn open(&mut self, output: &Output) -> Result<Arc<OwnedFd>, Failure> {
+    fn open(&mut self, output: &Output) -> Result<Arc<Fresh>, Failure> {
         let mut open = output.file.lock();
         match &*open {
             Open::Created(file) => Ok(file.clone()),
@@ -259,78 +150,100 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn create(&mut self, node: u32) -> Result<OwnedFd, Failure> {
-        const FRESH: OFlags = OFlags::WRONLY
-            .union(OFlags::CREATE)
-            .union(OFlags::EXCL)
-            .union(OFlags::NOFOLLOW)
-            .union(OFlags::CLOEXEC);
-        if !self.site.has_parent(node) {
+    fn create(&mut self, node: u32) -> Result<Fresh, Failure> {
+        let site = self.site;
+        if !site.has_parent(node) {
             return Err(Failure::Because(NO_DIRECTORY.into()));
         }
         let dir = self.places.parent(node).map_err(|e| self.refused("open its directory", e))?;
-        let tree = &self.site.plan.tree;
-        let mode = Mode::from_raw_mode(tree.node(node).metadata.first_mode(self.site.me));
-        match rustix::fs::openat(&dir, &self.site.first_name(node)[..], FRESH, mode) {
-            Ok(file) => Ok(file),
-            Err(Errno::EXIST) => Err(Failure::Because(EXISTS.into())),
-            Err(error) => Err(self.refused("create", error)),
-        }
-    }
-
-    /// After the last part: metadata, or removal of what is not whole.
-    fn finish(&mut self, output: &Output) {
-        let Open::Created(file) = std::mem::replace(&mut *output.file.lock(), Open::Failed) else { return };
-        let holes = output.holes.load(Ordering::Acquire);
-        if !output.failed.load(Ordering::Acquire) && holes {
-            // A hole at the end is not there until the size says so.
-            if let Err(error) = rustix::fs::ftruncate(&file, output.content.size) {
-                output.failed.store(true, Ordering::Release);
-                if let Failure::Because(reason) = self.refused("set the size", error) {
-                    self.failed(output.node, reason);
+        // To be read again.
+        let access = if site.verify { OFlags::RDWR } else { OFlags::WRONLY };
+        if !site.no_unnamed.load(Ordering::Relaxed) {
+            let mode = site.plan.tree.node(node).metadata.first_mode(site.me);
+            match Fresh::unnamed(&dir, mode, access) {
+                Err(Errno::NOTSUP | Errno::ISDIR | Errno::NOENT | Errno::INVAL | Errno::NOSYS) => {
+                    site.no_unnamed.store(true, Ordering::Relaxed);
                 }
+                other => return other.map_err(|error| self.refused("create", error)),
             }
         }
+        Fresh::named(&dir, site.temporary(node), access).map_err(|error| self.refused("create", error))
+    }
+
+    /// After the last part: metadata and the name. What is not whole gets none.
+    fn finish(&mut self, output: &Output) {
+        let Open::Created(fresh) = std::mem::replace(&mut *output.file.lock(), Open::Failed) else { return };
         if output.failed.load(Ordering::Acquire) {
-            drop(file);
-            return self.remove(output.node);
+            return self.discard(output.node, &fresh);
         }
-        if let Some(reason) = self.site.applier.apply(&file, &self.site.plan.tree.node(output.node).metadata)
-        {
-            let path = as_path(self.site.plan.tree.path(output.node));
-            let _ = self.events.send(Event::RestoreIncomplete { path, reason });
-        }
-        drop(file);
-        if let Err(why) = self.settle(output.node) {
-            self.failed(output.node, why);
-            return self.remove(output.node);
+        if let Err(failure) = self.complete(output, &fresh) {
+            if let Failure::Because(reason) = failure {
+                self.failed(output.node, reason);
+            }
+            return self.discard(output.node, &fresh);
         }
         self.site.set_state(output.node, state::MADE);
         self.site.files.fetch_add(1, Ordering::Relaxed);
         self.site.bytes.fetch_add(output.content.size, Ordering::Relaxed);
     }
 
-    /// Reads a file that is written again, where that is asked for, and gives it its name.
-    fn settle(&mut self, node: u32) -> Result<(), String> {
-        if !self.site.verify && self.site.state(node) != state::REPLACE {
-            return Ok(());
+    fn complete(&mut self, output: &Output, fresh: &Fresh) -> Result<(), Failure> {
+        let (site, node, file) = (self.site, output.node, &fresh.file);
+        if output.holes.load(Ordering::Acquire) {
+            // A hole at the end is not there until the size says so.
+            let set = rustix::fs::ftruncate(file, output.content.size);
+            set.map_err(|error| self.refused("set the size", error))?;
         }
-        let dir = self.places.parent(node).map_err(|e| e.to_string())?;
-        let first = self.site.first_name(node);
-        if self.site.verify && !existing::holds(self.site, node, &dir, &first) {
-            return Err("what was written is not what is read back".into());
+        if site.verify && !existing::holds(site, node, file) {
+            return Err(Failure::Because("what was written is not what is read back".into()));
         }
-        self.site.settle(node, &dir).map_err(|e| format!("cannot take the place of what is there: {e}"))
+        let metadata = &site.plan.tree.node(node).metadata;
+        let missing = site.dress(&Handle::opened(file), metadata, Origin::Fresh);
+        if site.is_linked(node) {
+            let found = rustix::fs::fstat(file).map_err(|error| self.refused("look at it", error))?;
+            site.made.set(node, identity(&found));
+        }
+        self.place(node, fresh)?;
+        if let Some(reason) = missing {
+            let path = as_path(site.plan.tree.path(node));
+            let _ = self.events.send(Event::RestoreIncomplete { path, reason });
+        }
+        Ok(())
     }
 
-    fn remove(&mut self, node: u32) {
-        let name = self.site.first_name(node);
-        let removed =
-            self.places.parent(node).and_then(|dir| rustix::fs::unlinkat(&dir, &name[..], AtFlags::empty()));
+    /// Gives a complete file its name.
+    fn place(&mut self, node: u32, fresh: &Fresh) -> Result<(), Failure> {
+        let site = self.site;
+        let dir = self.places.parent(node).map_err(|e| self.refused("open its directory", e))?;
+        let placed = match &fresh.name {
+            Some(temporary) => site.settle(node, &dir, temporary),
+            None if site.state(node) == state::REPLACE => {
+                let temporary = site.temporary(node);
+                handle::link(&fresh.file, &dir, &temporary)
+                    .and_then(|()| site.settle(node, &dir, &temporary))
+                    .inspect_err(|_| handle::remove(&dir, &temporary))
+            }
+            None => handle::link(&fresh.file, &dir, site.plan.tree.name(node)),
+        };
+        placed.map_err(|error| match (error, site.state(node)) {
+            (Errno::EXIST, state::NONE) => Failure::Because(EXISTS.into()),
+            (error, state::REPLACE) => {
+                Failure::Because(format!("cannot take the place of what is there: {error}"))
+            }
+            (error, _) => self.refused("give it its name", error),
+        })
+    }
+
+    /// Removes what is not whole. Without a name it is gone when it is closed.
+    fn discard(&mut self, node: u32, fresh: &Fresh) {
+        let Some(name) = &fresh.name else { return };
+        let dir = self.places.parent(node);
+        let removed = dir.and_then(|dir| rustix::fs::unlinkat(&dir, &name[..], AtFlags::empty()));
         if let Err(error) = removed {
+            let name = String::from_utf8_lossy(name);
             let path = as_path(self.site.plan.tree.path(node)).display().to_string();
-            let _ =
-                self.events.send(Event::Note(format!("{path}: is not whole and cannot be removed: {error}")));
+            let what = format!("{path}: {name} beside it is not whole and cannot be removed: {error}");
+            let _ = self.events.send(Event::Note(what));
         }
     }
 
@@ -369,13 +282,21 @@ impl<'a> Worker<'a> {
     }
 
     fn link(&mut self, first: u32, node: u32) -> Result<(), Errno> {
-        if !self.site.has_parent(node) {
+        let site = self.site;
+        if !site.has_parent(node) {
             return Err(Errno::NOENT); // copying says it better
         }
-        let tree = &self.site.plan.tree;
         let (from, to) = (self.places.parent(first)?, self.places.parent(node)?);
-        rustix::fs::linkat(&from, tree.name(first), &to, &self.site.first_name(node)[..], AtFlags::empty())?;
-        self.site.settle(node, &to)
+        let file = handle::look(&from, site.plan.tree.name(first))?;
+        if !site.made.agrees(first, identity(&rustix::fs::fstat(&file)?)) {
+            return Err(Errno::STALE); // somebody put another file there
+        }
+        if site.state(node) != state::REPLACE {
+            return handle::link(&file, &to, site.plan.tree.name(node));
+        }
+        let temporary = site.temporary(node);
+        handle::link(&file, &to, &temporary)?;
+        site.settle(node, &to, &temporary).inspect_err(|_| handle::remove(&to, &temporary))
     }
 
     fn copy(&mut self, node: u32) {

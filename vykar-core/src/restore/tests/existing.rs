@@ -163,7 +163,8 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     };
     let nothing = run_in(tempfile::tempdir().unwrap(), &t.repository, &snapshot, &dry(Overwrite::Never));
     assert!(!nothing.dest().exists());
-    assert_eq!(said(&nothing).values().collect::<Vec<_>>(), [&Restoring::Make; 4]);
+    assert_eq!(said(&nothing).values().collect::<Vec<_>>(), [&Restoring::Make; 5]);
+    assert_eq!(said(&nothing)["."], Restoring::Make);
     assert_eq!((nothing.summary.files, nothing.summary.bytes), (2, 24));
     let first = run(&t.repository, &snapshot);
     fs::write(first.dest().join("d/a"), b"mine").unwrap();
@@ -172,6 +173,7 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     let changed = again(&t, &snapshot, never, &dry(Overwrite::IfChanged));
     assert_eq!(said(&changed)["d/a"], Restoring::Replace);
     assert_eq!(said(&changed)["d/b"], Restoring::Keep);
+    assert_eq!(said(&changed)["."], Restoring::Keep, "the destination itself is left as it is");
     assert_eq!(changed.read("d/a"), b"mine");
 }
 

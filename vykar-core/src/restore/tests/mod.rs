@@ -1,11 +1,14 @@
 mod acl_names;
 mod adversary;
+mod again;
 mod bombs;
 mod damage;
 mod existing;
 mod fixtures;
 mod hostile;
+mod kinds;
 mod moving;
+mod rights;
 mod round_trip;
 
 use std::collections::BTreeMap;
