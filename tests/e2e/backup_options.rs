@@ -123,7 +123,9 @@ fn paths_come_from_a_list_and_those_that_are_gone_are_said() {
     let run = run.says("gone: not stored: No such file");
     assert!(run.out().contains("Snapshot"), "{run}");
     let base = &source[1..];
-    assert_eq!(stored(&world), [format!("{base}/a"), format!("{base}/keep"), format!("{base}/keep/c.o")]);
+    let below: Vec<_> =
+        stored(&world).into_iter().filter(|path| path.starts_with(&format!("{base}/"))).collect();
+    assert_eq!(below, [format!("{base}/a"), format!("{base}/keep"), format!("{base}/keep/c.o")]);
     let list = format!("{source}/keep\n");
     with_stdin(&world, &["backup", "--files-from", "-"], list.as_bytes()).ok();
     assert_eq!(stored(&world), ["c.o"]);

@@ -35,6 +35,7 @@ pub mod exit {
     pub const NO_REPOSITORY: i32 = 6;
     pub const DAMAGED: i32 = 7;
     pub const STORAGE: i32 = 8;
+    pub const CHANGED: i32 = 9;
     pub const INTERRUPTED: i32 = 130;
 }
 

@@ -43,7 +43,10 @@ fn a_restore_that_was_cut_off_is_finished_and_no_file_is_ever_half_there() {
         assert!(!out.join("d/big").exists(), "it has no name before it is complete");
         silent(Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()));
         assert!(!child.wait().unwrap().success());
-        assert!(!out.join("d/big").exists(), "{signal}");
+        // Where the restore could say goodbye, it may have ended the file.
+        if let Ok(big) = fs::read(out.join("d/big")) {
+            assert!(signal != "KILL" && big == noise(12 << 20, 1), "{signal}");
+        }
         world.run(["restore", "latest", signal]).ok();
         assert_eq!(what(&out.join("d")), what(&world.path("source/d")), "{signal}");
         assert_eq!(what(&out), what(&world.path("source")), "{signal}");

@@ -52,37 +52,53 @@ mod tests {
 
     use crate::format::Encryption;
     use crate::repository::{InitOptions, OpenOptions, Repository};
+    use crate::storage::faulty::{Fault, FaultyBackend};
     use crate::storage::{Backend, LocalBackend};
 
-    fn init(root: &std::path::Path, cache: &std::path::Path, passphrase: Option<&str>) -> bool {
-        let backend: Arc<dyn Backend> = Arc::new(LocalBackend::new(root.to_owned()));
+    fn init(backend: Arc<dyn Backend>, cache: &std::path::Path, passphrase: Option<&str>) -> bool {
         let options = OpenOptions { cache_dir: Some(cache.to_owned()), trust: false };
         let mut ask = || passphrase.map(|text| text.to_owned().into()).ok_or_else(|| "none".to_owned());
         Repository::init(backend, &InitOptions::new(Encryption::Aes256Gcm), &mut ask, &options).is_ok()
     }
 
+    fn local(root: &std::path::Path) -> Arc<dyn Backend> {
+        Arc::new(LocalBackend::new(root.to_owned()))
+    }
+
+    /// Whether it succeeds when the operation with this number fails.
+    fn with_fault(root: &std::path::Path, cache: &std::path::Path, at: u64, fault: Fault) -> bool {
+        init(Arc::new(FaultyBackend::new(LocalBackend::new(root.to_owned()), at, fault)), cache, Some("x"))
+    }
+
     #[test]
     fn an_init_that_fails_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let (good, bad) = (dir.path().join("cache"), dir.path().join("file"));
-        std::fs::write(&bad, b"").unwrap();
+        let cache = dir.path().join("cache");
+        std::fs::create_dir(&cache).unwrap();
         let names = || std::fs::read_dir(dir.path()).unwrap().count();
-        let root = dir.path().join("a/b/repo");
-        assert!(!init(&root, &good, None));
+        assert!(!init(local(&dir.path().join("a/b/repo")), &cache, None));
         assert_eq!(names(), 1, "without a passphrase");
-        // The last step fails: everything is there already.
-        assert!(!init(&root, &bad, Some("x")));
-        assert_eq!(names(), 1, "with a cache that cannot be written");
+        for fault in [Fault::Error, Fault::LostReply] {
+            let mut at = 0;
+            while !with_fault(&dir.path().join("a/b/repo"), &cache, at, fault) {
+                assert_eq!(names(), 1, "{fault:?} of operation {at}");
+                at += 1;
+            }
+            assert!(at > 3, "writes were among those that failed");
+            std::fs::remove_dir_all(dir.path().join("a")).unwrap();
+        }
         // A folder that was there stays, with its mode.
         let there = dir.path().join("there");
         std::fs::create_dir(&there).unwrap();
         std::fs::set_permissions(&there, std::fs::Permissions::from_mode(0o750)).unwrap();
-        assert!(!init(&there, &bad, Some("x")));
-        assert_eq!(std::fs::read_dir(&there).unwrap().count(), 0);
-        assert_eq!(there.metadata().unwrap().permissions().mode() & 0o777, 0o750);
-        assert!(init(&there, &good, Some("x")));
+        for at in 0..5 {
+            assert!(!with_fault(&there, &cache, at, Fault::Error), "{at}");
+            assert_eq!(std::fs::read_dir(&there).unwrap().count(), 0);
+            assert_eq!(there.metadata().unwrap().permissions().mode() & 0o777, 0o750);
+        }
+        assert!(init(local(&there), &cache, Some("x")));
         // One that is there already is left alone.
-        assert!(!init(&there, &bad, Some("x")));
+        assert!(!init(local(&there), &cache, Some("x")));
         assert!(there.join("config").exists() && there.join("keys/repokey").exists());
     }
 }

@@ -64,7 +64,7 @@ fn what_a_killed_restore_made_is_finished_by_the_next() {
         let second = run_in(first.around, &t.repository, &snapshot, &options);
         assert_eq!((second.failed.as_slice(), second.summary.incomplete), (&[][..], 0), "{overwrite:?}");
         let modes = ["", "d", "implied"].map(|path| mode(&second, path));
-        assert_eq!(modes, [0o751, 0o2750, 0o755], "{overwrite:?}: {modes:?}");
+        assert_eq!(modes, [0o751, 0o2750, 0o700], "{overwrite:?}: {modes:?}");
         assert_eq!((second.metadata("").mtime(), second.metadata("d").mtime()), (1, 5));
         assert_eq!(xattr(&second.dest().join("d"), "user.k"), Some(b"v".to_vec()));
         assert_eq!(second.read("d/a"), b"content of a");
