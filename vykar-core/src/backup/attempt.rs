@@ -17,7 +17,7 @@ use crate::format::note::{COPIED_FROM, noted};
 use crate::id::SessionId;
 use crate::repository::lock::wait_until_free;
 use crate::repository::pack_writer::{PackOutput, PackUploader, PackWriter};
-use crate::repository::{Claims, Journal, Leftovers, LockOptions, OpenIndex, Repository, Session};
+use crate::repository::{Claims, Journal, Leftovers, LockOptions, LostPacks, OpenIndex, Repository, Session};
 use crate::stage::{Stage, Stages};
 
 /// Attempts before a backup gives up.
@@ -162,10 +162,19 @@ impl Ground {
     ) -> Result<Self> {
         let Attempts { repository, claims, stages, .. } = *attempts;
         let base = stages.time(Stage::Index, || repository.open_index())?;
+        let lost = LostPacks::find(repository, &base.index.chunks)?;
+        if before.is_empty() && !lost.is_empty() {
+            let note = format!(
+                "{} pack(s) that the index names are missing or too short: what this backup needs of them is stored again; \
+                 `vykar check` shows which snapshots they belong to",
+                lost.len()
+            );
+            emit(events, Event::Note(note));
+        }
         let left = Leftovers::find(repository, claims, session.id(), before)?;
-        let (taken, notes) = left.read(&base.index)?;
+        let (taken, notes) = left.read(&base.index, &lost)?;
         let taken = Arc::new(taken);
-        let references = Arc::new(References::new(base.index.clone(), taken.clone()));
+        let references = Arc::new(References::new(base.index.clone(), taken.clone(), lost));
         let journal = Arc::new(Journal::new(session.clone(), references.clone(), taken.clone()));
         match journal.write() {
             // Only when our journal names their packs.

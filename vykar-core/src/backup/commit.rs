@@ -1,6 +1,6 @@
 //! Publishing a backup: index, then snapshot, under the lock.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use super::references::References;
@@ -12,7 +12,7 @@ use crate::format::{Encryption, IndexEntry, Snapshot, SnapshotMeta};
 use crate::id::{PackId, SnapshotId};
 use crate::repository::pack_writer::WrittenPack;
 use crate::repository::{
-    IndexStamp, LockOptions, Manifest, OpenIndex, Repository, Session, WriteGuard, pack_key,
+    IndexStamp, LockOptions, Manifest, OpenIndex, Repository, Session, WriteGuard, pack_key, pack_sizes,
 };
 
 /// What is to be published.
@@ -60,9 +60,11 @@ impl Commit<'_> {
     pub fn publish(&self, meta: &SnapshotMeta) -> Result<Published, Refusal> {
         let began = Instant::now();
         let mut written = Written::default();
+        // Not under the lock: it may take long. What it lacks is looked at by itself then.
+        let sizes = pack_sizes(self.repository)?;
         loop {
             let mut guard = WriteGuard::acquire(self.repository, self.lock)?;
-            match self.publish_locked(&mut guard, meta.clone(), &mut written) {
+            match self.publish_locked(&mut guard, meta.clone(), (&sizes, &mut written)) {
                 Ok(done) => {
                     // The snapshot is there: that the lock could not be removed does not undo it.
                     let _ = guard.release();
@@ -79,7 +81,7 @@ impl Commit<'_> {
         &self,
         guard: &mut WriteGuard<'_>,
         mut meta: SnapshotMeta,
-        written: &mut Written,
+        (sizes, written): (&HashMap<PackId, u64>, &mut Written),
     ) -> Result<Published, Refusal> {
         let manifest = Manifest::load(self.repository)?;
         self.refuse_second_copy(&manifest)?;
@@ -90,6 +92,7 @@ impl Commit<'_> {
             match Rewrite::plan(self.references, &self.base.index, current.index, self.packs) {
                 Plan::Nothing => {}
                 Plan::Write(rewrite) => {
+                    self.check_relied_on(&rewrite, sizes)?;
                     let stamp = guard.write_index(rewrite.count()?, rewrite.entries())?;
                     // Without nonces, others give a pack of the same content the same name.
                     let is_unique = self.repository.config().encryption != Encryption::None;
@@ -138,6 +141,22 @@ impl Commit<'_> {
         let own = self.packs.iter().map(|pack| (pack.id, pack.size));
         own.chain(taken.map(|pack| (pack.id, pack.size)))
             .try_for_each(|(id, size)| self.check_pack(&id, size))
+    }
+
+    /// What was there before is still there in full.
+    fn check_relied_on(&self, rewrite: &Rewrite<'_>, sizes: &HashMap<PackId, u64>) -> Result<(), Refusal> {
+        let mut relied_on = rewrite.relied_on().into_iter();
+        relied_on.try_for_each(|(id, end)| match sizes.get(&id) {
+            Some(size) if *size >= end => Ok(()),
+            _ => match self.repository.backend().size(&pack_key(&id)) {
+                Ok(size) if size >= end => Ok(()),
+                Ok(_) => Err(Refusal::Gone(format!("{} was cut short", pack_key(&id)))),
+                Err(StorageError::NotFound { .. }) => {
+                    Err(Refusal::Gone(format!("{} was removed", pack_key(&id))))
+                }
+                Err(e) => Err(e.into()),
+            },
+        })
     }
 
     fn check_pack(&self, id: &PackId, size: u64) -> Result<(), Refusal> {

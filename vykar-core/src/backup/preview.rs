@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::event::{Event, Events, Planned};
 use crate::format::wire::Reader;
 use crate::format::{Item, ItemType, special};
-use crate::repository::Repository;
+use crate::repository::{LostPacks, Repository};
 use crate::stage::Stages;
 
 /// What a backup would do.
@@ -54,7 +54,8 @@ pub fn preview(repository: &Repository, options: &BackupOptions, mut events: Eve
     let sources = resolve_sources(options, &mut events)?;
     let identity = Identity::new(options, &sources);
     let base = repository.open_index()?;
-    let references = References::new(base.index.clone(), Arc::default());
+    let lost = LostPacks::find(repository, &base.index.chunks)?;
+    let references = References::new(base.index.clone(), Arc::default(), lost);
     let stages = Stages::default();
     let (sender, receiver) = unbounded();
     let context = Context::new(Parts {

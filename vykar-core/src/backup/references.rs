@@ -9,13 +9,13 @@ use std::sync::{Arc, OnceLock};
 use hashbrown::HashTable;
 use parking_lot::{Condvar, Mutex};
 
-use crate::error::{Result, VykarError};
+use crate::error::{ObjectError, Result, VykarError};
 use crate::format::pending::PendingChunk;
 use crate::format::{ChunkRef, IndexBlob};
 use crate::id::ChunkId;
-use crate::repository::TakenUp;
 use crate::repository::journal::PackedChunks;
 use crate::repository::pack_writer::Place;
+use crate::repository::{LostPacks, TakenUp};
 
 /// New chunks are kept in so many parts, each with its own lock: the low bits of a chunk's number.
 const SHARDS: u32 = 64;
@@ -127,6 +127,8 @@ pub struct References {
     pub base: Arc<IndexBlob>,
     /// Chunks that others have stored and not published; none that is in the index.
     pub taken: Arc<TakenUp>,
+    /// Packs of the index that are not there in full: their chunks are stored again.
+    pub lost: LostPacks,
     to_base: Counters,
     to_taken: Counters,
     shards: Vec<Shard>,
@@ -141,14 +143,16 @@ enum Old {
 
 impl References {
     /// None yet.
-    pub fn new(base: Arc<IndexBlob>, taken: Arc<TakenUp>) -> Self {
+    pub fn new(base: Arc<IndexBlob>, taken: Arc<TakenUp>, lost: LostPacks) -> Self {
         let (to_base, to_taken) = (Counters::new(base.chunks.len()), Counters::new(taken.chunks.len()));
         let shards = (0..SHARDS).map(|_| Shard::default()).collect();
-        References { base, taken, to_base, to_taken, shards }
+        References { base, taken, lost, to_base, to_taken, shards }
     }
 
     fn find_old(&self, id: &ChunkId) -> Option<Old> {
-        self.base.chunks.find(id).map(Old::Base).or_else(|| self.taken.chunks.find(id).map(Old::Taken))
+        let table = &self.base.chunks;
+        let base = table.find(id).filter(|slot| !self.lost.has_slot(table, *slot));
+        base.map(Old::Base).or_else(|| self.taken.chunks.find(id).map(Old::Taken))
     }
 
     fn counter(&self, old: Old) -> &AtomicU32 {
@@ -247,6 +251,20 @@ impl References {
         true
     }
 
+    /// Why [`References::add_existing`] refused these.
+    pub fn why_not_there(&self, chunks: &[ChunkRef]) -> VykarError {
+        let Some(chunk) = chunks.iter().find(|chunk| self.find_old(&chunk.id).is_none()) else {
+            return VykarError::Usage("chunks were found only when they were looked at again".into());
+        };
+        match self.base.chunks.get(&chunk.id) {
+            None => VykarError::ChunkMissing { chunk: chunk.id },
+            Some(entry) => {
+                let cause = ObjectError::Unreadable("the pack is missing or too short".into());
+                VykarError::ChunkDamaged { chunk: chunk.id, pack: entry.pack, cause }
+            }
+        }
+    }
+
     /// Refers to a chunk that was there before or has been put, and gives its stored size; `None` when it must be put.
     ///
     /// # Errors
@@ -314,7 +332,7 @@ mod tests {
 
     #[test]
     fn new_chunks_are_stored_once_and_counted() {
-        let references = References::new(Arc::default(), Arc::default());
+        let references = References::new(Arc::default(), Arc::default(), LostPacks::default());
         let mut numbers = Vec::new();
         for n in 0..50_000 {
             let Ok(Put::New(number)) = references.put(&id(n)) else { panic!("{n} is not new") };
@@ -335,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_chunk_that_could_not_be_stored_keeps_nobody_waiting() {
-        let references = References::new(Arc::default(), Arc::default());
+        let references = References::new(Arc::default(), Arc::default(), LostPacks::default());
         let Ok(Put::New(number)) = references.put(&id(1)) else { panic!() };
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| references.put(&id(1)).is_err());

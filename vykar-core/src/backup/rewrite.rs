@@ -2,6 +2,7 @@
 //!
 //! It is never in memory: entries are made one by one, as they are written.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::references::{NewChunk, References};
@@ -27,6 +28,8 @@ pub struct Rewrite<'a> {
     new: Vec<(u64, u32)>,
     /// Chunks that were taken up and the current index lacks, by their slots, which are in the order of their ids.
     taken: Vec<u32>,
+    /// Chunks whose packs are lost and that were stored again, with the references that they have already.
+    replaced: HashMap<ChunkId, u32>,
     /// Names of this backup's packs, by number.
     packs: Vec<PackId>,
 }
@@ -54,7 +57,8 @@ impl<'a> Rewrite<'a> {
         current: Arc<IndexBlob>,
         packs: &[WrittenPack],
     ) -> Plan<'a> {
-        let same = Arc::ptr_eq(base, &current);
+        let lost = &references.lost;
+        let same = Arc::ptr_eq(base, &current) && lost.is_empty();
         let mut others = if same { Vec::new() } else { vec![0u32; current.chunks.len()] };
         let mut changed = false;
         for slot in 0..base.chunks.len() {
@@ -69,7 +73,16 @@ impl<'a> Rewrite<'a> {
                 others[found] = others[found].saturating_add(times);
             }
         }
-        let theirs = |id: &ChunkId| if same { None } else { current.chunks.find(id) };
+        let mut replaced = HashMap::new();
+        let mut theirs = |id: &ChunkId| {
+            let slot = if same { None } else { current.chunks.find(id) }?;
+            let entry = current.chunks.entry(slot);
+            if lost.has(&entry.pack) {
+                replaced.insert(*id, entry.refcount);
+                return None;
+            }
+            Some(slot)
+        };
         let mut new = Vec::with_capacity(packs.iter().map(|pack| pack.chunks.len()).sum());
         for number in packs.iter().flat_map(|pack| &pack.chunks) {
             let NewChunk { id, refs, .. } = references.new_chunk(*number);
@@ -107,14 +120,15 @@ impl<'a> Rewrite<'a> {
         }
         let added = if same { Added::Base(references) } else { Added::Other(others) };
         match changed {
-            true => Plan::Write(Rewrite { current, added, references, new, taken, packs: names }),
+            true => Plan::Write(Rewrite { current, added, references, new, taken, replaced, packs: names }),
             false => Plan::Nothing,
         }
     }
 
     /// Number of entries.
     pub fn count(&self) -> Result<u32> {
-        u32::try_from(self.current.chunks.len() + self.new.len() + self.taken.len())
+        let stays = self.current.chunks.len() - self.replaced.len();
+        u32::try_from(stays + self.new.len() + self.taken.len())
             .map_err(|_| VykarError::CommitRefused { reason: "more than 2^32 chunks".into() })
     }
 
@@ -125,31 +139,54 @@ impl<'a> Rewrite<'a> {
 
     /// The entries, sorted by id.
     pub fn entries(&self) -> impl Iterator<Item = IndexEntry> + '_ {
-        let old = (0..self.current.chunks.len()).map(|slot| self.old_entry(slot));
+        let stays = |entry: &IndexEntry| !self.replaced.contains_key(&entry.id);
+        let old = (0..self.current.chunks.len()).map(|slot| self.old_entry(slot)).filter(stays);
         let new = self.new.iter().map(|(_, number)| self.new_entry(*number));
         let taken = self.taken.iter().map(|slot| self.taken_entry(*slot));
         merge(old, merge(new, taken))
     }
 
-    fn old_entry(&self, slot: usize) -> IndexEntry {
-        let mut entry = self.current.chunks.entry(slot);
-        let added = match &self.added {
+    fn added_to(&self, slot: usize) -> u32 {
+        match &self.added {
             Added::Base(references) => references.to_base(slot),
             Added::Other(by_slot) => by_slot[slot],
-        };
-        entry.refcount = entry.refcount.saturating_add(added);
+        }
+    }
+
+    /// The packs of the current index that this backup relies on, each with the end of the last chunk in it that it
+    /// refers to.
+    pub fn relied_on(&self) -> HashMap<PackId, u64> {
+        let table = &self.current.chunks;
+        let mut ends = vec![0u64; table.packs().len()];
+        for slot in (0..table.len()).filter(|slot| self.added_to(*slot) > 0) {
+            if let Some(end) = ends.get_mut(table.pack_number(slot) as usize) {
+                *end = table.end_in_pack(slot).max(*end);
+            }
+        }
+        table.packs().iter().copied().zip(ends).filter(|(_, end)| *end > 0).collect()
+    }
+
+    fn old_entry(&self, slot: usize) -> IndexEntry {
+        let mut entry = self.current.chunks.entry(slot);
+        entry.refcount = entry.refcount.saturating_add(self.added_to(slot));
         entry
+    }
+
+    fn replaced(&self, id: &ChunkId) -> u32 {
+        self.replaced.get(id).copied().unwrap_or(0)
     }
 
     fn new_entry(&self, number: u32) -> IndexEntry {
         let NewChunk { id, refs: refcount, stored_size, place } = self.references.new_chunk(number);
         let pack = self.packs[place.pack as usize];
+        let refcount = refcount.saturating_add(self.replaced(&id));
         IndexEntry { id, refcount, stored_size, pack, offset: place.offset.into() }
     }
 
     fn taken_entry(&self, slot: u32) -> IndexEntry {
-        let refcount = self.references.to_taken(slot as usize);
-        IndexEntry { refcount, ..self.references.taken.chunks.entry(slot as usize) }
+        let entry = self.references.taken.chunks.entry(slot as usize);
+        let refcount = self.references.to_taken(slot as usize).saturating_add(self.replaced(&entry.id));
+        IndexEntry { refcount, ..entry }
     }
 }
 

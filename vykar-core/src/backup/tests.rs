@@ -26,6 +26,7 @@ use crate::storage::{Backend, Buffered, MemoryBackend, ObjectInfo, PutMode, Uplo
 
 mod beside_git;
 mod excludes;
+mod lost_packs;
 mod meddling;
 mod streams;
 mod takeup;

@@ -134,6 +134,12 @@ impl ChunkTable {
         field(self.slot(slot), 32)
     }
 
+    /// Where the object of a slot's chunk ends in its pack, in bytes.
+    pub fn end_in_pack(&self, slot: usize) -> u64 {
+        let s = self.slot(slot);
+        u64::from(field(s, 36)) + u64::from(field(s, 40))
+    }
+
     /// The entry of a chunk.
     pub fn get(&self, id: &ChunkId) -> Option<IndexEntry> {
         self.find(id).map(|slot| self.entry(slot))

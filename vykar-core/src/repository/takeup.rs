@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::claims::Claims;
 use super::standing::{SessionInfo, journal_key, marker_key};
-use super::{Repository, pack_key};
+use super::{LostPacks, Repository, pack_key};
 use crate::codec::decompress_stream;
 use crate::error::{IndexError, ObjectError, Result, StorageError, VykarError};
 use crate::format::envelope::{ObjectKind, PENDING_CONTEXT};
@@ -55,10 +55,10 @@ impl<'r> Leftovers<'r> {
         Ok(Leftovers { repository, sessions })
     }
 
-    /// Their chunks that are not in the index, as far as their packs are there. What cannot be read is said, and
-    /// costs no more than to store it again.
-    pub fn read(&self, index: &IndexBlob) -> Result<(TakenUp, Vec<String>)> {
-        let mut reading = Reading::new(self.repository, index);
+    /// Their chunks that are not in the index, or only in a pack that is lost, as far as their packs are there. What cannot
+    /// be read is said, and costs no more than to store it again.
+    pub fn read(&self, index: &IndexBlob, lost: &LostPacks) -> Result<(TakenUp, Vec<String>)> {
+        let mut reading = Reading::new(self.repository, index, lost);
         let mut notes = Vec::new();
         for session in &self.sessions {
             match reading.journal(session) {
@@ -88,6 +88,7 @@ impl<'r> Leftovers<'r> {
 struct Reading<'r> {
     repository: &'r Repository,
     index: &'r IndexBlob,
+    lost: &'r LostPacks,
     chunks: TableBuilder,
     /// Lengths in bytes.
     packs: HashMap<PackId, u64>,
@@ -96,9 +97,9 @@ struct Reading<'r> {
 }
 
 impl<'r> Reading<'r> {
-    fn new(repository: &'r Repository, index: &'r IndexBlob) -> Self {
+    fn new(repository: &'r Repository, index: &'r IndexBlob, lost: &'r LostPacks) -> Self {
         let (chunks, packs) = (TableBuilder::default(), HashMap::new());
-        Reading { repository, index, chunks, packs, failure: None }
+        Reading { repository, index, lost, chunks, packs, failure: None }
     }
 
     /// All of a journal, or nothing.
@@ -148,7 +149,8 @@ impl<'r> Reading<'r> {
         }
         self.packs.insert(*pack, size);
         for (id, stored_size, offset) in chunks.iter().copied() {
-            if self.index.chunks.find(&id).is_none() {
+            let table = &self.index.chunks;
+            if table.find(&id).is_none_or(|slot| self.lost.has_slot(table, slot)) {
                 self.chunks.add(IndexEntry { id, refcount: 0, stored_size, pack: *pack, offset })?;
             }
         }

@@ -28,6 +28,8 @@ use crate::platform::read::append_at;
 pub const TEMPORARY_PREFIX: &str = ".tmp-";
 /// An upload begins to go to the disk each time it has so many more bytes.
 const FLUSH_EVERY: u64 = 8 << 20;
+/// Bytes that are copied at a time where an unfinished file was removed.
+const COPY_BLOCK: usize = 1 << 20;
 
 /// Objects as files below one directory.
 #[derive(Debug)]
@@ -149,7 +151,7 @@ impl LocalBackend {
         temporary.append(data)?;
         self.disk.sync(&temporary.path, &temporary.file)?;
         match still() {
-            true => self.publish(temporary, path, mode).map(|()| true),
+            true => self.publish_again(temporary, path, mode).map(|()| true),
             false => Ok(false),
         }
     }
@@ -166,6 +168,27 @@ impl LocalBackend {
         }
         self.make_reachable(parent)?;
         self.disk.sync_dir(parent)
+    }
+
+    /// The same, and once more where another program has removed the unfinished file meanwhile: its bytes are still
+    /// there, as long as it is open.
+    fn publish_again(&self, temporary: Temporary<'_>, path: &Path, mode: PutMode) -> io::Result<()> {
+        let file = temporary.file.try_clone()?;
+        let source = temporary.path.clone();
+        match self.publish(temporary, path, mode) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !source.exists() => {
+                let copy = self.temporary(path.parent().unwrap_or(&self.root))?;
+                let (mut at, mut block) = (0, Vec::with_capacity(COPY_BLOCK));
+                while append_at(&file, at, COPY_BLOCK, &mut block)? > 0 {
+                    copy.append(&block)?;
+                    at += block.len() as u64;
+                    block.clear();
+                }
+                self.disk.sync(&copy.path, &copy.file)?;
+                self.publish(copy, path, mode)
+            }
+            other => other,
+        }
     }
 
     /// Unfinished writes below a directory, which is `depth` levels above the deepest objects.
@@ -309,7 +332,7 @@ impl Upload for LocalUpload<'_> {
         let published = backend
             .disk
             .sync(&temporary.path, &temporary.file)
-            .and_then(|()| backend.publish(temporary, &path, PutMode::Replace));
+            .and_then(|()| backend.publish_again(temporary, &path, PutMode::Replace));
         published.map_err(|e| failed("write", key, e))?;
         let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
         Ok(())

@@ -319,6 +319,21 @@ mod tests {
     }
 
     #[test]
+    fn an_upload_whose_unfinished_file_was_removed_is_written_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let b = LocalBackend::new(dir.path());
+        let mut upload = b.upload().unwrap();
+        let data = vec![5; (1 << 20) + 7];
+        upload.write(&data).unwrap();
+        for (left, _) in b.leftovers(Duration::ZERO).unwrap().into_iter().map(|info| (info.key, info.size)) {
+            std::fs::remove_file(dir.path().join(left)).unwrap();
+        }
+        upload.finish("packs/ab/abcd").unwrap();
+        assert_eq!(b.get("packs/ab/abcd", 2 << 20).unwrap(), data);
+        assert_eq!(b.leftovers(Duration::ZERO).unwrap(), []);
+    }
+
+    #[test]
     fn the_folder_itself_is_made_only_for_a_new_repository() {
         let dir = tempfile::tempdir().unwrap();
         let b = LocalBackend::new(dir.path().join("above/repo"));

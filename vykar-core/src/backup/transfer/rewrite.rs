@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 use super::{Maker, Making, Watch, emit, unreadable};
 use crate::backup::Exclusion;
 use crate::codec::Compression;
-use crate::error::{Result, VykarError};
+use crate::error::Result;
 use crate::event::{Event, Events};
 use crate::format::note::{REWRITTEN_FROM, with_note};
 use crate::format::{Item, ItemType, Snapshot, SnapshotMeta};
@@ -119,11 +119,7 @@ impl Source<'_> {
                 return Ok(());
             }
             if !making.references.add_existing(&item.chunks) {
-                let is_missing = |id| making.references.base.chunks.find(id).is_none();
-                let missing = item.chunks.iter().map(|chunk| &chunk.id).find(|id| is_missing(id));
-                return Err(
-                    missing.map_or(VykarError::Interrupted, |id| VykarError::ChunkMissing { chunk: *id })
-                );
+                return Err(making.references.why_not_there(&item.chunks));
             }
             making.add(item)
         })

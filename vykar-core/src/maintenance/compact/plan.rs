@@ -193,14 +193,10 @@ fn is_sealed_here(repository: &Repository, pack: &Pack) -> bool {
     repository.config().encryption != Encryption::None && first().is_some()
 }
 
-/// Unfinished writes that nobody is at any more: under the lock nobody writes but markers.
+/// Unfinished writes that nobody is at any more: nothing was added to them for long. A younger one may be a backup's that
+/// was only taken for dead.
 pub(in crate::maintenance) fn leftovers(repository: &Repository) -> Result<Vec<ObjectInfo>> {
-    let is_marker =
-        |object: &ObjectInfo| ["locks/", "sessions/"].iter().any(|dir| object.key.starts_with(dir));
-    let backend = repository.backend();
-    let mut found = backend.leftovers(Duration::ZERO)?;
-    found.retain(|object| !is_marker(object));
-    found.extend(backend.leftovers(YOUNG)?.into_iter().filter(is_marker));
+    let mut found = repository.backend().leftovers(YOUNG)?;
     found.retain(|object| layout::is_place(&object.key));
     Ok(found)
 }
