@@ -48,7 +48,7 @@ impl Away {
         let mode = fs::metadata(&part).unwrap().permissions();
         match how {
             How::Renamed => fs::rename(&part, elsewhere(&part)).unwrap(),
-            How::Unreadable => fs::set_permissions(&part, fs::Permissions::from_mode(0)).unwrap(),
+            How::Unreadable => fs::set_permissions(&part, fs::Permissions::from_mode(0o000)).unwrap(),
         }
         Away { part, how, mode }
     }

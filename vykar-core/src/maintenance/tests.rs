@@ -254,7 +254,9 @@ fn what_is_no_file_in_an_objects_place_is_named_and_stops_what_deletes() {
                 true => std::fs::remove_dir(&path).unwrap(),
                 false => std::fs::remove_file(&path).unwrap(),
             }
-            whole.map(|whole| std::fs::write(&path, whole).unwrap());
+            if let Some(whole) = whole {
+                std::fs::write(&path, whole).unwrap();
+            }
         }
     }
     assert_eq!(check(&repository, &DATA, None).unwrap().findings, []);

@@ -125,7 +125,7 @@ impl Applier {
         let Ok(kept) = handle.stat().map(|found| clock::mtime(&found)) else { return };
         match kept.abs_diff(metadata.mtime) {
             0 => {}
-            ..clock::COARSEST => {
+            1..clock::COARSEST => {
                 self.coarse_times.fetch_add(1, Ordering::Relaxed);
             }
             _ => missing.push(format!(

@@ -70,9 +70,9 @@ impl Drop for Guard {
 
 fn install() -> io::Result<()> {
     PAGE.store(rustix::param::page_size(), Ordering::Release);
-    // SAFETY: `sigaction` is a plain structure of the system, for which zeros are a valid value, and it is passed
-    // to the system's own functions by pointers to live values.
+    // SAFETY: `sigaction` is a plain structure of the system, for which zeros are a valid value.
     let (mut before, mut action): (libc::sigaction, libc::sigaction) = unsafe { std::mem::zeroed() };
+    // SAFETY: a null pointer asks for the present action alone, which is written to a live value.
     if unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), &raw mut before) } != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -80,7 +80,7 @@ fn install() -> io::Result<()> {
     BEFORE.store(Box::into_raw(Box::new(before)), Ordering::Release);
     action.sa_sigaction = on_bus_error as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-    // SAFETY: as above; the handler has the signature that SA_SIGINFO asks for, and does only what a handler may.
+    // SAFETY: the action is a live value; the handler has the signature that SA_SIGINFO asks for, and does only what a handler may.
     match unsafe { libc::sigaction(libc::SIGBUS, &raw const action, ptr::null_mut()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
