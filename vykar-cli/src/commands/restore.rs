@@ -61,10 +61,7 @@ pub fn run(global: &Global, args: &RestoreArgs) -> CliResult {
         return Ok(Exit::Partial);
     }
     if summary.named > 0 {
-        eprintln!(
-            "vykar: {} path(s) have other metadata than in the snapshot; each is named above",
-            summary.named
-        );
+        say!("{} path(s) have other metadata than in the snapshot; each is named above", summary.named);
         return Ok(Exit::Partial);
     }
     Ok(Exit::Success)
