@@ -19,6 +19,7 @@ mod damage;
 mod docs;
 mod finding;
 mod fixtures;
+mod full;
 mod fuzz;
 mod golden;
 mod harness;

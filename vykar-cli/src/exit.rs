@@ -93,12 +93,18 @@ pub struct CliError {
     message: String,
     hint: Option<String>,
     exit: Exit,
+    is_full: bool,
 }
 
 impl CliError {
+    /// True when the storage has no room.
+    pub fn is_full(&self) -> bool {
+        self.is_full
+    }
+
     /// An error without a hint.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        CliError { message: message.into(), hint: None, exit }
+        CliError { message: message.into(), hint: None, exit, is_full: false }
     }
 
     /// Adds what to do next.
@@ -134,8 +140,8 @@ impl From<VykarError> for CliError {
     fn from(e: VykarError) -> Self {
         use VykarError as V;
         if let V::Unfinished { done, source } = e {
-            let CliError { message, hint, exit } = CliError::from(*source);
-            return CliError { message: format!("{done}; then it failed: {message}"), hint, exit };
+            let CliError { message, hint, exit, is_full } = CliError::from(*source);
+            return CliError { message: format!("{done}; then it failed: {message}"), hint, exit, is_full };
         }
         let (exit, hint) = match &e {
             V::Usage(_) => (Exit::Usage, None),
@@ -260,7 +266,8 @@ impl From<VykarError> for CliError {
             }
             _ => (Exit::Failure, None),
         };
-        CliError { message: e.to_string(), hint: hint.map(str::to_owned), exit }
+        let is_full = matches!(e, V::Storage(StorageError::Full { .. }));
+        CliError { message: e.to_string(), hint: hint.map(str::to_owned), exit, is_full }
     }
 }
 

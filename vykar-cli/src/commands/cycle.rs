@@ -20,7 +20,8 @@ use crate::{context, hooks};
 const LAST_FULL_CHECK: &str = "last-full-check";
 
 /// Runs the cycle for one repository. When its backup fails nothing else is done: old snapshots are not to go while
-/// no new ones come.
+/// no new ones come. Only where the repository is full the cycle goes on: pruning and compacting make the room that the
+/// next backup needs.
 pub fn run(global: &Global) -> CliResult {
     let Some(plan) = &global.plan else {
         return Err(CliError::new(Exit::Usage, "no command given, and no configuration says what to do")
@@ -29,7 +30,13 @@ pub fn run(global: &Global) -> CliResult {
     let mut result = Ok(Exit::Success);
     if !plan.sources.is_empty() {
         let Command::Backup(args) = command(&["backup"])? else { return Ok(Exit::Failure) };
-        result = Ok(backup::run(global, &args)?);
+        result = match backup::run(global, &args) {
+            Err(error) if error.is_full() && prune::is_configured(global) => {
+                say!("the repository is full: going on with prune and compact, which make room");
+                Err(error)
+            }
+            other => Ok(other?),
+        };
     }
     if prune::is_configured(global) {
         let Command::Prune(args) = command(&["prune"])? else { return Ok(Exit::Failure) };

@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
@@ -11,8 +12,14 @@ use super::{Session, metadata_warning};
 use crate::error::{Result, VykarError};
 use crate::format::pending::{self, PendingChunk};
 
-/// The journal is written each time this many data packs are durable.
-const EVERY: usize = 8;
+/// The journal is written when so many data packs are durable that it does not name, as the format asks for,
+const MAX_UNNAMED: usize = 8;
+/// or so many bytes in them: with large packs, eight are 1.5 GiB, which a backup that is killed would leave to nobody,
+const MAX_UNNAMED_BYTES: u64 = 256 << 20;
+/// or when the first of them has waited so long, with a slow line.
+const MAX_UNNAMED_TIME: Duration = Duration::from_secs(60);
+/// A journal names all packs, so it is not written for less than this share of what it names.
+const LEAST_SHARE: u64 = 64;
 
 /// Tells about chunks by the numbers that they were added with.
 pub trait PackedChunks: Send + Sync {
@@ -32,8 +39,33 @@ pub struct Journal {
 struct State {
     /// Durable, in the order in which they became so.
     packs: Vec<WrittenPack>,
-    data_packs: usize,
+    /// Their bytes.
+    bytes: u64,
+    unnamed: Unnamed,
     warning: Option<String>,
+}
+
+/// Data packs that the journal does not name yet.
+#[derive(Default)]
+struct Unnamed {
+    packs: usize,
+    bytes: u64,
+    since: Option<Instant>,
+}
+
+impl Unnamed {
+    fn add(&mut self, bytes: u64) {
+        self.packs += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// True when they are to be named, where all packs of the session have so many bytes.
+    fn are_due(&self, all: u64) -> bool {
+        let is_worth_it = self.bytes >= all / LEAST_SHARE;
+        let has_waited = self.since.is_some_and(|since| since.elapsed() >= MAX_UNNAMED_TIME);
+        self.packs >= MAX_UNNAMED || (is_worth_it && (self.bytes >= MAX_UNNAMED_BYTES || has_waited))
+    }
 }
 
 impl Journal {
@@ -45,14 +77,17 @@ impl Journal {
     /// Adds a pack that is durable, and writes the journal now and then.
     pub fn add(&self, pack: WrittenPack, kind: PackKind) -> Result<()> {
         let mut state = self.state.lock();
+        let size = pack.size;
         state.packs.push(pack);
+        state.bytes = state.bytes.saturating_add(size);
         if kind == PackKind::Tree {
             return Ok(());
         }
-        state.data_packs += 1;
-        if !state.data_packs.is_multiple_of(EVERY) {
+        state.unnamed.add(size);
+        if !state.unnamed.are_due(state.bytes) {
             return Ok(());
         }
+        state.unnamed = Unnamed::default();
         match self.write_locked(&mut state) {
             // Too large: what is written so far is named, and only a backup that is killed needs more.
             Err(VykarError::Encode { reason, .. }) => {
@@ -99,5 +134,23 @@ impl Journal {
     /// What is to be said about its size.
     pub fn warning(&self) -> Option<String> {
         self.state.lock().warning.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packs_are_named_after_eight_of_them_many_bytes_or_a_minute() {
+        let unnamed = |packs: usize, mib: u64, seconds: u64| {
+            let since = Instant::now().checked_sub(Duration::from_secs(seconds));
+            Unnamed { packs, bytes: mib << 20, since }
+        };
+        assert!(!unnamed(7, 200, 0).are_due(0) && unnamed(8, 1, 0).are_due(0));
+        assert!(!unnamed(1, 255, 0).are_due(1 << 30) && unnamed(2, 256, 0).are_due(1 << 30));
+        assert!(!unnamed(1, 1, 59).are_due(0) && unnamed(1, 1, 61).are_due(0));
+        // Behind a terabyte it takes more to be worth a journal.
+        assert!(!unnamed(2, 256, 61).are_due(1 << 40) && unnamed(8, 256, 0).are_due(1 << 40));
     }
 }

@@ -2,14 +2,15 @@
 
 use super::*;
 use crate::storage::ObjectInfo;
+use crate::testing::noise;
 
 /// Runs a backup after something was done to the pack that holds a file's content, and gives what it noted.
 fn after(spoil: impl Fn(&dyn Backend, &ObjectInfo)) -> (Fixture, Vec<String>) {
     let f = Fixture::new();
-    f.write("lost", &[7; 5000]);
+    f.write("lost", &noise(7, 50_000));
     f.backup();
     let first = f.backend.list("packs/").unwrap();
-    f.write("kept", &[8; 5000]);
+    f.write("kept", &noise(8, 50_000));
     f.backup();
     let data = first.iter().max_by_key(|object| object.size).unwrap();
     spoil(f.backend.as_ref(), data);
@@ -27,8 +28,8 @@ fn after(spoil: impl Fn(&dyn Backend, &ObjectInfo)) -> (Fixture, Vec<String>) {
 #[test]
 fn what_a_missing_pack_held_is_stored_again() {
     let (f, notes) = after(|backend, pack| backend.delete(&pack.key).unwrap());
-    assert_eq!(f.items()[&b"lost"[..]].1, [7; 5000]);
-    assert_eq!(f.items()[&b"kept"[..]].1, [8; 5000]);
+    assert_eq!(f.items()[&b"lost"[..]].1, noise(7, 50_000));
+    assert_eq!(f.items()[&b"kept"[..]].1, noise(8, 50_000));
     assert!(notes.iter().any(|note| note.contains("missing or too short")), "{notes:?}");
     f.assert_counts();
 }
@@ -39,7 +40,7 @@ fn what_a_pack_that_was_cut_short_held_is_stored_again() {
         let data = backend.get(&pack.key, pack.size).unwrap();
         backend.put(&pack.key, &data[..data.len() - 1], PutMode::Replace).unwrap();
     });
-    assert_eq!(f.items()[&b"lost"[..]].1, [7; 5000]);
+    assert_eq!(f.items()[&b"lost"[..]].1, noise(7, 50_000));
     f.assert_counts();
 }
 

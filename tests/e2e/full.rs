@@ -1,0 +1,66 @@
+//! Repositories on a disk without room.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::harness::{World, exit, is_root, note, silent};
+use super::tree::noise;
+
+/// A small file system, unmounted when it is dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn new(at: PathBuf, size: &str) -> Self {
+        silent(
+            Command::new("mount")
+                .args(["-t", "tmpfs", "-o"])
+                .arg(format!("size={size}"))
+                .arg("none")
+                .arg(&at),
+        );
+        SmallDisk(at)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_cycle_on_a_full_repository_goes_on_to_make_room() {
+    if !is_root() {
+        note("only root can mount a small file system: a full repository is not tested");
+        return;
+    }
+    let world = World::new();
+    let disk = SmallDisk::new(world.folder("disk"), "24M");
+    let source = world.folder("source");
+    fs::write(
+        world.path("vykar.yaml"),
+        "repositories: [{url: disk/repo, label: main, encryption: {mode: none}, min_pack_size: 1M, max_pack_size: 2M}]\n\
+         sources: [source]\nretention: {keep_last: 1}\n",
+    )
+    .unwrap();
+    let run = |args: &[&str]| {
+        let mut command = world.command();
+        command.args(args);
+        world.finish(command)
+    };
+    run(&["init"]).ok();
+    for seed in 1..=2 {
+        fs::write(source.join("file"), noise(8 << 20, seed)).unwrap();
+        run(&["backup"]).ok();
+    }
+    fs::write(source.join("file"), noise(12 << 20, 3)).unwrap();
+    let cycle = run(&[]).exits(exit::STORAGE).says("going on with prune and compact");
+    assert!(cycle.out().contains("is free for") || cycle.out().contains("freed"), "{cycle}");
+    // What it had stored is taken up, and there is room now.
+    run(&[]).ok();
+    let list = run(&["list", "--json"]).ok().json();
+    assert_eq!(list["snapshots"].as_array().unwrap().len(), 1);
+    run(&["check", "--verify-data"]).ok();
+    drop(disk);
+}
