@@ -64,3 +64,44 @@ fn a_cycle_on_a_full_repository_goes_on_to_make_room() {
     run(&["check", "--verify-data"]).ok();
     drop(disk);
 }
+
+#[test]
+fn deleting_works_where_there_is_no_free_block() {
+    if !is_root() {
+        note("only root can mount a small file system: deleting on a full disk is not tested");
+        return;
+    }
+    let world = World::new();
+    let disk = SmallDisk::new(world.folder("disk"), "24M");
+    let repo = world.path("disk/repo");
+    let run = |args: &[&str]| {
+        let mut command = world.command();
+        command.arg("-R").arg(&repo).args(args);
+        world.finish(command)
+    };
+    run(&["init", "--encryption", "none", "--min-pack-size", "1M", "--max-pack-size", "2M"]).ok();
+    for seed in 1..=3 {
+        fs::write(world.path("file"), noise(2 << 20, seed)).unwrap();
+        run(&["backup", "file"]).ok();
+    }
+    fill(&disk.0);
+    run(&["backup", "file"]).exits(exit::STORAGE);
+    for command in [&["snapshot", "delete", "latest"][..], &["prune", "--keep-last", "1"], &["compact"]] {
+        run(command).ok();
+    }
+    fs::remove_file(disk.0.join("filler")).unwrap();
+    run(&["backup", "file"]).ok();
+    run(&["check", "--verify-data"]).ok();
+    assert!(repo.join(".tmp-reserve").exists(), "it is made again when there is room");
+    run(&["delete", "--confirm", repo.to_str().unwrap()]).ok();
+    assert!(!repo.exists());
+}
+
+/// Leaves not a single free block.
+fn fill(disk: &std::path::Path) {
+    use std::io::Write;
+    let mut filler = fs::File::options().create(true).append(true).open(disk.join("filler")).unwrap();
+    for size in [1 << 20, 4096, 1] {
+        while filler.write(&vec![1; size]).is_ok_and(|written| written > 0) {}
+    }
+}

@@ -562,12 +562,18 @@ pub fn copy_tree(from: &Path, to: &Path) {
     }
 }
 
-/// Every file below a folder, by relative path, with its length and SHA-256.
+/// Room that a repository keeps aside, which comes and goes.
+pub const RESERVE: &str = ".tmp-reserve";
+
+/// Every file below a folder, by relative path, with its length and SHA-256, but for a repository's reserve.
 pub fn fingerprint(dir: &Path) -> BTreeMap<PathBuf, (u64, String)> {
     fn walk(root: &Path, dir: &Path, found: &mut BTreeMap<PathBuf, (u64, String)>) {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
             let name = path.strip_prefix(root).unwrap().to_owned();
+            if name.as_os_str() == RESERVE {
+                continue;
+            }
             if path.is_dir() {
                 found.insert(name, (0, "directory".into()));
                 walk(root, &path, found);

@@ -23,6 +23,8 @@ const REDRAWS: u8 = 20;
 const TICK: Duration = Duration::from_secs(1);
 /// Nothing is foretold before this: the first files say little.
 const FORETELL_AFTER: Duration = Duration::from_secs(2);
+/// Lines about single paths that a command prints; more are counted.
+const MAX_LINES: u64 = 100;
 /// A path is left out where there is less room for it, in columns.
 const MIN_PATH: usize = 12;
 /// Between the parts of the line.
@@ -38,6 +40,47 @@ pub struct StatusLine {
     /// There was a path: when there is none any more, the rest is no matter of files.
     begun: Cell<bool>,
     problems: Arc<Problems>,
+    /// Lines about single paths that are still printed; the others are counted.
+    room: Room,
+}
+
+/// Bounds the lines about single paths: a damaged snapshot may have millions.
+pub struct Room {
+    left: Cell<u64>,
+    hidden: Cell<u64>,
+}
+
+impl Room {
+    /// For a command; `-v` shows everything.
+    pub fn of(global: &Global) -> Self {
+        Self::new(if global.verbose > 0 { u64::MAX } else { MAX_LINES })
+    }
+
+    fn new(left: u64) -> Self {
+        Room { left: Cell::new(left), hidden: Cell::new(0) }
+    }
+
+    /// True when one more line is printed; else it is counted.
+    pub fn take(&self) -> bool {
+        match self.left.get().checked_sub(1) {
+            Some(left) => {
+                self.left.set(left);
+                true
+            }
+            None => {
+                self.hidden.set(self.hidden.get().saturating_add(1));
+                false
+            }
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if self.hidden.get() > 0 {
+            say!("{} more messages like these (-v shows all)", self.hidden.get());
+        }
+    }
 }
 
 impl StatusLine {
@@ -45,17 +88,22 @@ impl StatusLine {
     pub fn of(global: &Global, json: bool) -> Self {
         let problems = global.problems.clone();
         match json {
-            true => Self::build(false, (!global.quiet).then(|| Cell::new(Instant::now())), problems),
-            false => Self::build(!global.quiet, None, problems),
+            true => Self::build(
+                false,
+                (!global.quiet).then(|| Cell::new(Instant::now())),
+                problems,
+                Room::of(global),
+            ),
+            false => Self::build(!global.quiet, None, problems, Room::of(global)),
         }
     }
 
     /// A line on stderr; none when not wanted, when stderr is no terminal, or when that is a dumb one.
     pub fn new(wanted: bool) -> Self {
-        Self::build(wanted, None, Arc::default())
+        Self::build(wanted, None, Arc::default(), Room::new(MAX_LINES))
     }
 
-    fn build(wanted: bool, json: Option<Cell<Instant>>, problems: Arc<Problems>) -> Self {
+    fn build(wanted: bool, json: Option<Cell<Instant>>, problems: Arc<Problems>, room: Room) -> Self {
         let target = match wanted {
             true => ProgressDrawTarget::stderr_with_hz(REDRAWS),
             false => ProgressDrawTarget::hidden(),
@@ -72,7 +120,7 @@ impl StatusLine {
             bar.set_message("starting");
             bar.enable_steady_tick(TICK);
         }
-        StatusLine { bar, json, begun: Cell::new(false), problems }
+        StatusLine { bar, json, begun: Cell::new(false), problems, room }
     }
 
     /// True when somebody can see it.
@@ -97,6 +145,7 @@ impl StatusLine {
                     self.show(&parts, path.as_deref());
                 }
             }
+            other if render::is_problem(other) && !self.room.take() => {}
             other => self.bar.suspend(|| render::event(other)),
         }
     }
@@ -226,6 +275,14 @@ fn shorten(text: &str, room: usize) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hundred_lines_are_printed_and_the_others_counted() {
+        let room = Room::new(MAX_LINES);
+        assert_eq!((0..1000).filter(|_| room.take()).count() as u64, MAX_LINES);
+        assert_eq!(room.hidden.replace(0), 900);
+        assert!((0..1000).all(|_| Room::new(u64::MAX).take()));
+    }
 
     const MIB: u64 = 1 << 20;
 

@@ -34,10 +34,18 @@ pub fn bare(text: &str) {
     raw(&format!("{}\n", clean(text)));
 }
 
-/// The same without a look at what it holds, for JSON.
+/// The same for a line of JSON.
 pub fn raw(text: &str) {
     // At once, so that lines of several threads do not mix.
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    let _ = std::io::stderr().lock().write_all(&json_line(text));
+}
+
+/// JSON without control characters.
+pub fn json_line(text: &str) -> Vec<u8> {
+    let mut line = JsonOut { out: Vec::with_capacity(text.len()), pending: false };
+    // Only memory is written to.
+    let _ = line.write_all(text.as_bytes());
+    line.out
 }
 
 /// Writes results to stdout. A reader that went away (`| head`) has seen enough, and the command's exit code stays
@@ -49,7 +57,7 @@ pub fn print(text: &str) {
 /// The same without a look at what it holds, for JSON.
 pub fn print_raw(text: &str) {
     let mut out = std::io::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let written = out.write_all(&json_line(text)).and_then(|()| out.flush());
     written.unwrap_or_else(stdout_failed);
 }
 
@@ -69,7 +77,7 @@ pub fn print_each(texts: impl Iterator<Item = String>) {
 /// # Errors
 /// The value cannot be JSON.
 pub fn print_json(value: &impl serde::Serialize) -> Result<(), serde_json::Error> {
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut out = JsonOut { out: std::io::BufWriter::new(std::io::stdout().lock()), pending: false };
     let written = match serde_json::to_writer_pretty(&mut out, value) {
         Ok(()) => out.write_all(b"\n").and_then(|()| out.flush()),
         Err(e) if e.is_io() => Err(e.into()),
@@ -77,6 +85,35 @@ pub fn print_json(value: &impl serde::Serialize) -> Result<(), serde_json::Error
     };
     written.unwrap_or_else(stdout_failed);
     Ok(())
+}
+
+/// Passes JSON on with DEL and the control characters from U+0080 to U+009F escaped, which JSON allows in texts and some
+/// terminals obey. Outside of texts they cannot be.
+struct JsonOut<W> {
+    out: W,
+    /// The first byte of a character was the last of a write.
+    pending: bool,
+}
+
+impl<W: Write> Write for JsonOut<W> {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        let mut escaped = Vec::with_capacity(data.len());
+        for byte in data {
+            match (std::mem::take(&mut self.pending), *byte) {
+                (true, 0x80..=0x9f) => write!(escaped, "\\u00{byte:02x}")?,
+                (true, other) => escaped.extend([0xc2, other]),
+                (false, 0xc2) => self.pending = true,
+                (false, 0x7f) => escaped.extend(b"\\u007f"),
+                (false, other) => escaped.push(other),
+            }
+        }
+        self.out.write_all(&escaped)?;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// What happens when stdout cannot be written.
@@ -119,6 +156,18 @@ pub fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_holds_no_control_character_and_stays_the_same() {
+        let value = serde_json::json!({ "name\u{9b}": "a\u{7f}\u{80}\u{9f}\u{a0}\u{e9}\u{c2}" });
+        let line = String::from_utf8(json_line(&value.to_string())).unwrap();
+        assert!(line.chars().all(|c| !c.is_control()), "{line}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), value);
+        // A character may be cut in two by the writes.
+        let mut out = JsonOut { out: Vec::new(), pending: false };
+        value.to_string().bytes().for_each(|byte| out.write_all(&[byte]).unwrap());
+        assert_eq!(String::from_utf8(out.out).unwrap(), line);
+    }
 
     #[test]
     fn commands_to_a_terminal_are_escaped_and_lines_stay_lines() {

@@ -14,6 +14,7 @@ use vykar_core::repository::items::{Found, Loss, for_each_item};
 use super::stdout_failed;
 use crate::args::{Global, ItemsArgs, SortBy};
 use crate::exit::{CliError, CliResult, Exit};
+use crate::progress::Room;
 use crate::{context, render, say};
 
 pub fn run(global: &Global, args: &ItemsArgs) -> CliResult {
@@ -24,6 +25,7 @@ pub fn run(global: &Global, args: &ItemsArgs) -> CliResult {
     let top = args.path.as_ref().map(|typed| path::plain(typed.as_os_str().as_bytes())).unwrap_or_default();
     let mut lines = Lines { args, out: BufWriter::new(std::io::stdout().lock()), kept: Vec::new() };
     let (mut damaged, mut met, mut out_of_reach) = (false, false, false);
+    let room = Room::of(global);
     for_each_item(&reader, snapshot, &mut |found| {
         match found {
             Found::Item(item) if path::is_within(item.path_bytes(), &top) => {
@@ -32,7 +34,9 @@ pub fn run(global: &Global, args: &ItemsArgs) -> CliResult {
             }
             Found::Item(_) => {}
             Found::Problem(problem) => {
-                say!("{}: left out: {problem}", render::plain(problem.path().as_bytes()));
+                if room.take() {
+                    say!("{}: left out: {problem}", render::plain(problem.path().as_bytes()));
+                }
                 damaged = true;
             }
             Found::Lost(Loss { reason, may_come_back }) => {
@@ -88,8 +92,11 @@ impl<W: Write> Lines<'_, W> {
     }
 
     fn write(&mut self, line: &str) -> bool {
-        let line = if self.args.json { line.into() } else { say::clean(line) };
-        let written = writeln!(self.out, "{line}");
+        let line = match self.args.json {
+            true => say::json_line(line),
+            false => say::clean(line).into_owned().into_bytes(),
+        };
+        let written = self.out.write_all(&line).and_then(|()| self.out.write_all(b"\n"));
         let goes_on = written.is_ok();
         written.unwrap_or_else(stdout_failed);
         goes_on

@@ -6,7 +6,7 @@ use super::standing::SessionInfo;
 use super::{INDEX, INDEX_GENERATION, Repository, metadata_warning, snapshot_key};
 use crate::codec::Compression;
 use crate::crypto::random;
-use crate::error::{Result, VykarError};
+use crate::error::{Result, StorageError, VykarError};
 use crate::format::{IndexEntry, ObjectKind};
 use crate::id::SnapshotId;
 use crate::storage::PutMode;
@@ -16,6 +16,10 @@ const INDEX_COMPRESSION: Compression = Compression::Zstd(1);
 
 /// Objects that are deleted between two looks at the lock: on a slow storage each takes a while.
 const BATCH: usize = 64;
+
+/// Bytes of room that are kept aside for locks and snapshots, beside two versions of the index, in a reserve that is given
+/// up when the disk is full.
+const RESERVE: u64 = 256 << 10;
 
 /// The held lock, and the index that was there when it was taken or written by this process since.
 ///
@@ -81,8 +85,13 @@ impl<'r> WriteGuard<'r> {
     ) -> Result<IndexStamp> {
         let generation = u64::from_le_bytes(random()?);
         let index = self.repository.encode_index(generation, count, entries, INDEX_COMPRESSION)?;
-        let put = |object: &[u8]| self.put(INDEX, object, PutMode::Replace);
+        let mut size = 0;
+        let put = |object: &[u8]| {
+            size = object.len() as u64;
+            self.put(INDEX, object, PutMode::Replace)
+        };
         let (stamp, len) = self.repository.put_index(index, put)?;
+        self.repository.backend().keep_reserve(RESERVE.saturating_add(size.saturating_mul(2)));
         (self.known, self.index_len) = (Some(stamp), len);
         self.repository.remember_index();
         Ok(stamp)
@@ -165,7 +174,15 @@ impl Repository {
         options: &LockOptions,
         work: impl FnOnce(&mut WriteGuard<'_>) -> Result<T>,
     ) -> Result<T> {
-        let mut guard = WriteGuard::acquire(self, options)?;
+        // What deletes makes room, and needs a little before that.
+        self.backend().spend_reserve(true);
+        let mut guard = match WriteGuard::acquire(self, options) {
+            // A quota, which the room on the disk does not tell.
+            Err(VykarError::Storage(StorageError::Full { .. })) if self.backend().spend_reserve(false) => {
+                WriteGuard::acquire(self, options)?
+            }
+            acquired => acquired?,
+        };
         drop_dead_sessions(&guard)?;
         let done = work(&mut guard)?;
         // What was to be done is done: a lock that stays behind goes stale by itself.

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::disk;
-use super::local::is_leftover;
+use super::local::{RESERVE, is_leftover};
 
 /// Names of all that lies in a repository's folder and is neither an object nor an unfinished write: relative to it, a
 /// folder's with a `/` at its end, sorted. Only folders that `is_folder` knows are looked into. What is not UTF-8 in a
@@ -47,7 +47,7 @@ fn look(
             look(&entry.path(), &format!("{name}/"), (is_folder, is_object), found)?;
         } else if kind.is_dir() {
             found.push(name + "/");
-        } else if !(kind.is_file() && (is_object(&name) || is_leftover(&name))) {
+        } else if !(kind.is_file() && (is_object(&name) || is_leftover(&name) || name == RESERVE)) {
             found.push(name);
         }
     }
@@ -63,6 +63,7 @@ pub fn remove_empty(root: &Path, folders: impl IntoIterator<Item = String>) {
 
 /// Removes a repository's folder itself; false where it stays.
 pub fn remove_root(root: &Path) -> bool {
+    let _ = fs::remove_file(root.join(RESERVE));
     disk::remove_dir(root).is_ok()
 }
 

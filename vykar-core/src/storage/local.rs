@@ -26,6 +26,10 @@ use crate::platform::read::append_at;
 
 /// Name prefix of unfinished writes.
 pub const TEMPORARY_PREFIX: &str = ".tmp-";
+/// A file whose blocks are given up when a small write finds no other room. Its name is no object's.
+pub(super) const RESERVE: &str = ".tmp-reserve";
+/// The reserve is made only where there is so many times as much room.
+const ROOM_FOR_RESERVE: u64 = 8;
 /// An upload begins to go to the disk each time it has so many more bytes.
 const FLUSH_EVERY: u64 = 8 << 20;
 /// Bytes that are copied at a time where an unfinished file was removed.
@@ -137,6 +141,26 @@ impl LocalBackend {
             other => other?,
         };
         Ok(Temporary { disk: &self.disk, path, named: false, file })
+    }
+
+    fn make_reserve(&self, bytes: u64) -> io::Result<()> {
+        let path = self.root.join(RESERVE);
+        let there = fs::symlink_metadata(&path).map_or(0, |there| there.len());
+        if there >= bytes && there / 4 <= bytes {
+            return Ok(());
+        }
+        let room = rustix::fs::statvfs(&self.root)?;
+        if room.f_bavail.saturating_mul(room.f_frsize) / ROOM_FOR_RESERVE < bytes {
+            return Ok(());
+        }
+        let _ = fs::remove_file(&path);
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
+        let kept = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes);
+        // Where blocks cannot be had without writing them, there is none.
+        kept.map_err(|e| {
+            let _ = fs::remove_file(&path);
+            e.into()
+        })
     }
 
     /// Makes a file durable in all but its name, and asks then whether it is to get that.
@@ -339,12 +363,16 @@ impl Upload for LocalUpload<'_> {
     }
 }
 
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 fn failed(operation: &'static str, key: &str, source: io::Error) -> StorageError {
     let key = key.to_owned();
     match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => StorageError::NotFound { key },
         io::ErrorKind::AlreadyExists => StorageError::AlreadyExists { key },
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StorageError::Full { key, source },
+        _ if is_full(&source) => StorageError::Full { key, source },
         _ => StorageError::Io { operation, key, source },
     }
 }
@@ -424,6 +452,22 @@ impl Backend for LocalBackend {
         still: &mut dyn FnMut() -> bool,
     ) -> Result<bool, StorageError> {
         self.write(&self.path(key)?, data, mode, still).map_err(|e| failed("write", key, e))
+    }
+
+    fn keep_reserve(&self, bytes: u64) {
+        // Without it, deleting on a full disk needs room made elsewhere first.
+        let _ = self.make_reserve(bytes);
+    }
+
+    fn spend_reserve(&self, only_where_short: bool) -> bool {
+        let path = self.root.join(RESERVE);
+        let Ok(reserve) = fs::symlink_metadata(&path) else { return false };
+        let has_room =
+            |disk: rustix::fs::StatVfs| disk.f_bavail.saturating_mul(disk.f_frsize) >= reserve.len();
+        if only_where_short && rustix::fs::statvfs(&self.root).is_ok_and(has_room) {
+            return false;
+        }
+        fs::remove_file(&path).is_ok()
     }
 
     fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError> {

@@ -140,6 +140,19 @@ pub trait Backend: Send + Sync {
         Err(StorageError::InvalidKey { key: name.to_owned() })
     }
 
+    /// Keeps so many bytes of room aside, so that deleting works on a full disk. Best effort; nothing where the storage
+    /// has no such thing.
+    fn keep_reserve(&self, bytes: u64) {
+        let _ = bytes;
+    }
+
+    /// Gives up the room that is kept aside, or only where there is less than that beside it; true when that was done. For
+    /// what deletes alone: a backup would use it up and still fail.
+    fn spend_reserve(&self, only_where_short: bool) -> bool {
+        let _ = only_where_short;
+        false
+    }
+
     /// True when anything but these objects is here, as in a folder that is somebody's already.
     fn holds_other_than(&self, keys: &[&str]) -> Result<bool, StorageError> {
         Ok(self.list("")?.iter().any(|object| !keys.contains(&object.key.as_str())))

@@ -160,6 +160,14 @@ impl Backend for ThrottledBackend {
         self.inner.leads_out(folder)
     }
 
+    fn keep_reserve(&self, bytes: u64) {
+        self.inner.keep_reserve(bytes);
+    }
+
+    fn spend_reserve(&self, only_where_short: bool) -> bool {
+        self.inner.spend_reserve(only_where_short)
+    }
+
     fn leftovers(&self, min_age: Duration) -> Result<Vec<ObjectInfo>, StorageError> {
         self.inner.leftovers(min_age)
     }
