@@ -21,7 +21,7 @@ pub struct Entry {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
-    /// Links of a file that lie in this tree; `nlink` must be that number where it is restored.
+    /// Links of what is no directory that lie in this tree; `nlink` must be that number where it is restored.
     pub links: u64,
     /// Content length of a regular file.
     pub size: u64,
@@ -31,7 +31,7 @@ pub struct Entry {
     pub atime: Option<i128>,
     pub target: Option<Vec<u8>>,
     pub xattrs: BTreeMap<String, Vec<u8>>,
-    /// The first name in this tree of the same file.
+    /// The first name in this tree of the same thing.
     pub same_as: Option<Name>,
     /// What `lstat` calls the number of links; compared with `links` of the other side.
     nlink: u64,
@@ -78,7 +78,7 @@ fn walk(root: &Path, name: &Name, found: &mut Tree, inodes: &mut BTreeMap<(u64, 
     let meta = fs::symlink_metadata(&path).unwrap_or_else(|e| panic!("lstat {}: {e}", path.display()));
     let is_file = meta.is_file();
     let nanos = |s: i64, ns: i64| i128::from(s) * 1_000_000_000 + i128::from(ns);
-    if is_file {
+    if !meta.is_dir() {
         inodes.entry((meta.dev(), meta.ino())).or_default().push(name.clone());
     }
     let entry = Entry {
@@ -187,7 +187,7 @@ impl Differences {
         check("mtime", &wanted.mtime, &found.mtime);
         check("target", &wanted.target, &found.target);
         check("hard link group", &wanted.same_as, &found.same_as);
-        if wanted.mode & TYPE == 0o100_000 {
+        if wanted.mode & TYPE != 0o040_000 {
             check("link count", &wanted.links, &found.nlink);
         }
         if !leave.owner {

@@ -5,10 +5,11 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::compare::{Leave, read_tree, same};
-use super::harness::{World, exit, is_root};
+use super::harness::{World, exit, is_root, silent};
 use super::tree::{generate_special, noise, prose, set_mode, set_times};
 
 #[test]
@@ -152,6 +153,54 @@ fn sockets_fifos_and_devices_are_kept_restored_and_mounted() {
     // And repeating it changes nothing.
     let again = world.backup(["source", "--json"]).ok().json();
     assert_eq!((again["special"].as_u64(), again["added"].as_u64()), (Some(special.len() as u64), Some(0)));
+}
+
+#[test]
+fn names_of_one_symlink_or_special_file_stay_names_of_one() {
+    let world = World::with_repository("aes256gcm");
+    let source = world.folder("source");
+    world.folder("source/below");
+    let special = generate_special(&source);
+    std::os::unix::fs::symlink("anywhere", source.join("symlink")).unwrap();
+    for first in special.into_iter().chain([source.join("symlink")]) {
+        let name = first.file_name().unwrap().to_owned();
+        fs::hard_link(&first, source.join("below").join(name)).unwrap();
+    }
+    // As alike as can be, and another one.
+    std::os::unix::fs::symlink("anywhere", source.join("symlink 2")).unwrap();
+    world.backup(["source"]).ok();
+    let tree = read_tree(&source);
+    let leave = Leave { root: true, ..Leave::default() };
+    for round in ["nothing was there", "all was there"] {
+        world.run(["restore", "latest", "restored"]).ok();
+        same(&tree, &source, &world.path("restored"), leave);
+        assert!(read_tree(&world.path("restored"))[&b"below/fifo"[..]].same_as.is_some(), "{round}");
+    }
+    // What was one and is two is one again, if it may be replaced.
+    let restored = world.path("restored");
+    fs::remove_file(restored.join("symlink")).unwrap();
+    std::os::unix::fs::symlink("anywhere", restored.join("symlink")).unwrap();
+    world.run(["restore", "--overwrite", "always", "latest", "restored"]).ok();
+    same(&tree, &source, &restored, leave);
+    same(&tree, &source, &world.mount().latest(), Leave::default());
+    // An archive has no sockets.
+    fs::remove_file(source.join("socket")).unwrap();
+    fs::remove_file(source.join("below/socket")).unwrap();
+    world.backup(["source"]).ok();
+    let archive = world.run(["cat", "latest", "--tar"]).ok().stdout;
+    fs::write(world.path("archive.tar"), archive).unwrap();
+    for program in ["tar", "bsdtar"] {
+        let to = world.folder(program);
+        silent(Command::new(program).arg("-xpf").arg(world.path("archive.tar")).arg("-C").arg(&to));
+        same(&read_tree(&source), &source, &to, leave);
+    }
+    // Some of them can be left out of a snapshot.
+    world.run(["rewrite", "latest", "--exclude", "/below/fifo", "--forget"]).ok();
+    world.run(["restore", "latest", "fewer"]).ok();
+    assert_eq!(read_tree(&world.path("fewer"))[&b"fifo"[..]].same_as, None);
+    assert!(read_tree(&world.path("fewer"))[&b"symlink"[..]].same_as.is_some());
+    world.run(["check", "--verify-data"]).ok();
+    world.oracle_verify();
 }
 
 #[test]

@@ -193,6 +193,9 @@ impl Generator<'_> {
         fs::hard_link(&large, self.path(b"links/large-\xff")).unwrap();
         let empty = self.file("links/empty", b"");
         fs::hard_link(&empty, self.path("other/empty too")).unwrap();
+        symlink("first", self.path("links/symlink")).unwrap();
+        fs::hard_link(self.path("links/symlink"), self.path(b"other/symlink-\xff")).unwrap();
+        symlink("first", self.path("links/by itself")).unwrap();
     }
 
     fn sparse(&self) {

@@ -68,8 +68,8 @@ pub fn lock_options(global: &Global) -> LockOptions {
     LockOptions { wait: Duration::from_secs(global.lock_wait), ..LockOptions::default() }
 }
 
-/// The same for work that is short under the lock: the first signal ends no more than the waiting for it, so that the
-/// work is done or not begun, and no lock is left behind.
+/// The same for work that gives the lock back before a signal ends it: the first one ends the waiting for it, and work
+/// that may be cut off between two writes. Other work is done or not begun.
 pub fn lock_to_the_end(global: &Global) -> CliResult<LockOptions> {
     cancel_on_signals()?;
     Ok(LockOptions { cancel: interrupts(), ..lock_options(global) })
@@ -110,6 +110,18 @@ pub fn interrupts() -> Arc<AtomicBool> {
     FLAG.get_or_init(Arc::default).clone()
 }
 
+/// Whether the next signal ends the process.
+fn at_once() -> Arc<AtomicBool> {
+    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    FLAG.get_or_init(Arc::default).clone()
+}
+
+/// What needs an orderly end is done: from here on the first signal ends the process, as it does everything that only
+/// reads.
+pub fn end_on_signals() {
+    at_once().store(true, Ordering::Relaxed);
+}
+
 /// Lets Ctrl-C, SIGTERM and SIGHUP set the flag of [`interrupts`]; a second one ends the process at once. SIGHUP, which
 /// comes when the terminal goes away, stays ignored under nohup(1).
 pub fn cancel_on_signals() -> CliResult<()> {
@@ -125,7 +137,8 @@ pub fn cancel_on(signals: &[i32]) -> CliResult<()> {
     let wanted = |signal: &i32| *signal != SIGHUP || !platform::is_ignored(SIGHUP);
     for signal in signals.iter().copied().filter(wanted) {
         let code = Exit::Interrupted as i32;
-        signal_hook::flag::register_conditional_shutdown(signal, code, interrupts())
+        signal_hook::flag::register_conditional_shutdown(signal, code, at_once())
+            .and_then(|_| signal_hook::flag::register(signal, at_once()))
             .and_then(|_| signal_hook::flag::register(signal, interrupts()))
             .map_err(|e| CliError::new(Exit::Failure, format!("cannot handle signals: {e}")))?;
     }

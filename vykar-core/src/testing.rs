@@ -122,7 +122,7 @@ impl TestRepository {
             source_label: String::new(),
             source_paths: vec!["/source".into()],
             label: String::new(),
-            ext: encode_ext(root, &[]).unwrap(),
+            ext: encode_ext(root, &[], &[]).unwrap(),
             format_version: 1,
         };
         self.put_snapshot(&meta.encode().unwrap(), Some(meta)).unwrap()

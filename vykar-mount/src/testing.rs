@@ -281,7 +281,7 @@ pub fn meta(name: &str, host: &str, label: &str, time: &str) -> SnapshotMeta {
         source_label: label.into(),
         source_paths: Vec::new(),
         label: String::new(),
-        ext: encode_ext(Some(&root), &[]).unwrap(),
+        ext: encode_ext(Some(&root), &[], &[]).unwrap(),
         format_version: 1,
     }
 }

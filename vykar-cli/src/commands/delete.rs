@@ -45,7 +45,7 @@ pub fn run(global: &Global, request: &Request) -> CliResult {
     confirm(global, url, request, || description(&repository, &manifest, &contents))?;
     let status = StatusLine::of(global, request.json);
     let mut listen = |event: Event| status.event(&event);
-    let lock = context::lock_options(global);
+    let lock = context::lock_to_the_end(global)?;
     let report = delete_repository(&repository, &contents, &lock, Some(&mut listen))?;
     drop(status);
     if request.json {

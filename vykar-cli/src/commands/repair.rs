@@ -32,7 +32,9 @@ pub fn run(global: &Global, repository: &Repository, args: &CheckArgs, checked: 
         print("Nothing was changed\n");
         return Ok(Exit::Damaged);
     }
+    let options = RepairOptions { lock: context::lock_to_the_end(global)?, ..options };
     let report = apply_repair(repository, &plan, &options)?;
+    context::end_on_signals();
     print(&report_text(&report, &plan));
     let verify = CheckOptions { verify_data: true, threads: global.threads, ..CheckOptions::default() };
     let after = check::show(global, repository, &verify, false)?;

@@ -8,6 +8,7 @@ use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
 use super::exclude::{Exclusion, Filter, RuleTrouble};
+use super::extras::Extras;
 use super::filecache::{FileCache, Record, Records};
 use super::progress::Progress;
 use super::references::References;
@@ -16,7 +17,7 @@ use super::walk::shown_path;
 use crate::crypto::ChunkHasher;
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Planned};
-use crate::format::{ChunkRef, Item, special, wire};
+use crate::format::{ChunkRef, Item};
 use crate::repository::Keys;
 use crate::stage::Stages;
 
@@ -53,15 +54,8 @@ pub struct Context<'c> {
     cancel: Arc<AtomicBool>,
     aborted: AtomicBool,
     failure: Mutex<Option<VykarError>>,
-    root: Mutex<Option<Vec<u8>>>,
-    specials: Mutex<Specials>,
-}
-
-/// FIFOs, sockets and device nodes, encoded, with their paths.
-#[derive(Default)]
-struct Specials {
-    items: Vec<(Vec<u8>, Vec<u8>)>,
-    bytes: usize,
+    /// What the snapshot keeps outside its item stream.
+    pub extras: Extras,
 }
 
 /// What a [`Context`] is made from.
@@ -108,8 +102,7 @@ impl<'c> Context<'c> {
             cancel,
             aborted: AtomicBool::new(false),
             failure: Mutex::new(None),
-            root: Mutex::new(None),
-            specials: Mutex::default(),
+            extras: Extras::default(),
         }
     }
 
@@ -157,6 +150,13 @@ impl<'c> Context<'c> {
         let reason = format!("an extended attribute could not be read: {error}");
         self.event(Event::SourceIncomplete { path: self.shown(path), reason });
         (xattrs, false)
+    }
+
+    /// Says that a modification time is beyond what a snapshot holds: nanoseconds since 1970 in 64 bits.
+    pub fn cut_time(&self, path: &[u8]) {
+        let reason =
+            "its modification time is not between 1677 and 2262, and is stored as the end of that".to_owned();
+        self.event(Event::SourceIncomplete { path: self.shown(path), reason });
     }
 
     /// True for directories that are never part of a backup; says so.
@@ -229,32 +229,27 @@ impl<'c> Context<'c> {
 
     /// Keeps the source directory's own item.
     pub fn set_root(&self, item: &Item<'_>) {
-        *self.root.lock() = self.ok(wire::encode("root item", item));
-    }
-
-    /// The source directory's own item, encoded.
-    pub fn take_root(&self) -> Option<Vec<u8>> {
-        self.root.lock().take()
+        self.ok(self.extras.set_root(item));
     }
 
     /// Keeps a FIFO, a socket or a device node. Only so many have room beside a snapshot's metadata.
-    pub fn special(&self, item: &Item<'_>) {
-        let Some(encoded) = self.ok(special::encode(item)) else { return };
-        let mut specials = self.specials.lock();
-        if specials.bytes.saturating_add(encoded.len()) > special::MAX_BYTES {
-            drop(specials);
-            let error = std::io::Error::other("more FIFOs, sockets and devices than a snapshot can hold");
-            return self.failed(item.path_bytes(), &error);
+    pub fn special(&self, item: &Item<'_>, stat: &Stat) {
+        match self.ok(self.extras.add_special(item)) {
+            Some(true) => self.name(item.path_bytes(), stat),
+            Some(false) => {
+                let error = std::io::Error::other("more FIFOs, sockets and devices than a snapshot can hold");
+                self.failed(item.path_bytes(), &error);
+            }
+            None => {}
         }
-        specials.bytes += encoded.len();
-        specials.items.push((item.path_bytes().to_vec(), encoded));
     }
 
-    /// All of them, in the order of their paths.
-    pub fn take_specials(&self) -> Vec<Vec<u8>> {
-        let mut items = std::mem::take(&mut self.specials.lock().items);
-        items.sort();
-        items.into_iter().map(|(_, encoded)| encoded).collect()
+    /// Keeps which other paths have the same symlink, FIFO, socket or device node.
+    pub fn name(&self, path: &[u8], stat: &Stat) {
+        if !self.extras.add_name(path, stat) {
+            let reason = "it is stored by itself: more hard links of symlinks and special files than a snapshot can hold";
+            self.event(Event::SourceIncomplete { path: self.shown(path), reason: reason.to_owned() });
+        }
     }
 
     /// Nanoseconds since the epoch.

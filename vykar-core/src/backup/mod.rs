@@ -15,6 +15,7 @@ mod context;
 mod emit;
 mod encoded;
 mod exclude;
+mod extras;
 pub(crate) mod filecache;
 mod identity;
 mod job;

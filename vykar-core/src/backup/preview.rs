@@ -122,7 +122,7 @@ impl Visitor<'_, '_> {
             }
             self.pass_on();
         }
-        for encoded in self.context.take_specials() {
+        for encoded in self.context.extras.take_specials() {
             if let Some(item) = special::decode(&encoded) {
                 self.planned(self.context.shown(item.path_bytes()), Planned::Special, 0);
             }

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, select, unbounded};
+use serde_bytes::ByteBuf;
 
 use super::attempt::{Ground, Task};
 use super::commit::{Published, Refusal};
@@ -19,8 +20,7 @@ use super::writer::{ItemWriter, Written};
 use super::{BackupOptions, BackupSummary, emit};
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Events};
-use crate::format::wire::Reader;
-use crate::format::{Item, SnapshotMeta, SnapshotStats, snapshot};
+use crate::format::{SnapshotMeta, SnapshotStats, snapshot};
 use crate::platform::process;
 use crate::repository::pack_writer::PackUploader;
 use crate::repository::{Repository, now_rfc3339};
@@ -47,8 +47,8 @@ pub struct Run<'r> {
 /// What was stored and is not published yet.
 pub struct Stored {
     written: Written,
-    root: Option<Vec<u8>>,
-    specials: Vec<Vec<u8>>,
+    ext: Option<ByteBuf>,
+    special: u64,
     errors: u64,
     changed_files: u64,
     excluded: u64,
@@ -97,10 +97,11 @@ impl<'r> Run<'r> {
             return Err(error);
         }
         let written = written?;
+        let (ext, special) = context.extras.take()?;
         Ok(Stored {
             written,
-            root: context.take_root(),
-            specials: context.take_specials(),
+            ext,
+            special,
             errors: context.errors.load(Ordering::Relaxed),
             changed_files: context.changed_files.load(Ordering::Relaxed),
             excluded: context.excluded_entries.load(Ordering::Relaxed),
@@ -192,11 +193,10 @@ impl<'r> Run<'r> {
 
     /// Makes a snapshot of what was stored.
     pub fn publish(&self, stored: Stored, events: &mut Events<'_>) -> Result<BackupSummary, Refusal> {
-        let Stored { written, root, specials, errors, changed_files, excluded } = stored;
+        let Stored { written, ext, special, errors, changed_files, excluded } = stored;
         let counts = written.counts;
         let identity = &self.task.identity;
         let added_stored = self.task.added_stored.load(Ordering::Relaxed);
-        let root = root.as_deref().and_then(|bytes| Item::decode(&mut Reader::new(bytes)).ok()?.ok());
         let meta = SnapshotMeta {
             name: String::new(),
             hostname: identity.hostname.clone(),
@@ -216,7 +216,7 @@ impl<'r> Run<'r> {
             source_label: identity.label.clone(),
             source_paths: identity.paths.clone(),
             label: String::new(),
-            ext: snapshot::encode_ext(root.as_ref(), &specials)?,
+            ext,
             format_version: snapshot::FORMAT_VERSION,
         };
         let publish = || self.ground.publish(self.repository, &self.task.lock, &meta);
@@ -238,7 +238,7 @@ impl<'r> Run<'r> {
             unchanged: counts.unchanged,
             directories: counts.directories,
             symlinks: counts.symlinks,
-            special: specials.len() as u64,
+            special,
             added: self.task.added.load(Ordering::Relaxed),
             added_stored,
             changed_while_read: changed_files,

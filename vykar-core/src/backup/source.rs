@@ -57,6 +57,13 @@ impl Stat {
     }
 }
 
+impl Stat {
+    /// True where the modification time is one that a snapshot cannot hold.
+    pub fn is_time_cut(&self) -> bool {
+        matches!(self.mtime, i64::MIN | i64::MAX)
+    }
+}
+
 impl From<&rustix::fs::Stat> for Stat {
     #[allow(clippy::unnecessary_cast, reason = "field types differ between architectures")]
     fn from(s: &rustix::fs::Stat) -> Self {

@@ -277,6 +277,29 @@ fn several_sources_keep_their_absolute_paths_and_one_file_its_name() {
 }
 
 #[test]
+fn a_time_that_no_snapshot_holds_is_named() {
+    let f = Fixture::new();
+    f.write("late", b"1");
+    f.write("now", b"1");
+    let late = std::time::UNIX_EPOCH + Duration::from_secs(10_413_792_000); // in 2300
+    let file = File::options().append(true).open(f.source().join("late")).unwrap();
+    file.set_modified(late).unwrap();
+    if file.metadata().unwrap().modified().unwrap() != late {
+        // This file system cannot hold it either.
+        return;
+    }
+    let mut named = Vec::new();
+    let mut listen = |event: Event| {
+        if let Event::SourceIncomplete { path, reason } = event {
+            named.push((path, reason));
+        }
+    };
+    backup(&f.repository(), &f.options(), Some(&mut listen)).unwrap();
+    let [(path, reason)] = &named[..] else { panic!("{named:?}") };
+    assert!(path.ends_with("late") && reason.contains("2262"), "{path:?}: {reason}");
+}
+
+#[test]
 fn concurrent_backups_all_publish_and_counts_stay_right() {
     let f = Fixture::new();
     for n in 0..50 {

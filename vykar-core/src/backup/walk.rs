@@ -510,6 +510,9 @@ impl<'c> Listing<'c> {
 
     /// Adds one entry that is not opened yet.
     fn entry(&mut self, dir: &Arc<OwnedFd>, name: CString, path: Vec<u8>, stat: Stat) {
+        if stat.is_time_cut() {
+            self.context.cut_time(&path);
+        }
         match stat.kind {
             FileType::Directory => {
                 if !self.context.is_excluded(&path, &stat) {
@@ -523,7 +526,7 @@ impl<'c> Listing<'c> {
             FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice => {
                 let (xattrs, _) = self.context.xattrs(&path, || source::xattrs_at(dir, &name));
                 let item = source::item(&path, &stat, &self.context.names, xattrs);
-                self.context.special(&item);
+                self.context.special(&item, &stat);
             }
             _ => self.context.failed(&path, &std::io::Error::other("an entry of an unknown kind")),
         }
@@ -538,6 +541,7 @@ impl<'c> Listing<'c> {
         let mut item = source::item(path, stat, &self.context.names, xattrs);
         item.set_names(path.into(), Some(target.into()));
         let context = self.context;
+        context.name(path, stat);
         let encoded = self.encoded();
         context.encode(&item, &mut encoded.items);
         encoded.counts.symlinks += 1;

@@ -210,7 +210,7 @@ impl Archiver<'_, '_> {
     /// Something that is neither a file nor a directory.
     fn other(&mut self, item: &Item<'_>) -> Result<(), ExportError> {
         let path = item.path_bytes();
-        if let Some(key) = item.hardlink {
+        if let Some(key) = item.link_key() {
             match self.names.get(&key) {
                 Some(first) if first.is_of(item) => {
                     let first = first.path.clone();
@@ -262,7 +262,7 @@ impl Archiver<'_, '_> {
     }
 
     fn file_or_link(&mut self, item: &Item<'_>) -> Result<(), ExportError> {
-        let Some(key) = item.hardlink else { return self.file(item).map(drop) };
+        let Some(key) = item.link_key() else { return self.file(item).map(drop) };
         if let Some(first) = self.names.get(&key) {
             if first.is_of(item) {
                 let first = first.path.clone();

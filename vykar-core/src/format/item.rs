@@ -133,6 +133,10 @@ pub struct Item<'a> {
     /// Of a device node, its number as `st_rdev` has it; not in the stream.
     #[serde(skip)]
     pub rdev: u64,
+    /// Of what is neither a file nor a directory: the number of its group in [`Links`](super::links::Links), if it has
+    /// several names; not in the stream.
+    #[serde(skip)]
+    pub link_group: Option<u32>,
 }
 
 fn xattrs_as_map<S: Serializer>(xattrs: &Option<Xattrs<'_>>, s: S) -> Result<S::Ok, S::Error> {
@@ -193,7 +197,13 @@ impl<'a> Item<'a> {
             raw_names: None,
             hardlink: None,
             rdev: 0,
+            link_group: None,
         }
+    }
+
+    /// What all names of one thing share, and nothing else does, for an item of any kind.
+    pub fn link_key(&self) -> Option<(u64, u64)> {
+        self.hardlink.or_else(|| self.link_group.map(|group| (u64::MAX, group.into())))
     }
 
     /// Sets path and target from their exact bytes, keeping raw forms only where needed.
@@ -307,6 +317,7 @@ impl<'a> Item<'a> {
             raw_names: None,
             hardlink: None,
             rdev: 0,
+            link_group: None,
         };
         if fields > 12 {
             item.link_target = name(r, "item link_target")?;

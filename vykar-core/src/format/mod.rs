@@ -8,6 +8,7 @@ pub mod index;
 pub mod item;
 pub mod key;
 pub mod key_text;
+pub mod links;
 pub mod marker;
 pub mod note;
 mod owned;

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 
 use serde_bytes::ByteBuf;
 
+use super::links::{self, LINKS, Links};
 use super::snapshot::{SPECIAL, encode_special};
 use super::wire::Reader;
-use super::{Item, ItemProblem, SnapshotMeta, special};
+use super::{Item, ItemProblem, ItemType, SnapshotMeta, special};
 use crate::error::{Result, VykarError};
 use crate::id::SnapshotId;
 
@@ -27,7 +28,7 @@ pub fn noted(meta: &SnapshotMeta, key: &str) -> Option<SnapshotId> {
     None
 }
 
-/// Chooses among special items.
+/// Chooses among special items, and names of one thing, whose kind is not known.
 pub type KeepSpecial<'k> = &'k mut dyn FnMut(&Item<'_>) -> bool;
 
 /// `ext` with a note, and all that is in it already, but for an older note with this key, and special items that break a
@@ -107,6 +108,17 @@ pub(crate) fn other_entries<'e>(
             let _ = special::decode_each(&mut value, &mut take);
             let sound = sound.into_iter().collect::<Result<Vec<_>>>()?;
             *bytes = Cow::Owned(encode_special(&sound)?);
+        } else if *key == LINKS {
+            let mut value = Reader::new(bytes);
+            // Its key was read before.
+            let _ = value.str("ext key");
+            let mut kept = |path: &[u8]| {
+                let mut item = Item::new("", ItemType::Symlink);
+                item.set_names(path.into(), None);
+                keep(&item)
+            };
+            let groups = Links::read(&mut value).unwrap_or_default().groups(&mut kept);
+            *bytes = Cow::Owned(links::encode(&groups)?);
         }
     }
     Ok(Some(entries.into_iter().map(|(_, bytes)| bytes).collect()))

@@ -36,6 +36,7 @@ impl Item<'_> {
             size: self.size,
             hardlink: self.hardlink,
             rdev: self.rdev,
+            link_group: self.link_group,
         }
     }
 }

@@ -15,6 +15,7 @@ use serde_bytes::ByteBuf;
 
 use super::config::ChunkerParams;
 use super::item::{Item, ItemProblem};
+use super::links::{self, Group, LINKS, Links};
 use super::special;
 use super::wire::{self, Reader};
 use crate::error::{FormatError, VykarError};
@@ -154,7 +155,19 @@ impl SnapshotMeta {
         }
     }
 
-    /// All of them, for tests.
+    /// Which FIFOs, sockets, device nodes and symlinks are names of one thing.
+    ///
+    /// # Errors
+    /// The list is malformed.
+    pub fn links(&self) -> Result<Links<'_>, ItemProblem> {
+        let Some(mut r) = self.ext_value(LINKS) else { return Ok(Links::default()) };
+        Links::read(&mut r).map_err(|e| {
+            let (path, reason) = (String::new(), format!("the list of hard links: {e}"));
+            ItemProblem::Invalid { path, reason }
+        })
+    }
+
+    /// All special items, for tests.
     #[cfg(test)]
     pub(crate) fn special_items(&self) -> Vec<Result<Item<'static>, ItemProblem>> {
         let mut found = Vec::new();
@@ -203,11 +216,16 @@ pub(crate) fn encode_special(specials: &[Vec<u8>]) -> crate::Result<Vec<u8>> {
     Ok(out)
 }
 
-/// The `ext` field that keeps the source directory's own item, and special items as [`special::encode`] makes them.
-pub fn encode_ext(root: Option<&Item<'_>>, specials: &[Vec<u8>]) -> crate::Result<Option<ByteBuf>> {
+/// The `ext` field that keeps the source directory's own item, special items as [`special::encode`] makes them, and
+/// which of them and of the symlinks are names of one thing.
+pub fn encode_ext(
+    root: Option<&Item<'_>>,
+    specials: &[Vec<u8>],
+    links: &[Group],
+) -> crate::Result<Option<ByteBuf>> {
     use rmp::encode::{write_map_len, write_str};
     let failed = |e: &dyn std::fmt::Display| VykarError::Encode { what: "ext", reason: e.to_string() };
-    let entries = u32::from(root.is_some()) + u32::from(!specials.is_empty());
+    let entries = u32::from(root.is_some()) + u32::from(!specials.is_empty()) + u32::from(!links.is_empty());
     if entries == 0 {
         return Ok(None);
     }
@@ -219,6 +237,9 @@ pub fn encode_ext(root: Option<&Item<'_>>, specials: &[Vec<u8>]) -> crate::Resul
     }
     if !specials.is_empty() {
         out.extend(encode_special(specials)?);
+    }
+    if !links.is_empty() {
+        out.extend(links::encode(links)?);
     }
     Ok(Some(ByteBuf::from(out)))
 }
@@ -348,7 +369,7 @@ mod tests {
     fn a_snapshot_keeps_them_beside_its_root() {
         let root = Item::new("", crate::format::ItemType::Directory);
         let device = Item { rdev: 0x103, ..Item::new("dev/null", crate::format::ItemType::CharDevice) };
-        let ext = encode_ext(Some(&root), &[special::encode(&device).unwrap()]).unwrap();
+        let ext = encode_ext(Some(&root), &[special::encode(&device).unwrap()], &[]).unwrap();
         let mut meta = SnapshotMeta { ext, ..sample() };
         assert_eq!(meta.special_items(), [Ok(device)]);
         assert_eq!(meta.root_item(), Some(root));
@@ -363,7 +384,7 @@ mod tests {
     #[test]
     fn the_root_item_survives_ext_and_unknown_keys() {
         let root = Item { mode: 0o40700, mtime: -5, ..Item::new("", super::super::ItemType::Directory) };
-        let meta = SnapshotMeta { ext: encode_ext(Some(&root), &[]).unwrap(), ..sample() };
+        let meta = SnapshotMeta { ext: encode_ext(Some(&root), &[], &[]).unwrap(), ..sample() };
         assert_eq!(meta.root_item(), Some(root.clone()));
         #[derive(Serialize)]
         struct Ext<'a> {

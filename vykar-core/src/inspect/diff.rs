@@ -293,7 +293,7 @@ impl<'a, 'e> Comparison<'a, 'e> {
     /// The first name of a file is no other name of anything. `links` has the digest of the first name's path.
     fn facts(&self, item: &Item<'_>, links: &mut HashMap<(u64, u64), u128>) -> Facts {
         let digest = self.digester.of(&item.path_bytes());
-        let first = item.hardlink.map(|key| *links.entry(key).or_insert(digest));
+        let first = item.link_key().map(|key| *links.entry(key).or_insert(digest));
         Facts::of(item, first.filter(|first| *first != digest).unwrap_or(0), &self.digester)
     }
 }

@@ -118,8 +118,8 @@ pub struct WholeReport {
 ///
 /// # Errors
 /// [`VykarError::Changed`] when there is a snapshot that is not among those in `seen`, and those of
-/// [`Repository::with_maintenance_lock`]; then nothing is deleted. [`VykarError::Unfinished`] when it fails later: it is
-/// still a repository then, and can be deleted again.
+/// [`Repository::with_maintenance_lock`]; then nothing is deleted. [`VykarError::Unfinished`] when it fails later, or
+/// `lock.cancel` was set: it is still a repository then, and can be deleted again.
 pub fn delete_repository(
     repository: &Repository,
     seen: &RepositoryContents,
@@ -127,6 +127,7 @@ pub fn delete_repository(
     mut events: Events<'_>,
 ) -> Result<WholeReport> {
     let contents = repository.with_maintenance_lock(lock, |guard| {
+        guard.may_be_cut_off(lock);
         let contents = RepositoryContents::of(repository)?;
         if let Some(new) = contents.snapshots.iter().find(|id| seen.snapshots.binary_search(id).is_err()) {
             let reason = format!("snapshot {} was made since its contents were looked at", new.short());

@@ -1,5 +1,8 @@
 //! Writing under the lock: every write of the index or a snapshot, and every batch of deletions, goes through here.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::index::{IndexStamp, OpenIndex};
 use super::lock::{LockOptions, RepositoryLock};
 use super::standing::SessionInfo;
@@ -31,6 +34,8 @@ pub struct WriteGuard<'r> {
     known: Option<IndexStamp>,
     /// Plaintext bytes of the index that was written here.
     index_len: u64,
+    /// Once it is set, nothing more is written.
+    stop: Option<Arc<AtomicBool>>,
 }
 
 impl<'r> WriteGuard<'r> {
@@ -42,7 +47,7 @@ impl<'r> WriteGuard<'r> {
         lock.keep_fresh()?;
         repository.refuse_rollback()?;
         repository.refuse_wrong_id()?;
-        Ok(WriteGuard { known: stamp(repository)?, index_len: 0, repository, lock })
+        Ok(WriteGuard { known: stamp(repository)?, index_len: 0, stop: None, repository, lock })
     }
 
     /// The repository.
@@ -64,11 +69,25 @@ impl<'r> WriteGuard<'r> {
         Ok(index)
     }
 
+    /// Ends between any two writes when `options.cancel` is set, with [`VykarError::Interrupted`]. Only for work that
+    /// can be cut off anywhere and done again.
+    pub fn may_be_cut_off(&mut self, options: &LockOptions) {
+        self.stop = Some(options.cancel.clone());
+    }
+
+    fn check_cancel(&self) -> Result<()> {
+        match self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            true => Err(VykarError::Interrupted),
+            false => Ok(()),
+        }
+    }
+
     /// The lock is ours, and the index is the one that is known here.
     ///
     /// # Errors
-    /// [`VykarError::LockLost`]: stop before writing anything.
+    /// [`VykarError::LockLost`], [`VykarError::Interrupted`]: stop before writing anything.
     pub fn check(&self) -> Result<()> {
+        self.check_cancel()?;
         self.lock.check()?;
         // The index itself: its hint is written after it, with best effort, and may be behind.
         match stamp(self.repository)? == self.known {
@@ -141,6 +160,7 @@ impl<'r> WriteGuard<'r> {
             if number.is_multiple_of(BATCH) {
                 self.check()?;
             }
+            self.check_cancel()?;
             self.repository.remember_deletion(&key);
             self.repository.backend().delete(&key)?;
             *deleted += 1;

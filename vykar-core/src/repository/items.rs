@@ -1,5 +1,6 @@
 //! Reading a snapshot's items.
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::mpsc::sync_channel;
 
@@ -7,6 +8,7 @@ use bytes::Bytes;
 
 use super::ReadChunk;
 use crate::error::{Result, VykarError};
+use crate::format::links::Links;
 use crate::format::{Item, ItemProblem, ItemStream, Snapshot};
 
 /// What [`for_each_item`] finds.
@@ -49,7 +51,7 @@ impl fmt::Display for Loss {
 const AHEAD: usize = 4;
 
 /// Reads a snapshot's item stream in order, decoding ahead in a thread, and behind it the special items, which are
-/// not in the stream. `found` returns false to stop early.
+/// not in the stream, all with their [`Item::link_group`]. `found` returns false to stop early.
 ///
 /// Damage is reported through [`Found`], so this fails only when the caller's `found` does.
 pub fn for_each_item(
@@ -57,13 +59,23 @@ pub fn for_each_item(
     snapshot: &Snapshot,
     found: &mut dyn FnMut(Found<'_>) -> Result<bool>,
 ) -> Result<()> {
-    let mut more = true;
-    let mut watched = |item: Found<'_>| {
-        more = found(item)?;
-        Ok(more)
+    let links = match snapshot.meta.links() {
+        Ok(links) => links,
+        Err(problem) => match found(Found::Problem(problem))? {
+            true => Links::default(),
+            false => return Ok(()),
+        },
+    };
+    let more = Cell::new(true);
+    let mut watched = |mut item: Found<'_>| {
+        if let (Found::Item(item), false) = (&mut item, links.is_empty()) {
+            links.mark(item);
+        }
+        more.set(found(item)?);
+        Ok(more.get())
     };
     in_stream(reader, snapshot, &mut watched)?;
-    if more { each_special(snapshot, found).map(drop) } else { Ok(()) }
+    if more.get() { each_special(snapshot, &mut watched).map(drop) } else { Ok(()) }
 }
 
 /// Gives the items that are not in the stream; false when `found` wants no more.

@@ -257,6 +257,10 @@ pub(super) fn finish(site: &Site<'_>, before: &Before, reporter: &mut Reporter<'
             state::MADE => dress(site, &mut places, node, Origin::Fresh),
             state::RESUMED => dress(site, &mut places, node, Origin::Found),
             state::EXISTED if adopts => dress(site, &mut places, node, Origin::Found),
+            // One that is the snapshot's, as an earlier restore made it, gets the snapshot's time again.
+            state::EXISTED if touched.contains(&node) && is_as_stored(site, &mut places, node, before) => {
+                dress(site, &mut places, node, Origin::Found)
+            }
             state::EXISTED => {
                 put_back(&mut places, node, before, touched.contains(&node));
                 None
@@ -267,6 +271,18 @@ pub(super) fn finish(site: &Site<'_>, before: &Before, reporter: &mut Reporter<'
             reporter.send(Event::RestoreIncomplete { path: as_path(tree.path(node)), reason });
         }
     }
+}
+
+/// True for a directory that has the snapshot's owner, mode and attributes.
+fn is_as_stored(site: &Site<'_>, places: &mut Places<'_>, node: u32, before: &Before) -> bool {
+    let wanted = site.plan.tree.node(node);
+    if node == ROOT || wanted.kind != Kind::Directory || before.modes.contains_key(&node) {
+        return false;
+    }
+    let dir = places.dir(node).and_then(|dir| readable(&dir));
+    dir.is_ok_and(|dir| {
+        site.unlike(&Handle::opened(&dir), &wanted.metadata).is_ok_and(|unlike| unlike.is_empty())
+    })
 }
 
 /// Directories in which something was made, removed or replaced.

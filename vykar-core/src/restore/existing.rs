@@ -56,11 +56,9 @@ pub(super) fn decide(site: &Site<'_>, reporter: &mut Reporter<'_>) {
         let Ok(dir) = places.parent(node) else { continue };
         // What else is wrong shows when it is made.
         let Some(found) = Found::look(&dir, tree.name(node)) else { continue };
-        let linked = match tree.node(node).kind {
-            // Another name of a file that is right must be the same file.
-            Kind::Link { leader, .. } => site.made.is(leader, identity(&found.stat)),
-            _ => true,
-        };
+        // Another name of what is right must be of the same thing.
+        let first = site.plan.leader(node);
+        let linked = first.is_none_or(|first| site.made.is(first, identity(&found.stat)));
         match judge(site, node, &dir, &found, linked) {
             verdict @ (Verdict::Right | Verdict::Newer) => {
                 if matches!(verdict, Verdict::Right) {

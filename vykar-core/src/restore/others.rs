@@ -1,5 +1,6 @@
 //! Symlinks, FIFOs, sockets and device nodes.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
@@ -7,19 +8,21 @@ use rustix::fs::{FileType, Mode};
 use rustix::io::Errno;
 
 use super::apply::Origin;
-use super::handle::{self, Handle, may_be_mine};
+use super::handle::{self, Handle, identity, may_be_mine};
 use super::place::{Dir, Places};
 use super::plan::as_path;
 use super::report::Reporter;
 use super::site::{Site, state};
 use super::tree::Kind;
-use super::write::{EXISTS, NO_DIRECTORY};
+use super::write::{self, EXISTS, NO_DIRECTORY};
 use crate::event::Event;
 
 /// Makes all symlinks, FIFOs, sockets and device nodes.
 pub(super) fn make(site: &Site<'_>, reporter: &mut Reporter<'_>) {
     let tree = &site.plan.tree;
     let mut places = site.places();
+    // Where the first name failed, another stands in for it.
+    let mut stand_ins: HashMap<u32, u32> = HashMap::new();
     for node in tree.numbers().filter(|n| tree.node(*n).wanted) {
         let kind = &tree.node(node).kind;
         let is_done = matches!(site.state(node), state::RIGHT | state::REFUSED);
@@ -33,8 +36,22 @@ pub(super) fn make(site: &Site<'_>, reporter: &mut Reporter<'_>) {
             reporter.failed(tree.path(node), NO_DIRECTORY.into());
             continue;
         }
+        let first = site.plan.leader(node);
+        let written = first.and_then(|first| match site.state(first) {
+            state::MADE | state::RIGHT => Some(first),
+            _ => stand_ins.get(&first).copied(),
+        });
+        // Where the file system cannot have one more name of it, it is made by itself.
+        if written.is_some_and(|written| write::link(site, &mut places, written, node).is_ok()) {
+            site.hardlinks.fetch_add(1, Ordering::Relaxed);
+            site.set_state(node, state::MADE);
+            continue;
+        }
         match make_one(site, &mut places, node) {
             Ok(missing) => {
+                if let (Some(first), None) = (first, written) {
+                    stand_ins.insert(first, node);
+                }
                 match kind {
                     Kind::Special(..) => reporter.summary.special += 1,
                     _ => reporter.summary.symlinks += 1,
@@ -76,6 +93,9 @@ fn make_one(site: &Site<'_>, places: &mut Places<'_>, node: u32) -> Result<Optio
     create(&dir, &temporary, &wanted.kind).map_err(Failed::Make)?;
     let Some(made) = made(&dir, &temporary, &wanted.kind, site.me.0) else { return Err(Failed::Swapped) };
     let missing = site.dress(&Handle::looked_at(&made), &wanted.metadata, Origin::Fresh);
+    if let (true, Ok(found)) = (site.is_linked(node), rustix::fs::fstat(&made)) {
+        site.made.set(node, identity(&found));
+    }
     site.settle(node, &dir, &temporary)
         .inspect_err(|_| handle::remove(&dir, &temporary))
         .map_err(Failed::Settle)?;

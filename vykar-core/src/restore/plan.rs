@@ -35,6 +35,8 @@ pub(super) struct Plan {
     pub tree: Tree,
     /// The files' pieces, one file after another.
     pub pieces: Vec<Piece>,
+    /// Of symlinks and special files that are further names of another one, that one.
+    pub leaders: HashMap<u32, u32>,
     /// The index that the pieces' slots are of.
     pub index: Arc<IndexBlob>,
 }
@@ -45,6 +47,14 @@ pub(super) fn as_path(bytes: Vec<u8>) -> PathBuf {
 }
 
 impl Plan {
+    /// The first name of what a node is a further name of.
+    pub fn leader(&self, node: u32) -> Option<u32> {
+        match self.tree.node(node).kind {
+            Kind::Link { leader, .. } => Some(leader),
+            _ => self.leaders.get(&node).copied(),
+        }
+    }
+
     /// Reads a snapshot's items. What cannot be restored is reported and left out.
     pub fn read(
         reader: &MovingReader<'_>,
@@ -53,7 +63,8 @@ impl Plan {
         reporter: &mut Reporter<'_>,
     ) -> Result<Plan> {
         let selection = Selection::new(&options.paths).with_rules(&options.include, &options.exclude)?;
-        let plan = Plan { tree: Tree::new(), pieces: Vec::new(), index: reader.index() };
+        let plan =
+            Plan { tree: Tree::new(), pieces: Vec::new(), leaders: HashMap::new(), index: reader.index() };
         let owners = Owners::new(options.numeric_ids);
         let mut planner = Planner { plan, selection, owners, links: HashMap::new() };
         let mut names = IdNames::default();
@@ -178,6 +189,13 @@ impl Planner {
         };
         let node = self.plan.tree.node_mut(number);
         (node.kind, node.metadata, node.wanted) = (kind, metadata, wanted);
+        if let (true, Some(key), Kind::Symlink(_) | Kind::Special(..)) = (wanted, item.link_key(), &node.kind)
+        {
+            let leader = *self.links.entry(key).or_insert(number);
+            if leader != number && self.plan.tree.node(leader).kind == self.plan.tree.node(number).kind {
+                self.plan.leaders.insert(number, leader);
+            }
+        }
     }
 
     /// Looks a file's chunks up; fails with the first that the index does not have.
@@ -197,7 +215,7 @@ impl Planner {
 
     /// Another name of a file met before, if its content is the same as well.
     fn file_or_link(&mut self, item: &Item<'_>, content: Content, number: u32) -> Kind {
-        let Some(key) = item.hardlink else { return Kind::File(content) };
+        let Some(key) = item.link_key() else { return Kind::File(content) };
         let leader = *self.links.entry(key).or_insert(number);
         match self.plan.tree.node(leader).kind {
             Kind::File(first) if self.plan.pieces(&first) == self.plan.pieces(&content) => {

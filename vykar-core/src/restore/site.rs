@@ -15,7 +15,7 @@ use super::metadata::Metadata;
 use super::place::{Dir, Identities, Places};
 use super::plan::Plan;
 use super::settle;
-use super::tree::{Kind, ROOT};
+use super::tree::ROOT;
 
 /// What became of a node.
 pub(super) mod state {
@@ -81,11 +81,7 @@ impl<'a> Site<'a> {
         let nonce = crate::crypto::random().map_or(0, u64::from_le_bytes);
         let states: Vec<AtomicU8> = (0..plan.tree.len()).map(|_| AtomicU8::new(state::NONE)).collect();
         states[ROOT as usize].store(state::EXISTED, Ordering::Relaxed);
-        let leader = |n| match plan.tree.node(n).kind {
-            Kind::Link { leader, .. } => Some(leader),
-            _ => None,
-        };
-        let leaders = plan.tree.numbers().filter_map(leader).collect();
+        let leaders = plan.tree.numbers().filter_map(|node| plan.leader(node)).collect();
         Site {
             plan,
             source,
@@ -160,9 +156,9 @@ impl<'a> Site<'a> {
         apply::unlike(handle, metadata, self.me.0 == 0)
     }
 
-    /// True for a file of several names.
+    /// True for what has several names.
     pub fn is_linked(&self, node: u32) -> bool {
-        self.leaders.contains(&node) || matches!(self.plan.tree.node(node).kind, Kind::Link { .. })
+        self.leaders.contains(&node) || self.plan.leader(node).is_some()
     }
 
     /// True when a directory may have something in it from before.

@@ -282,21 +282,7 @@ impl<'a> Worker<'a> {
     }
 
     fn link(&mut self, first: u32, node: u32) -> Result<(), Errno> {
-        let site = self.site;
-        if !site.has_parent(node) {
-            return Err(Errno::NOENT); // copying says it better
-        }
-        let (from, to) = (self.places.parent(first)?, self.places.parent(node)?);
-        let file = handle::look(&from, site.plan.tree.name(first))?;
-        if !site.made.agrees(first, identity(&rustix::fs::fstat(&file)?)) {
-            return Err(Errno::STALE); // somebody put another file there
-        }
-        if site.state(node) != state::REPLACE {
-            return handle::link(&file, &to, site.plan.tree.name(node));
-        }
-        let temporary = site.temporary(node);
-        handle::link(&file, &to, &temporary)?;
-        site.settle(node, &to, &temporary).inspect_err(|_| handle::remove(&to, &temporary))
+        link(self.site, &mut self.places, first, node)
     }
 
     fn copy(&mut self, node: u32) {
@@ -305,6 +291,24 @@ impl<'a> Worker<'a> {
             self.task(&task);
         }
     }
+}
+
+/// Makes a node another name of one that was made.
+pub(super) fn link(site: &Site<'_>, places: &mut Places<'_>, first: u32, node: u32) -> Result<(), Errno> {
+    if !site.has_parent(node) {
+        return Err(Errno::NOENT); // making it by itself says it better
+    }
+    let (from, to) = (places.parent(first)?, places.parent(node)?);
+    let file = handle::look(&from, site.plan.tree.name(first))?;
+    if !site.made.agrees(first, identity(&rustix::fs::fstat(&file)?)) {
+        return Err(Errno::STALE); // somebody put another file there
+    }
+    if site.state(node) != state::REPLACE {
+        return handle::link(&file, &to, site.plan.tree.name(node));
+    }
+    let temporary = site.temporary(node);
+    handle::link(&file, &to, &temporary)?;
+    site.settle(node, &to, &temporary).inspect_err(|_| handle::remove(&to, &temporary))
 }
 
 fn write(output: &Output, file: &OwnedFd, (offset, data): (u64, &[u8])) -> Result<(), Errno> {

@@ -219,7 +219,7 @@ impl<'r> Builder<'r> {
             }
         }
         let mut flags = HAS_ITEM;
-        self.groups.extend(item.hardlink.map(|key| (at, key)));
+        self.groups.extend(item.link_key().map(|key| (at, key)));
         if let Some(set) = self.xattr_set(item)? {
             self.xattrs.push((at, set));
             flags |= HAS_XATTRS;
@@ -356,15 +356,20 @@ fn sorted<T>(mut entries: Vec<(NodeId, T)>, numbers: &[NodeId]) -> Vec<(NodeId, 
     entries
 }
 
-/// Names with one device and inode are one file, if their contents are the same. The first in the
-/// tree stands for it.
+/// Names with one device and inode are one file, if they have the same type and content, target or device number. The
+/// first in the tree stands for it.
 fn join_links(tree: &mut Tree, groups: &[Linked]) {
-    let mut first: HashMap<((u64, u64), &[Piece]), NodeId> = HashMap::new();
+    let mut first: HashMap<_, NodeId> = HashMap::new();
     let mut links = Vec::new();
     for (number, group) in groups {
-        let range = tree.nodes[*number as usize].range();
-        let pieces = tree.pieces.get(range).unwrap_or_default();
-        let stands = *first.entry((*group, pieces)).or_insert(*number);
+        let node = &tree.nodes[*number as usize];
+        let kind = node.meta.kind();
+        let (pieces, target) = match kind {
+            libc::S_IFREG => (tree.pieces.get(node.range()), None),
+            libc::S_IFLNK => (None, tree.names.get(node.range())),
+            _ => (None, None),
+        };
+        let stands = *first.entry((*group, kind, node.meta.size, pieces, target)).or_insert(*number);
         if stands != *number {
             tree.nodes[stands as usize].nlink += 1;
             links.push((*number, stands));

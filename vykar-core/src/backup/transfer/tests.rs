@@ -59,7 +59,7 @@ fn source(encryption: Encryption) -> (TestRepository, [Snapshot; 2]) {
     let mut meta = second.meta;
     let specials =
         ["d/fifo", "out/fifo"].map(|path| special::encode(&Item::new(path, ItemType::Fifo)).unwrap());
-    let mut ext = encode_ext(Some(&directory("")), &specials).unwrap().unwrap().into_vec();
+    let mut ext = encode_ext(Some(&directory("")), &specials, &[]).unwrap().unwrap().into_vec();
     ext[0] += 1;
     ext.extend(b"\xa1z\x2a");
     meta.ext = Some(ext.into());

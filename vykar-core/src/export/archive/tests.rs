@@ -158,7 +158,7 @@ fn nothing_lies_below_a_symlink() {
 /// The same snapshot with special items.
 fn with_specials(t: &TestRepository, snapshot: &Snapshot, items: &[Item<'_>]) -> Snapshot {
     let encoded: Vec<_> = items.iter().map(|item| special::encode(item).unwrap()).collect();
-    let ext = encode_ext(snapshot.meta.root_item().as_ref(), &encoded).unwrap();
+    let ext = encode_ext(snapshot.meta.root_item().as_ref(), &encoded, &[]).unwrap();
     let meta = crate::format::SnapshotMeta { ext, ..snapshot.meta.clone() };
     t.put_snapshot(&meta.encode().unwrap(), Some(meta)).unwrap()
 }

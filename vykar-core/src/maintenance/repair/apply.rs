@@ -47,16 +47,18 @@ pub struct RepairReport {
 /// # Errors
 /// [`VykarError::RepairRefused`] when the repository is not as it was when the plan was made, or what the plan takes for
 /// damaged is read differently now; nothing is changed then.
-/// After any other failure everything that could be read before can be read still, and another repair finishes it.
+/// [`VykarError::Interrupted`] once the lock's `cancel` is set. After that and any other failure everything that could be read before can be read still, and another repair finishes it.
 pub fn apply_repair(
     repository: &Repository,
     plan: &RepairPlan,
     options: &RepairOptions,
 ) -> Result<RepairReport> {
     repository.with_maintenance_lock(&options.lock, |guard| {
+        guard.may_be_cut_off(&options.lock);
         is_current(repository, plan)?;
         look_again(repository, plan)?;
-        let mut apply = Apply { repository, plan, report: RepairReport::default(), needless: Vec::new() };
+        let mut apply =
+            Apply { repository, plan, options, report: RepairReport::default(), needless: Vec::new() };
         apply.run(guard)?;
         Ok(apply.report)
     })
@@ -70,6 +72,7 @@ fn is_current(repository: &Repository, plan: &RepairPlan) -> Result<()> {
 struct Apply<'r> {
     repository: &'r Repository,
     plan: &'r RepairPlan,
+    options: &'r RepairOptions,
     report: RepairReport,
     /// Copies that were made on the way.
     needless: Vec<String>,
@@ -93,7 +96,7 @@ impl Apply<'_> {
         plan.pack_moves.iter().for_each(|wanted| drop(elsewhere.remove(&wanted.content)));
         self.report.packs_put_back = plan.packs_put_back.iter().map(|(pack, _)| *pack).collect();
         let packs: Arc<dyn Backend> = Arc::new(Relocated::new(repository.backend().clone(), &elsewhere));
-        let mut store = Store::new(repository);
+        let mut store = Store::new(repository, self.options.lock.cancel.clone());
         store.move_chunks(plan, &*packs)?;
         let new = self.rewrite(&mut store, packs)?;
         store.flush()?;

@@ -43,7 +43,7 @@ mod tests {
         let mut meta = t.snapshot("s", &[], None).meta;
         let good = Item::new("fifo", ItemType::Fifo);
         let specials = [&good, &Item::new("../up", ItemType::Fifo)].map(|i| special::encode(i).unwrap());
-        let ext = encode_ext(Some(&directory("d")), &specials).unwrap().unwrap();
+        let ext = encode_ext(Some(&directory("d")), &specials, &[]).unwrap().unwrap();
         meta.ext = with_repaired_from(Some(&ext), &SnapshotId([1; 32]), false).unwrap();
         assert_eq!(meta.special_items(), [Ok(good)]);
         assert_eq!(repaired_from(&meta), Some(SnapshotId([1; 32])));

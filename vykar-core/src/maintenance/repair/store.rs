@@ -1,6 +1,8 @@
 //! New packs for what is moved out of damaged ones, and for items of repaired snapshots.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::plan::RepairPlan;
 use super::salvage::{Part, each_part, each_special_loss};
@@ -41,6 +43,8 @@ impl Open {
 /// Writes packs.
 pub(super) struct Store<'r> {
     repository: &'r Repository,
+    /// Once it is set, nothing more is written.
+    stop: Arc<AtomicBool>,
     open: [Open; 2],
     /// Chunks that were stored, with counts of zero.
     pub entries: Vec<IndexEntry>,
@@ -52,9 +56,9 @@ pub(super) struct Store<'r> {
 }
 
 impl<'r> Store<'r> {
-    pub fn new(repository: &'r Repository) -> Self {
+    pub fn new(repository: &'r Repository, stop: Arc<AtomicBool>) -> Self {
         let (entries, known, packs) = (Vec::new(), HashSet::new(), HashSet::new());
-        Store { repository, open: [Open::new(), Open::new()], entries, known, packs, bytes: 0 }
+        Store { repository, stop, open: [Open::new(), Open::new()], entries, known, packs, bytes: 0 }
     }
 
     /// Stores what is whole in damaged packs and referred to. `packs` finds each object under the name that its content
@@ -118,6 +122,9 @@ impl<'r> Store<'r> {
             return Ok(());
         }
         let pack = pack_id(&bytes);
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(VykarError::Interrupted);
+        }
         // It may be the very pack that was damaged; that one has been copied.
         self.repository.backend().put(&pack_key(&pack), &bytes, PutMode::Replace)?;
         self.packs.insert(pack);

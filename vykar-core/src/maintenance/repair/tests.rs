@@ -403,7 +403,7 @@ fn a_damaged_ext_costs_itself_and_not_its_snapshot() {
     use crate::format::special;
     let fifo = special::encode(&Item::new("fifo", ItemType::Fifo)).unwrap();
     let root = Item { path: "".into(), ..directory("d") };
-    let ext = encode_ext(Some(&root), &[fifo.clone(), fifo.clone()]).unwrap().unwrap().into_vec();
+    let ext = encode_ext(Some(&root), &[fifo.clone(), fifo.clone()], &[]).unwrap().unwrap().into_vec();
     let with = |special: &[u8]| [b"\x81\xa7special", special].concat();
     let cases: [(Vec<u8>, usize); 6] = [
         (ext[..ext.len() - 5].to_vec(), 1),
@@ -590,4 +590,48 @@ fn what_is_set_aside_is_what_was_there() {
     assert!(objects(&t.backend) == before);
     apply_repair(&repository, &damaged, &options()).unwrap();
     assert_clean(&repository, "");
+}
+
+/// A signal: wherever it comes, the lock is given back, nothing that could be read is lost, and the next repair goes on.
+#[test]
+fn a_repair_that_is_interrupted_gives_the_lock_back_and_can_be_done_again() {
+    let (t, items, _) = damage::full(Encryption::Aes256Gcm);
+    let damaged = items.iter().filter(|item| !item.chunks.is_empty()).map(|item| item.chunks[0].id);
+    damaged.take(2).for_each(|chunk| t.damage(&chunk));
+    let start = objects(&t.backend);
+    let readable: usize = contents(&t.repository).values().map(whole).sum();
+    let mut interrupted = 0;
+    for writes in 0.. {
+        put_back(&t.backend, &start);
+        let backend = Arc::new(HookedBackend::new(t.backend.clone()));
+        let repository = open(backend.clone(), "secret");
+        let options = options();
+        let (cancel, left) = (options.lock.cancel.clone(), AtomicUsize::new(writes));
+        let planned = plan(&repository).unwrap();
+        backend.set(Some(Box::new(move |call, _, _| {
+            let writes = matches!(call, Call::Put | Call::Delete);
+            if writes
+                && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_err()
+            {
+                cancel.store(true, Ordering::Relaxed);
+            }
+            Ok(())
+        })));
+        let done = apply_repair(&repository, &planned, &options);
+        backend.set(None);
+        assert!(t.backend.list("locks/").unwrap().is_empty(), "after {writes} writes");
+        if done.is_ok() && !options.lock.cancel.load(Ordering::Relaxed) {
+            break;
+        }
+        assert!(matches!(done, Ok(_) | Err(VykarError::Interrupted)), "{done:?}");
+        interrupted += usize::from(done.is_err());
+        assert_eq!(
+            contents(&repository).values().map(whole).sum::<usize>(),
+            readable,
+            "after {writes} writes"
+        );
+        repair(&t);
+        assert_clean(&t.repository, &format!("after {writes} writes"));
+    }
+    assert!(interrupted > 5, "{interrupted}");
 }

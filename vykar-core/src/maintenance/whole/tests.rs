@@ -236,3 +236,29 @@ fn what_a_deletion_leaves_that_is_cut_off_at_its_end_is_deleted_by_the_next() {
     assert!(matches!(Remains::of(&backend), Err(VykarError::Locked { .. })));
     assert!(place.join(&lock).exists());
 }
+
+#[test]
+fn a_deletion_that_is_interrupted_gives_the_lock_back_and_can_be_done_again() {
+    let test = filled(Encryption::Aes256Gcm);
+    let contents = RepositoryContents::of(&test.repository).unwrap();
+    let lock = lock();
+    let cancel = lock.cancel.clone();
+    let mut listen = |event| {
+        if let Event::Progress { .. } = event {
+            cancel.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    };
+    let error = delete_repository(&test.repository, &contents, &lock, Some(&mut listen)).unwrap_err();
+    assert!(
+        matches!(&error, VykarError::Unfinished { source, .. } if matches!(**source, VykarError::Interrupted)),
+        "{error}"
+    );
+    let left = keys(&test.backend);
+    assert!(
+        left.iter().any(|key| key == CONFIG) && !left.iter().any(|key| key.starts_with("locks/")),
+        "{left:?}"
+    );
+    let backend = Arc::new(test.backend.clone());
+    delete(&open(backend).unwrap()).unwrap();
+    assert!(keys(&test.backend).is_empty());
+}

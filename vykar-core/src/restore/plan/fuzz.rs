@@ -27,7 +27,8 @@ pub fn restore(stream: &[u8]) {
     let Ok(chunks) = ChunkTable::build(ids.into_iter().map(entry)) else { return };
     let index = Arc::new(IndexBlob { generation: 0, chunks });
     for paths in [vec![], vec![b"a/b".to_vec(), b"c".to_vec()]] {
-        let plan = Plan { tree: Tree::new(), pieces: Vec::new(), index: index.clone() };
+        let plan =
+            Plan { tree: Tree::new(), pieces: Vec::new(), leaders: HashMap::new(), index: index.clone() };
         let (selection, owners) = (Selection::new(&paths), Owners::new(true));
         let mut planner = Planner { plan, selection, owners, links: HashMap::new() };
         let mut reporter = Reporter::new(None);

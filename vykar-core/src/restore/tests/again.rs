@@ -174,3 +174,19 @@ fn read_only_directories_of_a_user_are_filled_and_stay_read_only() {
         assert_eq!(fs::read(dest.join("d/closed/b")).unwrap(), b"b");
     });
 }
+
+#[test]
+fn a_directory_that_is_as_stored_gets_its_time_when_something_is_put_into_it() {
+    let mut t = TestRepository::new();
+    let snapshot = sample(&mut t);
+    let first = run(&t.repository, &snapshot);
+    fs::remove_file(first.dest().join("d/a")).unwrap();
+    let second = run_in(first.around, &t.repository, &snapshot, &RestoreOptions::default());
+    assert_eq!((second.metadata("d").mtime(), second.read("d/a")), (5, b"content of a".to_vec()));
+    // One whose owner has changed it since keeps what it had.
+    fs::remove_file(second.dest().join("d/a")).unwrap();
+    set_mode(&second.dest().join("d"), 0o700);
+    set_time(&second.dest().join("d"), 2_000_000);
+    let third = run_in(second.around, &t.repository, &snapshot, &RestoreOptions::default());
+    assert_eq!((third.metadata("d").mtime(), mode(&third, "d")), (2_000_000, 0o700));
+}
