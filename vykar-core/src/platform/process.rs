@@ -34,8 +34,7 @@ impl ProcessIdentity {
         if let Some(inode) = pid_namespace().filter(|inode| *inode != INITIAL_PID_NAMESPACE) {
             host = format!("{host}:pidns-{inode}");
         }
-        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
-        ProcessIdentity { host, pid: std::process::id(), boot_id: boot_id.map(|id| id.trim().to_owned()) }
+        ProcessIdentity { host, pid: std::process::id(), boot_id: boot_id() }
     }
 
     /// Whether the process `pid` of `host`, which was there at `since` during the boot `boot_id` (where that is known), is
@@ -71,9 +70,29 @@ impl ProcessIdentity {
         if theirs == ours {
             return !is_alive(pid);
         }
-        let up = Duration::from_nanos(boot_nanos()) + CLOCK_SLACK;
-        crate::clock::now().checked_sub(up).is_ok_and(|booted| written < booted)
+        self.was_before_boot(host, written)
     }
+
+    /// True for what was written on a machine with the same host name before this one was started.
+    pub fn was_before_boot(&self, host: &str, written: Timestamp) -> bool {
+        let up = Duration::from_nanos(boot_nanos()) + CLOCK_SLACK;
+        host == self.host && crate::clock::now().checked_sub(up).is_ok_and(|booted| written < booted)
+    }
+}
+
+/// The kernel's boot id, where `/proc` tells it.
+pub fn boot_id() -> Option<String> {
+    known_id("/proc/sys/kernel/random/boot_id")
+}
+
+/// The machine's id (machine-id(5)), where it has one. Not for others to see: it is to be hashed first.
+pub fn machine_id() -> Option<String> {
+    known_id("/etc/machine-id").or_else(|| known_id("/var/lib/dbus/machine-id"))
+}
+
+fn known_id(path: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
 /// The host name up to its first dot.

@@ -26,6 +26,7 @@ pub mod pin;
 mod reach;
 pub mod seen;
 pub mod session;
+mod session_id;
 pub mod shared_items;
 pub mod standing;
 pub mod takeup;

@@ -11,9 +11,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::heartbeat::Heartbeat;
-use super::{Claims, Keys, Repository, now_rfc3339, standing};
+use super::{Claims, Keys, Repository, now_rfc3339, session_id, standing};
 use crate::codec::Compression;
-use crate::crypto::random;
 use crate::error::{Result, VykarError};
 use crate::format::SessionMarker;
 use crate::format::envelope::{ObjectKind, PENDING_CONTEXT};
@@ -41,7 +40,7 @@ impl Session {
     /// Writes the marker and starts the heartbeat.
     pub fn register(repository: &Repository) -> Result<Self> {
         let session = Session {
-            id: SessionId(random()?),
+            id: session_id::new(repository.keys())?,
             backend: repository.backend().clone(),
             keys: repository.keys().clone(),
             heartbeat: Mutex::new(None),

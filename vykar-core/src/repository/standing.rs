@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Repository;
+use super::session_id::{self, Origin};
 use crate::error::{Result, StorageError};
 use crate::format::marker::parse_lock_name;
 use crate::format::{LockMarker, MAX_SMALL_OBJECT, SessionMarker};
@@ -103,16 +104,21 @@ pub struct SessionInfo {
 impl SessionInfo {
     /// All sessions that have a marker, in the order of their ids.
     pub fn list(repository: &Repository) -> Result<Vec<Self>> {
-        Self::list_at(repository.backend().as_ref())
+        Self::with_origins(repository.backend().as_ref(), &|id| session_id::origin(repository.keys(), id))
     }
 
     /// The same where there may be no repository any more.
     pub fn list_at(backend: &dyn Backend) -> Result<Vec<Self>> {
+        Self::with_origins(backend, &|_| Origin::Unknown)
+    }
+
+    fn with_origins(backend: &dyn Backend, origin: &dyn Fn(&SessionId) -> Origin) -> Result<Vec<Self>> {
         let me = ProcessIdentity::current();
         let found = read_markers(backend, "sessions/", |name| session_of(name).is_some())?;
         let info = |(key, marker): (String, Option<SessionMarker>)| {
             let id = session_of(key.strip_prefix("sessions/")?)?;
-            let standing = marker.as_ref().map_or(Standing::Unreadable, |m| judge_session(m, &me));
+            let standing =
+                marker.as_ref().map_or(Standing::Unreadable, |m| judge_session(m, origin(&id), &me));
             Some(SessionInfo { id, marker, standing })
         };
         Ok(found.into_iter().filter_map(info).collect())
@@ -159,17 +165,27 @@ pub fn judge_lock(marker: LockMarker) {
 
 /// The same for a session's marker.
 pub fn judge_session_marker(marker: SessionMarker) {
-    let _ = judge_session(&marker, &ProcessIdentity::current());
+    let _ = judge_session(&marker, Origin::Unknown, &ProcessIdentity::current());
 }
 
-fn judge_session(marker: &SessionMarker, me: &ProcessIdentity) -> Standing {
+fn judge_session(marker: &SessionMarker, origin: Origin, me: &ProcessIdentity) -> Standing {
     let Ok(registered) = marker.registered_at.parse::<Timestamp>() else { return Standing::Unreadable };
     judge(&marker.last_refresh, SESSION_STALE_AFTER, |refreshed| {
         // The process was there at both. The later one makes up for a clock that was set in between.
-        match me.is_running(&marker.hostname, marker.pid, None, registered.max(refreshed)) {
-            Some(true) => Standing::Alive,
-            Some(false) => Standing::Dead,
-            None => Standing::Unknown,
+        let since = registered.max(refreshed);
+        match origin {
+            // Of the same host name only.
+            Origin::Elsewhere => Standing::Unknown,
+            Origin::EarlierBoot if me.was_before_boot(&marker.hostname, since) => Standing::Dead,
+            // A copy of this machine, perhaps, which runs beside it.
+            Origin::EarlierBoot => Standing::Unknown,
+            Origin::ThisBoot | Origin::Unknown => {
+                match me.is_running(&marker.hostname, marker.pid, None, since) {
+                    Some(true) => Standing::Alive,
+                    Some(false) => Standing::Dead,
+                    None => Standing::Unknown,
+                }
+            }
         }
     })
 }
@@ -219,12 +235,31 @@ mod tests {
         let session = |registered: u64, refreshed: u64| {
             let (host, pid) = (me.host.clone(), me.pid);
             let (registered_at, last_refresh) = (ago(registered), ago(refreshed));
-            judge_session(&SessionMarker { hostname: host, pid, registered_at, last_refresh }, &me)
+            let marker = SessionMarker { hostname: host, pid, registered_at, last_refresh };
+            judge_session(&marker, Origin::ThisBoot, &me)
         };
         // By the clock as it is now, this process began after it had registered itself.
         assert_eq!(session(50, 0), Standing::Alive);
         assert_eq!(session(50, 49), Standing::Unknown);
         assert_eq!(session(99, 98), Standing::Stale);
+        let gone = |origin, days: i64| {
+            let at =
+                Timestamp::now().checked_sub(Duration::from_secs(days as u64 * 86400)).unwrap().to_string();
+            let (registered_at, last_refresh) = (at.clone(), at);
+            let marker =
+                SessionMarker { hostname: me.host.clone(), pid: 1 << 30, registered_at, last_refresh };
+            judge_session(&marker, origin, &me)
+        };
+        assert_eq!(gone(Origin::ThisBoot, 0), Standing::Dead);
+        assert_eq!(gone(Origin::Unknown, 0), Standing::Dead);
+        // A machine of the same name, or a copy of this one.
+        assert_eq!(gone(Origin::Elsewhere, 0), Standing::Unknown);
+        assert_eq!(gone(Origin::EarlierBoot, 0), Standing::Unknown);
+        assert_eq!(
+            gone(Origin::EarlierBoot, 20_000),
+            Standing::Dead,
+            "older than this boot, and not only stale"
+        );
         let lock = |hours| {
             let (hostname, pid, boot_id) = (me.host.clone(), me.pid, me.boot_id.clone());
             LockInfo::new(
