@@ -251,7 +251,10 @@ impl From<VykarError> for CliError {
                      stored is taken up",
                 ),
             ),
-            V::Storage(StorageError::Io { .. }) => (
+            V::Storage(StorageError::Throttled { .. }) => (Exit::Storage, Some("run this again later")),
+            V::Storage(
+                StorageError::Io { .. } | StorageError::Denied { .. } | StorageError::Unreachable { .. },
+            ) => (
                 Exit::Storage,
                 Some(
                     "the repository's disk, its permissions or the connection to it are at fault, not the source",

@@ -184,6 +184,34 @@ pub enum StorageError {
         /// The system's error.
         source: io::Error,
     },
+    /// The storage refuses: rights or credentials.
+    #[error("cannot {operation} {key}: {source}")]
+    Denied {
+        /// What was being done.
+        operation: &'static str,
+        /// The key.
+        key: String,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The storage does not answer, or the line to it is down.
+    #[error("cannot {operation} {key}: the storage is out of reach: {source}")]
+    Unreachable {
+        /// What was being done.
+        operation: &'static str,
+        /// The key.
+        key: String,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The storage asks for fewer requests, and went on doing so.
+    #[error("cannot {operation} {key}: the storage asks to slow down")]
+    Throttled {
+        /// What was being done.
+        operation: &'static str,
+        /// The key.
+        key: String,
+    },
     /// Anything else the system reports.
     #[error("cannot {operation} {key}: {source}")]
     Io {

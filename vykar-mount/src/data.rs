@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use vykar_core::error::ObjectError;
 use vykar_core::format::ChunkerParams;
 use vykar_core::repository::{BufferPool, ChunkReader, ReadChunk, Repository, pack_key};
+use vykar_core::storage::drop_cached;
 use vykar_core::{ChunkId, VykarError};
 
 use crate::cache::Cache;
@@ -157,7 +158,7 @@ impl Data {
     pub(crate) fn read_again(&self, id: &ChunkId, size: u32) -> Result<Bytes, VykarError> {
         let reader = self.reader()?;
         if let Ok(entry) = reader.locate(id) {
-            self.repository.backend().drop_cached(&pack_key(&entry.pack));
+            drop_cached(self.repository.backend().as_ref(), &pack_key(&entry.pack));
         }
         reader.read_moving_sized(&self.repository, id, size)
     }

@@ -17,7 +17,8 @@ use vykar_core::format::*;
 use vykar_core::repository::{
     INDEX, INDEX_GENERATION, InitOptions, OpenOptions, Passphrase, Repository, pack_key, snapshot_key,
 };
-use vykar_core::storage::{Backend, Buffered, MemoryBackend, ObjectInfo, PutMode, Upload};
+use vykar_core::storage::testing::{Call, Op, TestBackend};
+use vykar_core::storage::{Backend, MemoryBackend, PutMode};
 use vykar_core::{ChunkId, SnapshotId, StorageError};
 
 use crate::fs::{Entry, Fs, FsOptions};
@@ -29,14 +30,14 @@ use crate::top::SetupError;
 /// Largest chunk of the files in these repositories, in bytes.
 pub const LARGEST: u32 = 4096;
 
-/// Counts reads of packs.
-#[derive(Default)]
-pub struct Counting {
-    pub inner: MemoryBackend,
-    pub pack_reads: AtomicUsize,
+/// What tests see and do between a mount and its repository.
+#[derive(Clone, Default)]
+pub struct Line {
+    /// Ranges of packs that were read.
+    pub pack_reads: Arc<AtomicUsize>,
     /// Reads of packs fail, as those of a network that is down.
-    pub down: AtomicBool,
-    fault: Mutex<Option<Fault>>,
+    pub down: Arc<AtomicBool>,
+    fault: Arc<Mutex<Option<Fault>>>,
 }
 
 /// A part of a repository that cannot be read.
@@ -47,69 +48,47 @@ pub struct Fault {
     pub missing: bool,
 }
 
-impl Counting {
+impl Line {
     /// From now on; `None` for nothing.
     pub fn set_fault(&self, fault: Option<Fault>) {
         *self.fault.lock() = fault;
     }
 
+    /// A storage behind it.
+    fn backend(&self) -> TestBackend<MemoryBackend> {
+        let (backend, line) = (TestBackend::new(MemoryBackend::new()), self.clone());
+        backend.before(move |op, _| match op.call {
+            Call::Put | Call::Delete => Ok(()),
+            _ => line.check(op),
+        });
+        backend
+    }
+
     /// How reading a key fails, or listing a folder that is away.
-    fn check(&self, key: &str) -> Result<(), StorageError> {
+    fn check(&self, op: Op<'_>) -> Result<(), StorageError> {
+        let failed = |kind: std::io::ErrorKind| {
+            Err(StorageError::Io { operation: "read", key: op.key.into(), source: kind.into() })
+        };
+        if op.call == Call::GetRange {
+            self.pack_reads.fetch_add(1, Relaxed);
+            if self.down.load(Relaxed) {
+                return failed(std::io::ErrorKind::TimedOut);
+            }
+        }
         match &*self.fault.lock() {
-            Some(fault) if key.starts_with(&fault.part) => Err(match fault.missing {
-                true => StorageError::NotFound { key: key.into() },
-                false => {
-                    let source = std::io::ErrorKind::PermissionDenied.into();
-                    StorageError::Io { operation: "read", key: key.into(), source }
-                }
-            }),
+            Some(fault) if op.key.starts_with(&fault.part) => match fault.missing {
+                true => Err(StorageError::NotFound { key: op.key.into() }),
+                false => failed(std::io::ErrorKind::PermissionDenied),
+            },
             _ => Ok(()),
         }
     }
 }
 
-impl Backend for Counting {
-    fn url(&self) -> &str {
-        self.inner.url()
-    }
-    fn get(&self, key: &str, max: u64) -> Result<Vec<u8>, StorageError> {
-        self.check(key)?;
-        self.inner.get(key, max)
-    }
-    fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Vec<u8>, StorageError> {
-        self.pack_reads.fetch_add(1, Relaxed);
-        if self.down.load(Relaxed) {
-            let source = std::io::ErrorKind::TimedOut.into();
-            return Err(StorageError::Io { operation: "read", key: key.into(), source });
-        }
-        self.check(key)?;
-        self.inner.get_range(key, offset, len)
-    }
-    fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {
-        self.inner.put(key, data, mode)
-    }
-    fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError> {
-        Ok(Box::new(Buffered::new(self)))
-    }
-    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
-        match self.check(prefix) {
-            // As a folder that is not there.
-            Err(StorageError::NotFound { .. }) => Ok(Vec::new()),
-            other => other.and_then(|()| self.inner.list(prefix)),
-        }
-    }
-    fn delete(&self, key: &str) -> Result<(), StorageError> {
-        self.inner.delete(key)
-    }
-    fn size(&self, key: &str) -> Result<u64, StorageError> {
-        self.check(key)?;
-        self.inner.size(key)
-    }
-}
-
 /// A repository in memory and its writer.
 pub struct Repo {
-    pub backend: Arc<Counting>,
+    pub backend: Arc<TestBackend<MemoryBackend>>,
+    pub line: Line,
     pub repository: Arc<Repository>,
     chunks: BTreeMap<ChunkId, IndexEntry>,
     /// Sealed chunks, to put them into other packs.
@@ -126,12 +105,14 @@ impl Repo {
     }
 
     pub fn with(encryption: Encryption, open: &OpenOptions) -> Self {
-        let backend = Arc::new(Counting::default());
+        let line = Line::default();
+        let backend = Arc::new(line.backend());
         let options = InitOptions::new(encryption);
         let mut passphrase = || Ok(Passphrase::from("secret".to_owned()));
         let repository = Repository::init(backend.clone(), &options, &mut passphrase, open);
         Repo {
             backend,
+            line,
             repository: Arc::new(repository.unwrap()),
             chunks: BTreeMap::new(),
             objects: BTreeMap::new(),

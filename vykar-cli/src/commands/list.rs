@@ -12,7 +12,8 @@ use crate::{context, render};
 pub fn run(global: &Global, args: &ListArgs) -> CliResult {
     let repository = context::open(global)?;
     let mut manifest = repository.manifest()?;
-    let odd = repository.backend().odd_entries("snapshots/").map_err(VykarError::from)?;
+    let folder = repository.backend().folder();
+    let odd = folder.map_or(Ok(Vec::new()), |f| f.odd_entries("snapshots/")).map_err(VykarError::from)?;
     let there = manifest.snapshots.len();
     manifest.snapshots = args.filter.choose(manifest.snapshots, args.since);
     if args.json {

@@ -22,7 +22,7 @@ use crate::id::ChunkId;
 use crate::repository::items::{Found, for_each_item};
 use crate::repository::now_rfc3339;
 use crate::repository::{InitOptions, OpenOptions, Passphrase};
-use crate::storage::{Backend, Buffered, MemoryBackend, ObjectInfo, PutMode, Upload};
+use crate::storage::{Backend, MemoryBackend, PutMode};
 
 mod beside_git;
 mod excludes;

@@ -216,7 +216,7 @@ mod tests {
     use crate::maintenance::{CheckOptions, check};
     use crate::repository::OpenOptions;
     use crate::storage::Backend;
-    use crate::storage::faulty::{Fault, FaultyBackend};
+    use crate::storage::testing::{Fault, TestBackend};
     use crate::testing::{TestRepository, noise};
 
     fn ids(snapshots: &[&Snapshot]) -> Vec<SnapshotId> {
@@ -310,13 +310,13 @@ mod tests {
         let mut in_part = 0;
         for at in 0.. {
             let (test, snapshots) = three();
-            let backend = Arc::new(FaultyBackend::new(test.backend.clone(), at, Fault::Error));
+            let backend = Arc::new(TestBackend::failing(test.backend.clone(), at, Fault::Error));
             let open = |backend| Repository::open(backend, &mut || unreachable!(), &OpenOptions::default());
             let doomed = ids(&[&snapshots[0], &snapshots[2]]);
             let result = open(backend.clone()).and_then(|repository| {
                 delete_snapshots(&repository, &doomed, &DeleteOptions::default(), None)
             });
-            if backend.operations() <= at {
+            if backend.calls() <= at {
                 break;
             }
             let left = Manifest::ids(&test.repository).unwrap();

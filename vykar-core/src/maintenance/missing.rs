@@ -62,7 +62,7 @@ mod tests {
         delete_snapshots, plan_compact, plan_repair, prune,
     };
     use crate::repository::{OpenOptions, snapshot_key};
-    use crate::storage::hooked::{Call, HookedBackend};
+    use crate::storage::testing::{Call, Op, TestBackend};
     use crate::storage::{Backend, PutMode};
     use crate::testing::{TestRepository, noise};
 
@@ -225,16 +225,16 @@ mod tests {
 
     /// The storage below stops answering when the index is to be written.
     fn deletion_that_is_killed(place: &Place, ids: &[crate::id::SnapshotId]) {
-        let backend = Arc::new(HookedBackend::new(place.test.backend.clone()));
+        let backend = Arc::new(TestBackend::new(place.test.backend.clone()));
         let gone = std::sync::atomic::AtomicBool::new(false);
-        backend.set(Some(Box::new(move |call, key, _| {
+        backend.before(move |Op { call, key, .. }, _| {
             let now = gone.load(Ordering::SeqCst) || (call == Call::Put && key == "index");
             gone.store(now, Ordering::SeqCst);
             match now {
                 true => Err(crate::error::StorageError::InvalidKey { key: key.to_owned() }),
                 false => Ok(()),
             }
-        })));
+        });
         let repository = place.open_on(backend, false, false);
         delete_snapshots(&repository, ids, &DeleteOptions::default(), None).unwrap_err();
         for lock in place.test.backend.list("locks/").unwrap() {
@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn nothing_is_taken_away_by_a_list_that_is_not_the_same_twice() {
         let place = Place::new();
-        let backend = Arc::new(HookedBackend::new(place.test.backend.clone()));
+        let backend = Arc::new(TestBackend::new(place.test.backend.clone()));
         let repository = place.open_on(backend.clone(), false, false);
         let key = snapshot_key(&place.snapshots[0].id);
         let object = place.test.backend.get(&key, u64::MAX).unwrap();
@@ -292,7 +292,7 @@ mod tests {
         for (gone_at, list) in [(Call::Get, 0), (Call::List, 1), (Call::List, 2)] {
             let lists = AtomicU32::new(0);
             let (its_key, content) = (key.clone(), object.clone());
-            backend.set(Some(Box::new(move |call, at, inner| {
+            backend.before(move |Op { call, key: at, .. }, inner| {
                 if call == Call::List && at == "snapshots/" {
                     match lists.fetch_add(1, Ordering::SeqCst) % 2 + 1 == list {
                         true => inner.delete(&its_key)?,
@@ -302,13 +302,13 @@ mod tests {
                     inner.delete(&its_key)?;
                 }
                 Ok(())
-            })));
+            });
             for (name, result) in everything(&repository) {
                 let text = result.expect_err(name).to_string();
                 let as_it_should = text.contains("not the same twice") || text.contains("changed since");
                 assert!(as_it_should, "{name}, {gone_at:?}, {list}: {text}");
             }
-            backend.set(None);
+            backend.unhook();
             place.put_back(&place.snapshots[0], &object);
             assert!(place.objects() == before);
         }

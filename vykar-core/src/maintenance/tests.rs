@@ -153,41 +153,41 @@ fn an_id_that_names_no_chunk_is_not_taken_for_damage_and_not_written_to() {
 #[test]
 fn what_another_program_takes_away_meanwhile_is_no_damage() {
     use crate::maintenance::{CompactOptions, DeleteOptions, compact, delete_snapshots};
-    use crate::storage::hooked::{Call, HookedBackend};
+    use crate::storage::testing::{Call, Op, TestBackend};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     for options in [LISTS, DATA] {
         let (t, _, [first, _]) = sample(Encryption::Aes256Gcm);
-        let backend = Arc::new(HookedBackend::new(t.backend.clone()));
+        let backend = Arc::new(TestBackend::new(t.backend.clone()));
         let (done, other) = (AtomicBool::new(false), t.repository.on(Arc::new(t.backend.clone())));
-        backend.set(Some(Box::new(move |call, key, _| {
+        backend.before(move |Op { call, key, .. }, _| {
             if call == Call::List && key == "packs/" && !done.swap(true, Ordering::SeqCst) {
                 delete_snapshots(&other, &[first.id], &DeleteOptions::default(), None).unwrap();
                 let options = CompactOptions { threshold: 0, ..CompactOptions::default() };
                 compact(&other, &options, None).unwrap();
             }
             Ok(())
-        })));
+        });
         let report = check(&t.repository.on(backend), &options, None).unwrap();
         assert_eq!((report.findings, report.changed_meanwhile), (vec![], false));
     }
     // One that never stops changing, and is damaged.
     let (t, items, _) = sample(Encryption::Aes256Gcm);
     t.damage(&items[1].chunks[0].id);
-    let backend = Arc::new(HookedBackend::new(t.backend.clone()));
+    let backend = Arc::new(TestBackend::new(t.backend.clone()));
     let repository = t.repository.on(backend.clone());
     let looks = Arc::new(std::sync::atomic::AtomicU32::new(0));
     let seen = looks.clone();
     let other = t.repository.on(Arc::new(t.backend.clone()));
     let index: Vec<_> = t.index.values().copied().collect();
-    backend.set(Some(Box::new(move |call, key, _| {
+    backend.before(move |Op { call, key, .. }, _| {
         if call == Call::List && key == "packs/" {
             let n = seen.fetch_add(1, Ordering::SeqCst);
             let level = crate::codec::Compression::Lz4;
             other.write_index(n.into(), index.len() as u32, index.iter().copied(), level).unwrap();
         }
         Ok(())
-    })));
+    });
     let report = check(&repository, &DATA, None).unwrap();
     assert!(report.changed_meanwhile && report.damage > 0);
     assert!(looks.load(Ordering::SeqCst) >= 3);

@@ -171,6 +171,9 @@ fn unreadable(error: &StorageError) -> ObjectError {
         | StorageError::InvalidKey { .. }
         | StorageError::TooLarge { .. }
         | StorageError::Full { .. }
+        | StorageError::Denied { .. }
+        | StorageError::Unreachable { .. }
+        | StorageError::Throttled { .. }
         | StorageError::Io { .. } => ObjectError::OutOfReach(error.to_string()),
     }
 }

@@ -110,7 +110,9 @@ impl<'r> WriteGuard<'r> {
             self.put(INDEX, object, PutMode::Replace)
         };
         let (stamp, len) = self.repository.put_index(index, put)?;
-        self.repository.backend().keep_reserve(RESERVE.saturating_add(size.saturating_mul(2)));
+        if let Some(folder) = self.repository.backend().folder() {
+            folder.keep_reserve(RESERVE.saturating_add(size.saturating_mul(2)));
+        }
         (self.known, self.index_len) = (Some(stamp), len);
         self.repository.remember_index();
         Ok(stamp)
@@ -147,25 +149,24 @@ impl<'r> WriteGuard<'r> {
         }
     }
 
-    /// Deletes objects, in this order, each durably; one that is gone already is fine. The first failure ends it, and so
-    /// does the loss of the lock, which is looked for before each [`BATCH`].
+    /// Deletes objects, each durably; one that is gone already is fine. The first failure ends it, and so does the loss of
+    /// the lock, which is looked for before each [`BATCH`]. Within a batch they go in no order.
     pub fn delete(&self, keys: impl IntoIterator<Item = String>) -> Result<()> {
         self.delete_counting(keys, &mut 0)
     }
 
     /// The same, and adds to `deleted` each that is gone, also when it fails at a later one.
     pub fn delete_counting(&self, keys: impl IntoIterator<Item = String>, deleted: &mut usize) -> Result<()> {
-        // Taken one by one: the caller may count those that are gone.
-        for (number, key) in keys.into_iter().enumerate() {
-            if number.is_multiple_of(BATCH) {
-                self.check()?;
+        let mut keys = keys.into_iter();
+        loop {
+            let batch: Vec<String> = keys.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                return Ok(());
             }
-            self.check_cancel()?;
-            self.repository.remember_deletion(&key);
-            self.repository.backend().delete(&key)?;
-            *deleted += 1;
+            self.check()?;
+            batch.iter().for_each(|key| self.repository.remember_deletion(key));
+            self.repository.backend().delete_many(&batch, &mut |_| *deleted += 1)?;
         }
-        Ok(())
     }
 
     /// Deletes the index, and then its generation's hint. Only for who deletes the whole repository: beside snapshots, an
@@ -195,10 +196,13 @@ impl Repository {
         work: impl FnOnce(&mut WriteGuard<'_>) -> Result<T>,
     ) -> Result<T> {
         // What deletes makes room, and needs a little before that.
-        self.backend().spend_reserve(true);
+        let spend_reserve = |only_where_short| {
+            self.backend().folder().is_some_and(|folder| folder.spend_reserve(only_where_short))
+        };
+        spend_reserve(true);
         let mut guard = match WriteGuard::acquire(self, options) {
             // A quota, which the room on the disk does not tell.
-            Err(VykarError::Storage(StorageError::Full { .. })) if self.backend().spend_reserve(false) => {
+            Err(VykarError::Storage(StorageError::Full { .. })) if spend_reserve(false) => {
                 WriteGuard::acquire(self, options)?
             }
             acquired => acquired?,
@@ -249,7 +253,7 @@ mod tests {
     use crate::repository::lock::wait_until_free;
     use crate::repository::{OpenOptions, Session};
     use crate::storage::Backend;
-    use crate::storage::hooked::{Call, HookedBackend};
+    use crate::storage::testing::{Call, Op, TestBackend};
     use crate::testing::TestRepository;
 
     fn options() -> LockOptions {
@@ -321,7 +325,7 @@ mod tests {
     fn what_is_written_while_an_index_is_made_and_sent_is_not_written_over() {
         let mut test = TestRepository::new();
         test.snapshot("one", &[], None);
-        let backend = Arc::new(HookedBackend::new(test.backend.clone()));
+        let backend = Arc::new(TestBackend::new(test.backend.clone()));
         let repository =
             Repository::open(backend.clone(), &mut || unreachable!(), &OpenOptions::default()).unwrap();
         for key in ["index", "snapshots/"] {
@@ -333,7 +337,7 @@ mod tests {
                 &OpenOptions::default(),
             );
             let other = other.unwrap();
-            backend.set(Some(Box::new(move |call, at, inner| {
+            backend.before(move |Op { call, key: at, .. }, inner| {
                 if call == Call::Put && at.starts_with(key) {
                     for lock in inner.list("locks/")? {
                         inner.delete(&lock.key)?;
@@ -343,13 +347,13 @@ mod tests {
                     theirs.release().unwrap();
                 }
                 Ok(())
-            })));
+            });
             let before = keys(&test);
             let result = match key {
                 "index" => guard.write_index(0, std::iter::empty()).map(drop),
                 _ => guard.write_snapshot(b"").map(drop),
             };
-            backend.set(None);
+            backend.unhook();
             assert!(matches!(result, Err(VykarError::LockLost { .. })), "{key}: {result:?}");
             let seen = guard.index_stamp();
             drop(guard);
@@ -363,19 +367,19 @@ mod tests {
     #[test]
     fn no_more_than_a_batch_is_deleted_after_the_lock_is_lost() {
         let test = TestRepository::new();
-        let backend = Arc::new(HookedBackend::new(test.backend.clone()));
+        let backend = Arc::new(TestBackend::new(test.backend.clone()));
         let repository =
             Repository::open(backend.clone(), &mut || unreachable!(), &OpenOptions::default()).unwrap();
         let keys: Vec<_> = (0..3 * BATCH).map(|n| format!("packs/00/{n}")).collect();
         keys.iter().for_each(|key| test.backend.put(key, b"", PutMode::Replace).unwrap());
         let guard = WriteGuard::acquire(&repository, &options()).unwrap();
         let lost_at = keys[BATCH + 3].clone();
-        backend.set(Some(Box::new(move |call, key, inner| {
+        backend.before(move |Op { call, key, .. }, inner| {
             if call == Call::Delete && key == lost_at {
                 inner.list("locks/")?.iter().try_for_each(|lock| inner.delete(&lock.key))?;
             }
             Ok(())
-        })));
+        });
         let mut deleted = 0;
         let result = guard.delete_counting(keys.iter().cloned(), &mut deleted);
         assert!(matches!(result, Err(VykarError::LockLost { .. })), "{result:?}");

@@ -13,6 +13,7 @@ use crate::format::envelope::{INDEX_CONTEXT, ObjectKind};
 use crate::format::{Encryption, IndexBlob, IndexEntry, MAX_METADATA_OBJECT, MAX_METADATA_PLAINTEXT};
 use crate::id::PackId;
 use crate::platform::map::ScratchMap;
+use crate::storage::Head;
 
 /// Bytes of a plain index in which its generation is: it is at the beginning of the first compressed block, which
 /// takes at most 128 KiB.
@@ -118,21 +119,15 @@ impl Repository {
     pub fn index_stamp(&self) -> Result<Option<IndexStamp>> {
         let encryption = self.config().encryption;
         let wanted = if encryption == Encryption::None { PLAIN_HEAD } else { IndexStamp::SEALED_HEAD };
-        let len = match self.backend().size(INDEX) {
+        let Head { data, size, .. } = match self.backend().head(INDEX, wanted) {
             Err(StorageError::NotFound { .. }) => return self.absent_index().map(|()| None),
             other => other?,
         };
-        let head_len = usize::try_from(len).unwrap_or(usize::MAX).min(wanted);
-        let head = match self.backend().get_range(INDEX, 0, head_len) {
-            // Replaced by a shorter one just now.
-            Err(StorageError::Short { .. }) => return Ok(self.index_object()?.map(|(stamp, _)| stamp)),
-            other => other?,
-        };
         if encryption != Encryption::None {
-            return Ok(Some(IndexStamp::new(len, &head)));
+            return Ok(Some(IndexStamp::new(size, &data)));
         }
-        match head.get(1..).and_then(generation_at_head) {
-            Some(generation) => Ok(Some(IndexStamp::new(len, &generation.to_le_bytes()))),
+        match data.get(1..).and_then(generation_at_head) {
+            Some(generation) => Ok(Some(IndexStamp::new(size, &generation.to_le_bytes()))),
             // In a form that must be read as a whole.
             None => Ok(self.index_object()?.map(|(stamp, _)| stamp)),
         }

@@ -86,12 +86,13 @@ pub fn objects(backend: &dyn Backend) -> Result<Vec<(KeyKind, ObjectInfo)>, Stor
 /// Where the format keeps an object or a folder of them and something else is: a folder, a link, a device. No listing
 /// shows what belongs there. Sorted.
 pub fn odd_objects(backend: &dyn Backend) -> Result<Vec<String>, StorageError> {
+    let Some(in_folder) = backend.folder() else { return Ok(Vec::new()) };
     let known: HashSet<String> = folders().collect();
     let mut odd = Vec::new();
     let mut look_into: Vec<String> = vec![String::new()];
     look_into.extend(TOP.iter().filter(|top| **top != "damaged").map(|top| format!("{top}/")));
     while let Some(folder) = look_into.pop() {
-        for entry in backend.odd_entries(&folder)? {
+        for entry in in_folder.odd_entries(&folder)? {
             let (name, is_folder) = match entry.strip_suffix('/') {
                 Some(name) => (name, entry != folder),
                 None => (entry.as_str(), false),
@@ -133,8 +134,9 @@ pub(crate) fn refuse_to_follow(repository: &Repository, folders: &[&str]) -> Res
     if repository.trust() {
         return Ok(());
     }
+    let Some(place) = repository.backend().folder() else { return Ok(()) };
     for folder in folders {
-        if repository.backend().leads_out(folder)? {
+        if place.leads_out(folder)? {
             return Err(VykarError::LeadsOut { folder: (*folder).to_owned() });
         }
     }

@@ -52,7 +52,7 @@ mod tests {
 
     use crate::format::Encryption;
     use crate::repository::{InitOptions, OpenOptions, Repository};
-    use crate::storage::faulty::{Fault, FaultyBackend};
+    use crate::storage::testing::{Fault, TestBackend};
     use crate::storage::{Backend, LocalBackend};
 
     fn init(backend: Arc<dyn Backend>, cache: &std::path::Path, passphrase: Option<&str>) -> bool {
@@ -67,7 +67,7 @@ mod tests {
 
     /// Whether it succeeds when the operation with this number fails.
     fn with_fault(root: &std::path::Path, cache: &std::path::Path, at: u64, fault: Fault) -> bool {
-        init(Arc::new(FaultyBackend::new(LocalBackend::new(root.to_owned()), at, fault)), cache, Some("x"))
+        init(Arc::new(TestBackend::failing(LocalBackend::new(root.to_owned()), at, fault)), cache, Some("x"))
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::format::{
     ChunkerParams, EncryptedKey, Encryption, KeyExport, MAX_SMALL_OBJECT, MasterKeys, RepoConfig,
 };
 use crate::id::{PackId, RepositoryId};
-use crate::storage::{Backend, PutMode};
+use crate::storage::{Backend, PutMode, holds_other_than};
 
 /// A passphrase, wiped from memory when dropped.
 pub type Passphrase = Zeroizing<String>;
@@ -88,7 +88,7 @@ impl Repository {
         }
         // A folder of somebody's files must not become a repository by a typing error. What an
         // interrupted init leaves (key or index without config) does not count.
-        if backend.holds_other_than(&[REPOKEY, INDEX, INDEX_GENERATION])? {
+        if holds_other_than(backend.as_ref(), &[REPOKEY, INDEX, INDEX_GENERATION])? {
             return Err(VykarError::NotEmpty { url });
         }
         let config = RepoConfig {

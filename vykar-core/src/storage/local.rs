@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use rustix::fs::Advice;
 
 use super::disk::Disk;
-use super::{Backend, ObjectInfo, PutMode, Upload, check_key};
+use super::{Abilities, Backend, Folder, Head, ObjectInfo, PutMode, Upload, check_key, delete_each};
 use crate::crypto::random;
 use crate::error::StorageError;
 use crate::id::SessionId;
@@ -32,6 +32,8 @@ pub(super) const RESERVE: &str = ".tmp-reserve";
 const ROOM_FOR_RESERVE: u64 = 8;
 /// An upload begins to go to the disk each time it has so many more bytes.
 const FLUSH_EVERY: u64 = 8 << 20;
+/// Reads at a time that a disk answers well; a page cache needs none.
+const REQUESTS: usize = 8;
 /// Bytes that are copied at a time where an unfinished file was removed.
 const COPY_BLOCK: usize = 1 << 20;
 
@@ -372,6 +374,7 @@ fn failed(operation: &'static str, key: &str, source: io::Error) -> StorageError
     match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => StorageError::NotFound { key },
         io::ErrorKind::AlreadyExists => StorageError::AlreadyExists { key },
+        io::ErrorKind::PermissionDenied => StorageError::Denied { operation, key, source },
         _ if is_full(&source) => StorageError::Full { key, source },
         _ => StorageError::Io { operation, key, source },
     }
@@ -382,8 +385,8 @@ impl Backend for LocalBackend {
         &self.url
     }
 
-    fn local_path(&self) -> Option<&Path> {
-        Some(&self.root)
+    fn abilities(&self) -> Abilities {
+        Abilities { exclusive: true, requests: REQUESTS }
     }
 
     fn prepare(&self) -> Result<(), StorageError> {
@@ -400,12 +403,6 @@ impl Backend for LocalBackend {
         }
         let mut data = Vec::with_capacity(size as usize);
         file.take(max).read_to_end(&mut data).map_err(|e| failed("read", key, e))?;
-        Ok(data)
-    }
-
-    fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Vec<u8>, StorageError> {
-        let mut data = Vec::new();
-        self.get_range_into(key, offset, len, &mut data)?;
         Ok(data)
     }
 
@@ -434,16 +431,6 @@ impl Backend for LocalBackend {
         Ok(())
     }
 
-    fn drop_cached(&self, key: &str) {
-        if let Ok((file, _)) = self.open(key) {
-            let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
-        }
-    }
-
-    fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {
-        self.put_if(key, data, mode, &mut || true).map(drop)
-    }
-
     fn put_if(
         &self,
         key: &str,
@@ -452,22 +439,6 @@ impl Backend for LocalBackend {
         still: &mut dyn FnMut() -> bool,
     ) -> Result<bool, StorageError> {
         self.write(&self.path(key)?, data, mode, still).map_err(|e| failed("write", key, e))
-    }
-
-    fn keep_reserve(&self, bytes: u64) {
-        // Without it, deleting on a full disk needs room made elsewhere first.
-        let _ = self.make_reserve(bytes);
-    }
-
-    fn spend_reserve(&self, only_where_short: bool) -> bool {
-        let path = self.root.join(RESERVE);
-        let Ok(reserve) = fs::symlink_metadata(&path) else { return false };
-        let has_room =
-            |disk: rustix::fs::StatVfs| disk.f_bavail.saturating_mul(disk.f_frsize) >= reserve.len();
-        if only_where_short && rustix::fs::statvfs(&self.root).is_ok_and(has_room) {
-            return false;
-        }
-        fs::remove_file(&path).is_ok()
     }
 
     fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError> {
@@ -479,6 +450,67 @@ impl Backend for LocalBackend {
         let mut found = Vec::new();
         self.list_into(&self.root.join(prefix), prefix, &mut found)?;
         Ok(found)
+    }
+
+    fn leftovers(&self, min_age: Duration) -> Result<Vec<ObjectInfo>, StorageError> {
+        let mut found = Vec::new();
+        self.leftovers_into(&self.root, DEPTH, &mut found).map_err(|e| failed("list", ".", e))?;
+        let mut found: Vec<_> =
+            found.into_iter().filter(|(_, age)| *age >= min_age).map(|(object, _)| object).collect();
+        found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        Ok(found)
+    }
+
+    fn remove_leftover(&self, name: &str) -> Result<(), StorageError> {
+        if !is_leftover(name) {
+            return Err(StorageError::InvalidKey { key: name.to_owned() });
+        }
+        match self.disk.remove(&self.root.join(name)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(|e| failed("delete", name, e)),
+        }
+    }
+
+    fn delete(&self, key: &str) -> Result<(), StorageError> {
+        let path = self.path(key)?;
+        let absent = match self.disk.remove(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => true,
+            other => other.map(|()| false).map_err(|e| failed("delete", key, e))?,
+        };
+        // Also where it is gone already: whoever removed it may have been killed before it was durable.
+        match self.disk.sync_dir(path.parent().unwrap_or(&self.root)) {
+            Err(e) if absent && e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(|e| failed("delete", key, e)),
+        }
+    }
+
+    fn size(&self, key: &str) -> Result<u64, StorageError> {
+        let metadata = fs::metadata(self.path(key)?).map_err(|e| failed("read", key, e))?;
+        if !metadata.is_file() {
+            return Err(StorageError::NotFound { key: key.to_owned() });
+        }
+        Ok(metadata.len())
+    }
+
+    fn delete_many(&self, keys: &[String], deleted: &mut dyn FnMut(&str)) -> Result<(), StorageError> {
+        delete_each(self, keys, deleted)
+    }
+
+    fn head(&self, key: &str, len: usize) -> Result<Head, StorageError> {
+        let (file, size) = self.open(key)?;
+        let mut data = Vec::new();
+        file.take(len as u64).read_to_end(&mut data).map_err(|e| failed("read", key, e))?;
+        Ok(Head { data, size, version: None })
+    }
+
+    fn folder(&self) -> Option<&dyn Folder> {
+        Some(self)
+    }
+}
+
+impl Folder for LocalBackend {
+    fn path(&self) -> &Path {
+        &self.root
     }
 
     fn odd_entries(&self, folder: &str) -> Result<Vec<String>, StorageError> {
@@ -518,25 +550,6 @@ impl Backend for LocalBackend {
         Ok(place.is_some_and(|place| !root.is_some_and(|root| place.starts_with(root))))
     }
 
-    fn leftovers(&self, min_age: Duration) -> Result<Vec<ObjectInfo>, StorageError> {
-        let mut found = Vec::new();
-        self.leftovers_into(&self.root, DEPTH, &mut found).map_err(|e| failed("list", ".", e))?;
-        let mut found: Vec<_> =
-            found.into_iter().filter(|(_, age)| *age >= min_age).map(|(object, _)| object).collect();
-        found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        Ok(found)
-    }
-
-    fn remove_leftover(&self, name: &str) -> Result<(), StorageError> {
-        if !is_leftover(name) {
-            return Err(StorageError::InvalidKey { key: name.to_owned() });
-        }
-        match self.disk.remove(&self.root.join(name)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.map_err(|e| failed("delete", name, e)),
-        }
-    }
-
     /// Looks at one level only: a folder given by mistake may be someone's whole home.
     fn holds_other_than(&self, keys: &[&str]) -> Result<bool, StorageError> {
         let entries = match fs::read_dir(&self.root) {
@@ -554,24 +567,25 @@ impl Backend for LocalBackend {
         Ok(false)
     }
 
-    fn delete(&self, key: &str) -> Result<(), StorageError> {
-        let path = self.path(key)?;
-        let absent = match self.disk.remove(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => true,
-            other => other.map(|()| false).map_err(|e| failed("delete", key, e))?,
-        };
-        // Also where it is gone already: whoever removed it may have been killed before it was durable.
-        match self.disk.sync_dir(path.parent().unwrap_or(&self.root)) {
-            Err(e) if absent && e.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.map_err(|e| failed("delete", key, e)),
+    fn drop_cached(&self, key: &str) {
+        if let Ok((file, _)) = self.open(key) {
+            let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
         }
     }
 
-    fn size(&self, key: &str) -> Result<u64, StorageError> {
-        let metadata = fs::metadata(self.path(key)?).map_err(|e| failed("read", key, e))?;
-        if !metadata.is_file() {
-            return Err(StorageError::NotFound { key: key.to_owned() });
+    fn keep_reserve(&self, bytes: u64) {
+        // Without it, deleting on a full disk needs room made elsewhere first.
+        let _ = self.make_reserve(bytes);
+    }
+
+    fn spend_reserve(&self, only_where_short: bool) -> bool {
+        let path = self.root.join(RESERVE);
+        let Ok(reserve) = fs::symlink_metadata(&path) else { return false };
+        let has_room =
+            |disk: rustix::fs::StatVfs| disk.f_bavail.saturating_mul(disk.f_frsize) >= reserve.len();
+        if only_where_short && rustix::fs::statvfs(&self.root).is_ok_and(has_room) {
+            return false;
         }
-        Ok(metadata.len())
+        fs::remove_file(&path).is_ok()
     }
 }

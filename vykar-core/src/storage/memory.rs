@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::{Backend, Buffered, ObjectInfo, PutMode, Upload, check_key};
+use super::{
+    Abilities, Backend, Buffered, Folder, Head, ObjectInfo, PutMode, Upload, check_key, delete_each,
+};
 use crate::error::StorageError;
+use std::time::Duration;
 
 /// Objects in a map; clones share it.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +41,14 @@ impl Backend for MemoryBackend {
         "memory"
     }
 
+    fn abilities(&self) -> Abilities {
+        Abilities { exclusive: true, requests: 1 }
+    }
+
+    fn prepare(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     fn get(&self, key: &str, max: u64) -> Result<Vec<u8>, StorageError> {
         self.with(key, |data| {
             let size = data.len() as u64;
@@ -48,23 +59,48 @@ impl Backend for MemoryBackend {
         })
     }
 
-    fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Vec<u8>, StorageError> {
+    fn get_range_into(
+        &self,
+        key: &str,
+        offset: u64,
+        len: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StorageError> {
         self.with(key, |data| {
             let end = offset.saturating_add(len as u64);
             let range = usize::try_from(offset).ok().zip(usize::try_from(end).ok());
             let found = range.and_then(|(from, to)| data.get(from..to));
-            found.map(<[u8]>::to_vec).ok_or_else(|| StorageError::Short { key: key.to_owned(), end })
+            let found = found.ok_or_else(|| StorageError::Short { key: key.to_owned(), end })?;
+            out.clear();
+            out.extend_from_slice(found);
+            Ok(())
         })
     }
 
-    fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {
+    fn head(&self, key: &str, len: usize) -> Result<Head, StorageError> {
+        self.with(key, |data| {
+            let head = data[..data.len().min(len)].to_vec();
+            Ok(Head { data: head, size: data.len() as u64, version: None })
+        })
+    }
+
+    fn put_if(
+        &self,
+        key: &str,
+        data: &[u8],
+        mode: PutMode,
+        still: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, StorageError> {
         check_key(key)?;
+        if !still() {
+            return Ok(false);
+        }
         let mut objects = self.objects.write();
         if mode == PutMode::Exclusive && objects.contains_key(key) {
             return Err(StorageError::AlreadyExists { key: key.to_owned() });
         }
         objects.insert(key.to_owned(), data.to_vec());
-        Ok(())
+        Ok(true)
     }
 
     fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError> {
@@ -85,5 +121,21 @@ impl Backend for MemoryBackend {
 
     fn size(&self, key: &str) -> Result<u64, StorageError> {
         self.with(key, |data| Ok(data.len() as u64))
+    }
+
+    fn delete_many(&self, keys: &[String], deleted: &mut dyn FnMut(&str)) -> Result<(), StorageError> {
+        delete_each(self, keys, deleted)
+    }
+
+    fn leftovers(&self, _min_age: Duration) -> Result<Vec<ObjectInfo>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    fn remove_leftover(&self, name: &str) -> Result<(), StorageError> {
+        Err(StorageError::InvalidKey { key: name.to_owned() })
+    }
+
+    fn folder(&self) -> Option<&dyn Folder> {
+        None
     }
 }

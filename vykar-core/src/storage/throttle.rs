@@ -11,14 +11,13 @@
 //! not counted.
 
 use std::num::NonZeroU64;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{Backend, ObjectInfo, PutMode, Upload};
+use super::{Abilities, Backend, Folder, Head, ObjectInfo, PutMode, Upload};
 use crate::error::StorageError;
 
 /// How much may pass without waiting after a pause: what the limit allows in this time.
@@ -144,28 +143,8 @@ impl Backend for ThrottledBackend {
         self.inner.url()
     }
 
-    fn local_path(&self) -> Option<&Path> {
-        self.inner.local_path()
-    }
-
     fn prepare(&self) -> Result<(), StorageError> {
         self.inner.prepare()
-    }
-
-    fn odd_entries(&self, folder: &str) -> Result<Vec<String>, StorageError> {
-        self.inner.odd_entries(folder)
-    }
-
-    fn leads_out(&self, folder: &str) -> Result<bool, StorageError> {
-        self.inner.leads_out(folder)
-    }
-
-    fn keep_reserve(&self, bytes: u64) {
-        self.inner.keep_reserve(bytes);
-    }
-
-    fn spend_reserve(&self, only_where_short: bool) -> bool {
-        self.inner.spend_reserve(only_where_short)
     }
 
     fn leftovers(&self, min_age: Duration) -> Result<Vec<ObjectInfo>, StorageError> {
@@ -184,12 +163,6 @@ impl Backend for ThrottledBackend {
         let data = self.inner.get(key, max)?;
         // Somebody may have replaced it by a larger one.
         bucket.take((data.len() as u64).saturating_sub(expected), self.clock.now());
-        Ok(data)
-    }
-
-    fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Vec<u8>, StorageError> {
-        let mut data = Vec::new();
-        self.get_range_into(key, offset, len, &mut data)?;
         Ok(data)
     }
 
@@ -223,15 +196,24 @@ impl Backend for ThrottledBackend {
         Ok(())
     }
 
-    fn drop_cached(&self, key: &str) {
-        self.inner.drop_cached(key);
+    fn head(&self, key: &str, len: usize) -> Result<Head, StorageError> {
+        if let Some(bucket) = &self.download {
+            self.wait_for_object(bucket, len as u64);
+        }
+        self.inner.head(key, len)
     }
 
-    fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {
-        if let Some(bucket) = &self.upload {
-            self.wait_for_object(bucket, data.len() as u64);
-        }
-        self.inner.put(key, data, mode)
+    fn abilities(&self) -> Abilities {
+        self.inner.abilities()
+    }
+
+    fn delete_many(&self, keys: &[String], deleted: &mut dyn FnMut(&str)) -> Result<(), StorageError> {
+        self.inner.delete_many(keys, deleted)
+    }
+
+    /// What it does there is not limited.
+    fn folder(&self) -> Option<&dyn Folder> {
+        self.inner.folder()
     }
 
     fn put_if(
@@ -267,10 +249,6 @@ impl Backend for ThrottledBackend {
         self.inner.size(key)
     }
 
-    fn holds_other_than(&self, keys: &[&str]) -> Result<bool, StorageError> {
-        self.inner.holds_other_than(keys)
-    }
-
     fn exists(&self, key: &str) -> Result<bool, StorageError> {
         self.inner.exists(key)
     }
@@ -303,8 +281,10 @@ impl Upload for ThrottledUpload<'_> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::MemoryBackend;
+    use super::super::testing::{Call, TestBackend};
+    use super::super::{LocalBackend, MemoryBackend};
     use super::*;
+    use std::path::Path;
 
     const MIB: u64 = 1 << 20;
 
@@ -325,70 +305,6 @@ pub(super) mod tests {
     /// When and how much was moved.
     type Moves = Arc<Mutex<Vec<(Duration, u64)>>>;
 
-    /// Notes each transfer.
-    struct Line {
-        inner: MemoryBackend,
-        clock: MockClock,
-        moves: Moves,
-    }
-
-    impl Line {
-        fn moved(&self, bytes: usize) {
-            self.moves.lock().push((self.clock.now(), bytes as u64));
-        }
-    }
-
-    /// Notes each piece.
-    struct LineUpload<'l>(&'l Line, Box<dyn Upload + 'l>);
-
-    impl Upload for LineUpload<'_> {
-        fn write(&mut self, data: &[u8]) -> Result<(), StorageError> {
-            self.0.moved(data.len());
-            self.1.write(data)
-        }
-        fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), StorageError> {
-            self.1.read_at(offset, out)
-        }
-
-        fn finish(self: Box<Self>, key: &str) -> Result<(), StorageError> {
-            self.1.finish(key)
-        }
-    }
-
-    impl Backend for Line {
-        fn url(&self) -> &str {
-            "line"
-        }
-        fn local_path(&self) -> Option<&Path> {
-            Some(Path::new("/line"))
-        }
-        fn get(&self, key: &str, max: u64) -> Result<Vec<u8>, StorageError> {
-            let data = self.inner.get(key, max)?;
-            self.moved(data.len());
-            Ok(data)
-        }
-        fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Vec<u8>, StorageError> {
-            self.moved(len);
-            self.inner.get_range(key, offset, len)
-        }
-        fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {
-            self.moved(data.len());
-            self.inner.put(key, data, mode)
-        }
-        fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError> {
-            Ok(Box::new(LineUpload(self, self.inner.upload()?)))
-        }
-        fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
-            self.inner.list(prefix)
-        }
-        fn delete(&self, key: &str) -> Result<(), StorageError> {
-            self.inner.delete(key)
-        }
-        fn size(&self, key: &str) -> Result<u64, StorageError> {
-            self.inner.size(key)
-        }
-    }
-
     /// One MiB a second in both directions, on a clock of its own.
     pub fn throttled(inner: MemoryBackend) -> ThrottledBackend {
         line(inner).0
@@ -396,7 +312,23 @@ pub(super) mod tests {
 
     fn line(inner: MemoryBackend) -> (ThrottledBackend, MockClock, Moves) {
         let (clock, moves) = (MockClock::default(), Moves::default());
-        let line = Line { inner, clock: clock.clone(), moves: moves.clone() };
+        let line = TestBackend::new(inner).with_upload_steps();
+        let moved = {
+            let (clock, moves) = (clock.clone(), moves.clone());
+            move |bytes: u64| moves.lock().push((clock.now(), bytes))
+        };
+        let got = moved.clone();
+        line.before(move |op, _| {
+            if matches!(op.call, Call::GetRange | Call::Put | Call::Upload) && op.bytes > 0 {
+                moved(op.bytes as u64);
+            }
+            Ok(())
+        });
+        line.after(move |op, inner: &MemoryBackend| {
+            if let (Call::Get, Ok(size)) = (op.call, inner.size(op.key)) {
+                got(size);
+            }
+        });
         let rate = NonZeroU64::new(MIB);
         let limits = Limits { upload: rate, download: rate, ..Limits::default() };
         (ThrottledBackend::new(Arc::new(line), limits, Box::new(clock.clone())), clock, moves)
@@ -532,7 +464,12 @@ pub(super) mod tests {
     fn only_a_limit_comes_between() {
         let inner: Arc<dyn Backend> = Arc::new(MemoryBackend::new());
         assert!(Arc::ptr_eq(&Limits::default().apply(inner.clone()), &inner));
-        let (backend, ..) = line(MemoryBackend::new());
-        assert_eq!(backend.local_path(), Some(Path::new("/line")), "a backup must not store its repository");
+        let limits = Limits { upload: NonZeroU64::new(1), ..Limits::default() };
+        let backend = limits.apply(Arc::new(LocalBackend::new("/folder")));
+        assert_eq!(
+            backend.local_path(),
+            Some(Path::new("/folder")),
+            "a backup must not store its repository"
+        );
     }
 }

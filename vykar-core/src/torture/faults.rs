@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::operations::{OPERATIONS, Operation};
 use super::tell;
 use super::world::World;
-use crate::storage::faulty::{FAULTS, Fault, FaultyBackend};
+use crate::storage::testing::{FAULTS, Fault, TestBackend};
 
 /// Whatever fails, every snapshot that is not to be deleted stays as it was, what is said to be done is done, and
 /// doing it again succeeds.
@@ -34,12 +34,12 @@ fn one(template: &World, operation: &Operation, at: u64, fault: Fault) -> (bool,
     let world = template.copy();
     let before = world.snapshots();
     let ids = by_age(&world);
-    let backend = Arc::new(FaultyBackend::new(world.backend(), at, fault));
+    let backend = Arc::new(TestBackend::failing(world.backend(), at, fault));
     let result = match world.open_on(backend.clone()) {
         Ok(repository) => (operation.run)(&world, &repository),
         Err(e) => Err(e),
     };
-    let hit = backend.operations() > at;
+    let hit = backend.calls() > at;
     assert!(hit || result.is_ok(), "{when}: {result:?} without a fault");
     world.bury();
     let doomed = (operation.deletes)(&ids);

@@ -9,7 +9,7 @@ use crate::maintenance::{
     compact, delete_snapshots, plan_repair, prune,
 };
 use crate::repository::Repository;
-use crate::storage::faulty::{Fault, FaultyBackend};
+use crate::storage::testing::{Fault, TestBackend};
 use crate::storage::{Backend, PutMode};
 
 /// An operation over a [`World`].
@@ -122,7 +122,7 @@ fn damage_what_can_be_read(world: &World) {
 /// A backup that fails late, and leaves a journal of what it has stored.
 pub fn leave_a_journal(world: &World) {
     for at in 10..60 {
-        let backend = Arc::new(FaultyBackend::new(world.backend(), at, Fault::Error));
+        let backend = Arc::new(TestBackend::failing(world.backend(), at, Fault::Error));
         let failed = backup_of(&world.open_on(backend).unwrap(), world.source()).is_err();
         world.bury();
         if failed && world.has_journal() {

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::format::{Encryption, KdfParams};
 use crate::repository::{InitOptions, LockOptions, OpenOptions, Passphrase, Repository};
 use crate::storage::disk::log::{Log, Model, Survives};
-use crate::storage::faulty::{FAULTS, FaultyBackend};
+use crate::storage::testing::{FAULTS, TestBackend};
 use crate::storage::{Backend, LocalBackend};
 
 const OLD: &str = "the old one";
@@ -78,7 +78,7 @@ fn changing_the_passphrase_survives_every_fault() {
             let when = format!("passphrase, {fault:?} at {at}");
             let dir = scratch();
             copy(&repo(&template), &repo(&dir));
-            let backend = Arc::new(FaultyBackend::new(LocalBackend::new(repo(&dir)), at, fault));
+            let backend = Arc::new(TestBackend::failing(LocalBackend::new(repo(&dir)), at, fault));
             let done = open(backend.clone(), OLD).and_then(|repository| change(&repository, OLD, NEW));
             let now = opened_by(&repo(&dir), &when);
             if done.is_ok() {
@@ -86,7 +86,7 @@ fn changing_the_passphrase_survives_every_fault() {
             }
             failed += u64::from(done.is_err());
             again(&repo(&dir), &when);
-            if backend.operations() <= at {
+            if backend.calls() <= at {
                 assert!(done.is_ok(), "{when}: {done:?} without a fault");
                 break;
             }

@@ -160,7 +160,7 @@ fn whatever_part_is_away_nothing_is_shown_as_empty_or_zero_and_all_comes_back() 
                 if seen {
                     assert!(look(&m, 2), "{part:?}");
                 }
-                repo.backend.set_fault(Some(Fault { part: part.to_owned(), missing }));
+                repo.line.set_fault(Some(Fault { part: part.to_owned(), missing }));
                 m.fs.expire();
                 m.fs.forget_trees();
                 let whole = look(&m, 2);
@@ -171,7 +171,7 @@ fn whatever_part_is_away_nothing_is_shown_as_empty_or_zero_and_all_comes_back() 
                 };
                 assert_eq!(whole, !is_needed, "{part:?} missing {missing} seen {seen}");
                 assert!(!m.log().iter().any(|line| line.contains("zeros")), "{:#?}", m.log());
-                repo.backend.set_fault(None);
+                repo.line.set_fault(None);
                 heals(&mut m, 2);
             }
         }
@@ -182,14 +182,14 @@ fn whatever_part_is_away_nothing_is_shown_as_empty_or_zero_and_all_comes_back() 
 fn a_repository_that_is_away_is_said_to_be_and_to_be_back() {
     let repo = repo(None);
     let mut m = repo.mount();
-    repo.backend.set_fault(Some(Fault { part: String::new(), missing: true }));
+    repo.line.set_fault(Some(Fault { part: String::new(), missing: true }));
     for _ in 0..3 {
         m.fs.expire();
         assert_eq!(m.list("ids").len(), 2);
     }
     assert_eq!(m.log().len(), 1, "{:#?}", m.log());
     assert!(m.log()[0].starts_with("the repository is out of reach: "), "{:#?}", m.log());
-    repo.backend.set_fault(None);
+    repo.line.set_fault(None);
     m.fs.expire();
     heals(&mut m, 2);
     assert!(m.log().contains(&"the repository is in reach again".to_owned()), "{:#?}", m.log());
@@ -200,7 +200,7 @@ fn a_snapshot_that_cannot_be_read_yet_makes_folders_end_with_an_error() {
     let mut repo = repo(None);
     let mut m = repo.mount();
     let id = add(&mut repo, 2);
-    repo.backend.set_fault(Some(Fault { part: snapshot_key(&id), missing: false }));
+    repo.line.set_fault(Some(Fault { part: snapshot_key(&id), missing: false }));
     m.fs.expire();
     for folder in ["ids", "snapshots", "labels/l"] {
         let ino = m.ino(folder);
@@ -208,7 +208,7 @@ fn a_snapshot_that_cannot_be_read_yet_makes_folders_end_with_an_error() {
         assert_eq!(m.fs.lookup(ino, b"s2"), Err(FsError::Io), "{folder}");
         assert!(m.list(folder).len() >= 2, "what is known is there");
     }
-    repo.backend.set_fault(None);
+    repo.line.set_fault(None);
     heals(&mut m, 3);
 }
 
@@ -216,10 +216,10 @@ fn a_snapshot_that_cannot_be_read_yet_makes_folders_end_with_an_error() {
 fn snapshots_that_were_all_deleted_are_gone_and_those_out_of_reach_are_not_mounted_as_none() {
     let mut repo = repo(None);
     let m = repo.mount();
-    repo.backend.set_fault(Some(Fault { part: "snapshots/".to_owned(), missing: true }));
+    repo.line.set_fault(Some(Fault { part: "snapshots/".to_owned(), missing: true }));
     let refused = repo.mount_shown((0, 0), Shown::default()).err().unwrap().to_string();
     assert!(refused.contains("snapshots/ is out of reach"), "{refused}");
-    repo.backend.set_fault(None);
+    repo.line.set_fault(None);
     for n in 1..3 {
         repo.backend.delete(&snapshot_key(&vykar_core::SnapshotId([n; 32]))).unwrap();
     }

@@ -288,9 +288,9 @@ fn zeros_are_not_given_while_the_repository_is_out_of_reach() {
     let (repo, bad) = with_chunks();
     let m = repo.mount_shown(SIZES, zeros()).unwrap();
     let f = m.ino("ids/one/f");
-    repo.backend.down.store(true, Relaxed);
+    repo.line.down.store(true, Relaxed);
     assert_eq!(m.fs.read(f, 0, 50), Err(FsError::Io));
-    repo.backend.down.store(false, Relaxed);
+    repo.line.down.store(false, Relaxed);
     std::thread::sleep(Duration::from_millis(2100));
     assert_eq!(&*m.fs.read(f, 0, 50).unwrap(), b"firstsecondthird");
 

@@ -72,7 +72,7 @@ fn a_directory_has_one_place_and_a_file_one_inode() {
 #[test]
 fn nothing_is_loaded_before_somebody_looks_inside() {
     let (repo, m) = small();
-    let reads = || repo.backend.pack_reads.load(Relaxed);
+    let reads = || repo.line.pack_reads.load(Relaxed);
     m.list("ids");
     assert_eq!(attr(&m, "ids/one").meta.mode, 0o40750);
     assert_eq!((attr(&m, "ids/one").nlink, attr(&m, "ids/one").meta.uid), (1, 5));
@@ -312,7 +312,7 @@ fn holes_are_found_in_chunks_that_have_data_too() {
     let chunker = ChunkerParams { max: 1 << 20, ..like.chunker };
     repo.snapshot(1, SnapshotMeta { chunker, ..like }, &items);
     let m = repo.mount();
-    let reads = || repo.backend.pack_reads.load(Relaxed);
+    let reads = || repo.line.pack_reads.load(Relaxed);
     let (sparse, dense) = (attr(&m, "ids/one/sparse"), attr(&m, "ids/one/dense"));
     assert_eq!((sparse.meta.size, dense.blocks), (350_000, 391));
     assert!(sparse.blocks <= 8, "{}", sparse.blocks);
@@ -335,11 +335,11 @@ fn holes_are_found_in_chunks_that_have_data_too() {
 fn what_was_given_back_is_read_again() {
     let (repo, m) = small();
     let read = || (m.list("ids/one"), m.list("versions"), m.fs.getattr(m.ino("ids/one")));
-    let (before, reads) = (read(), repo.backend.pack_reads.load(Relaxed));
-    assert_eq!((read(), repo.backend.pack_reads.load(Relaxed)), (before.clone(), reads), "kept");
+    let (before, reads) = (read(), repo.line.pack_reads.load(Relaxed));
+    assert_eq!((read(), repo.line.pack_reads.load(Relaxed)), (before.clone(), reads), "kept");
     m.fs.give_back();
     assert_eq!(read(), before);
-    assert!(repo.backend.pack_reads.load(Relaxed) > reads);
+    assert!(repo.line.pack_reads.load(Relaxed) > reads);
 }
 
 #[test]
@@ -402,12 +402,12 @@ fn sequential_reads_are_decoded_ahead_and_right() {
     repo.snapshot(1, meta("one", "h", "", "2026-01-02T03:04:05Z"), &[file]);
     let m = repo.mount_with(64 << 20, 1 << 20);
     let ino = m.ino("ids/one/f");
-    let before = repo.backend.pack_reads.load(Relaxed);
+    let before = repo.line.pack_reads.load(Relaxed);
     for step in 0..100u64 {
         let data = m.fs.read(ino, step * 500, 500).unwrap();
         assert!(data.len() == 500 && data.iter().all(|b| u64::from(*b) == step / 2));
     }
-    assert_eq!(repo.backend.pack_reads.load(Relaxed) - before, 50, "each chunk was read once");
+    assert_eq!(repo.line.pack_reads.load(Relaxed) - before, 50, "each chunk was read once");
 }
 
 #[derive(Debug, Clone)]

@@ -150,7 +150,7 @@ fn nothing_is_read_before_somebody_looks_and_then_each_chunk_once() {
     repo.stream_chunk = 150;
     small(&mut repo);
     let m = repo.mount();
-    let reads = || repo.backend.pack_reads.load(Relaxed);
+    let reads = || repo.line.pack_reads.load(Relaxed);
     m.list("");
     let before = attr(&m, "versions");
     assert_eq!((before.nlink, before.meta.mtime), (1, attr(&m, "ids").meta.mtime));
@@ -434,9 +434,9 @@ fn the_local_file_saves_decoding_and_is_made_again_when_it_is_no_good() {
         let mut repo = with_cache(dir.path(), encryption);
         small(&mut repo);
         let reads = |m: &Mounted| {
-            let before = repo.backend.pack_reads.load(Relaxed);
+            let before = repo.line.pack_reads.load(Relaxed);
             m.fs.learn_versions();
-            repo.backend.pack_reads.load(Relaxed) - before
+            repo.line.pack_reads.load(Relaxed) - before
         };
         assert!(reads(&repo.mount()) > 0);
         assert_eq!(reads(&repo.mount()), 0);
@@ -631,10 +631,10 @@ proptest! {
             shape
         };
         prop_assert_eq!(shape(&m), expected(&snapshots, &names));
-        let before = repo.backend.pack_reads.load(Relaxed);
+        let before = repo.line.pack_reads.load(Relaxed);
         let mut again = repo.mount();
         again.fs.learn_versions();
-        prop_assert_eq!(repo.backend.pack_reads.load(Relaxed), before, "the local file knows all");
+        prop_assert_eq!(repo.line.pack_reads.load(Relaxed), before, "the local file knows all");
         again.fs.forget_trees();
         prop_assert_eq!(shape(&again), expected(&snapshots, &names));
         let at = deleted.index(snapshots.len());

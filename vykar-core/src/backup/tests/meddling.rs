@@ -1,44 +1,19 @@
 //! What others do to the repository, or to the source, while a backup runs.
 
 use super::*;
+use crate::storage::testing::{Call, TestBackend};
 
-/// A hook for [`Meddling`]: sees the key about to be written and the storage below.
+/// Sees the key about to be written and the storage below.
 type Meddle = Box<dyn Fn(&str, &MemoryBackend) -> Result<(), StorageError> + Send + Sync>;
 
-/// Runs a hook before each write: somebody else's doing, or a failure.
-struct Meddling {
-    inner: MemoryBackend,
-    hook: Mutex<Option<Meddle>>,
-}
+type Meddling = TestBackend<MemoryBackend>;
 
-impl Backend for Meddling {
-    fn url(&self) -> &str {
-        "memory"
-    }
-    fn get(&self, key: &str, max: u64) -> Result<Vec<u8>, StorageError> {
-        self.inner.get(key, max)
-    }
-    fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Vec<u8>, StorageError> {
-        self.inner.get_range(key, offset, len)
-    }
-    fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {
-        if let Some(hook) = &*self.hook.lock() {
-            hook(key, &self.inner)?;
-        }
-        self.inner.put(key, data, mode)
-    }
-    fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError> {
-        Ok(Box::new(Buffered::new(self)))
-    }
-    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
-        self.inner.list(prefix)
-    }
-    fn delete(&self, key: &str) -> Result<(), StorageError> {
-        self.inner.delete(key)
-    }
-    fn size(&self, key: &str) -> Result<u64, StorageError> {
-        self.inner.size(key)
-    }
+/// Runs the hook before each write: somebody else's doing, or a failure.
+fn before_writes(backend: &Meddling, hook: Meddle) {
+    backend.before(move |op, inner| match op.call {
+        Call::PutAsked => hook(op.key, inner),
+        _ => Ok(()),
+    });
 }
 
 /// Backs up once, then again with a changed file and the hook in place.
@@ -47,16 +22,16 @@ fn meddled(hook: Meddle) -> (Fixture, Result<BackupSummary>) {
 }
 
 fn meddled_with(encryption: Encryption, wait: Duration, hook: Meddle) -> (Fixture, Result<BackupSummary>) {
-    let backend = Arc::new(Meddling { inner: MemoryBackend::new(), hook: Mutex::new(None) });
+    let backend = Arc::new(Meddling::new(MemoryBackend::new()));
     let f = Fixture::with(backend.clone(), &InitOptions::new(encryption));
     f.write("kept", b"kept");
     f.write("x", b"one");
     f.backup();
     f.write("x", b"two");
-    *backend.hook.lock() = Some(hook);
+    before_writes(&backend, hook);
     let lock = LockOptions { wait, ..LockOptions::default() };
     let result = backup(&f.repository(), &BackupOptions { lock, ..f.options() }, None);
-    *backend.hook.lock() = None;
+    backend.unhook();
     (f, result)
 }
 
@@ -241,7 +216,7 @@ fn changed_before_it_is_read(
     make: impl Fn(&Path),
     change: impl Fn(&Path) + Send + Sync + 'static,
 ) -> (Fixture, BackupSummary) {
-    let backend = Arc::new(Meddling { inner: MemoryBackend::new(), hook: Mutex::new(None) });
+    let backend = Arc::new(Meddling::new(MemoryBackend::new()));
     // Each chunk closes a pack.
     let f = Fixture::with_packs(backend.clone(), (1, 1));
     // More than are read at once.
@@ -250,15 +225,16 @@ fn changed_before_it_is_read(
     }
     make(&f.source());
     let (source, first) = (f.source(), AtomicUsize::new(0));
-    *backend.hook.lock() = Some(Box::new(move |key, _| {
+    let hook = Box::new(move |key: &str, _: &MemoryBackend| {
         if key.starts_with("packs/") && first.fetch_add(1, Ordering::Relaxed) == 0 {
             change(&source);
         }
         Ok(())
-    }));
+    });
+    before_writes(&backend, hook);
     let options = BackupOptions { threads: 1, ..f.options() };
     let summary = backup(&f.repository(), &options, None).unwrap();
-    *backend.hook.lock() = None;
+    backend.unhook();
     f.assert_counts();
     (f, summary)
 }

@@ -5,6 +5,7 @@ use crate::codec::decompress;
 use crate::format::envelope::PENDING_CONTEXT;
 use crate::format::{ObjectKind, SessionMarker, pending};
 use crate::repository::{Session, SessionInfo, Standing, pack_key};
+use crate::storage::testing::{Call, TestBackend};
 
 /// Hears what is about to be written, and how many packs still may be.
 type Listener = Arc<dyn Fn(&str, usize) + Send + Sync>;
@@ -45,34 +46,21 @@ impl Mortal {
     }
 }
 
-impl Backend for Mortal {
-    fn url(&self) -> &str {
-        "memory"
-    }
-    fn get(&self, key: &str, max: u64) -> Result<Vec<u8>, StorageError> {
-        self.inner.get(key, max)
-    }
-    fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Vec<u8>, StorageError> {
-        self.inner.get_range(key, offset, len)
-    }
-    fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {
-        self.write(key)?;
-        self.inner.put(key, data, mode)
-    }
-    fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError> {
-        Ok(Box::new(Buffered::new(self)))
-    }
-    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
-        let found = self.inner.list(prefix);
-        self.tell(&format!("after listing {prefix}"), usize::MAX);
-        found
-    }
-    fn delete(&self, key: &str) -> Result<(), StorageError> {
-        self.write(key)?;
-        self.inner.delete(key)
-    }
-    fn size(&self, key: &str) -> Result<u64, StorageError> {
-        self.inner.size(key)
+impl Mortal {
+    /// The storage, as backups see it.
+    fn backend(self: &Arc<Self>) -> Arc<TestBackend<MemoryBackend>> {
+        let backend = TestBackend::new(self.inner.clone());
+        let (before, after) = (self.clone(), self.clone());
+        backend.before(move |op, _| match op.call {
+            Call::Put | Call::Delete => before.write(op.key),
+            _ => Ok(()),
+        });
+        backend.after(move |op, _| {
+            if op.call == Call::List {
+                after.tell(&format!("after listing {}", op.key), usize::MAX);
+            }
+        });
+        Arc::new(backend)
     }
 }
 
@@ -92,7 +80,7 @@ impl World {
         let packs = AtomicUsize::new(usize::MAX);
         let inner = MemoryBackend::new();
         let storage = Arc::new(Mortal { inner, packs, full: Mutex::default(), listener: Mutex::default() });
-        let f = Fixture::with_packs(storage.clone(), (1, 1));
+        let f = Fixture::with_packs(storage.backend(), (1, 1));
         for n in 0..FILES {
             f.write(&format!("f{n:02}"), format!("content {n}").as_bytes());
         }

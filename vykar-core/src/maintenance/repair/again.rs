@@ -10,6 +10,7 @@ use crate::format::MAX_SNAPSHOT_OBJECT;
 use crate::id::PackId;
 use crate::maintenance::verify::MAX_PACK_OBJECT;
 use crate::repository::{INDEX, Repository, pack_key, snapshot_key};
+use crate::storage::drop_cached;
 
 /// Reads all snapshots, the index, damaged packs, and chunks that were not found in packs that are not damaged.
 ///
@@ -31,7 +32,7 @@ pub(super) fn look_again(repository: &Repository, plan: &RepairPlan) -> Result<(
     if !plan.contents.contains_key(INDEX) {
         return Ok(());
     }
-    repository.backend().drop_cached(INDEX);
+    drop_cached(repository.backend().as_ref(), INDEX);
     let (index, content) = repository.read_index_hashed();
     let index = match (index, content) {
         (Err(e @ VykarError::Storage(_)), None) => return Err(e),
@@ -61,7 +62,7 @@ pub(super) fn look_again(repository: &Repository, plan: &RepairPlan) -> Result<(
 fn same_content(repository: &Repository, key: &str, max: u64, was: &PackId) -> Result<()> {
     let backend = repository.backend();
     // Else it may come from where the wrong bytes still are.
-    backend.drop_cached(key);
+    drop_cached(backend.as_ref(), key);
     match backend.get(key, max) {
         Ok(object) if pack_id(&object) == *was => Ok(()),
         Ok(_) => Err(unsteady(key)),

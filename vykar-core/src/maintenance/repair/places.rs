@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Result, StorageError};
 use crate::format::pack::HEADER;
@@ -9,7 +10,7 @@ use crate::id::PackId;
 use crate::maintenance::verify::MAX_PACK_OBJECT;
 use crate::repository::layout::{DAMAGED, KeyKind, TOP};
 use crate::repository::{INDEX, INDEX_GENERATION, Repository, pack_key};
-use crate::storage::{Backend, ObjectInfo, PutMode, Upload};
+use crate::storage::{Abilities, Backend, Folder, Head, ObjectInfo, PutMode, Upload};
 
 /// Folder of packs.
 const PACKS: &str = "packs/";
@@ -120,8 +121,12 @@ impl Backend for Relocated {
         self.inner.get(self.real(key), max)
     }
 
-    fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Vec<u8>, StorageError> {
-        self.inner.get_range(self.real(key), offset, len)
+    fn abilities(&self) -> Abilities {
+        self.inner.abilities()
+    }
+
+    fn prepare(&self) -> Result<(), StorageError> {
+        self.inner.prepare()
     }
 
     fn get_range_into(
@@ -134,8 +139,18 @@ impl Backend for Relocated {
         self.inner.get_range_into(self.real(key), offset, len, out)
     }
 
-    fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {
-        self.inner.put(key, data, mode)
+    fn head(&self, key: &str, len: usize) -> Result<Head, StorageError> {
+        self.inner.head(self.real(key), len)
+    }
+
+    fn put_if(
+        &self,
+        key: &str,
+        data: &[u8],
+        mode: PutMode,
+        still: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, StorageError> {
+        self.inner.put_if(key, data, mode, still)
     }
 
     fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError> {
@@ -150,8 +165,25 @@ impl Backend for Relocated {
         self.inner.delete(key)
     }
 
+    fn delete_many(&self, keys: &[String], deleted: &mut dyn FnMut(&str)) -> Result<(), StorageError> {
+        self.inner.delete_many(keys, deleted)
+    }
+
     fn size(&self, key: &str) -> Result<u64, StorageError> {
         self.inner.size(self.real(key))
+    }
+
+    fn leftovers(&self, min_age: Duration) -> Result<Vec<ObjectInfo>, StorageError> {
+        self.inner.leftovers(min_age)
+    }
+
+    fn remove_leftover(&self, name: &str) -> Result<(), StorageError> {
+        self.inner.remove_leftover(name)
+    }
+
+    /// Only objects have other keys here.
+    fn folder(&self) -> Option<&dyn Folder> {
+        None
     }
 }
 

@@ -9,8 +9,7 @@ use crate::maintenance::tests::damage::{self, Damage};
 use crate::maintenance::{CheckOptions, CheckReport, check};
 use crate::repository::items::{Found, for_each_item};
 use crate::repository::{INDEX, OpenOptions, Passphrase, Repository, pack_key, snapshot_key};
-use crate::storage::faulty::{Fault, FaultyBackend};
-use crate::storage::hooked::{Call, HookedBackend};
+use crate::storage::testing::{Call, Fault, Op, TestBackend};
 use crate::storage::{Backend, MemoryBackend, PutMode};
 use crate::testing::{TestRepository, directory, fixtures, noise};
 use crate::torture::tell;
@@ -321,11 +320,11 @@ fn what_a_disk_keeps_back_is_not_taken_for_lost() {
     let before = objects(&t.backend);
     let mut failed = 0;
     for at in 0.. {
-        let backend = Arc::new(FaultyBackend::new(t.backend.clone(), at, Fault::Error));
+        let backend = Arc::new(TestBackend::failing(t.backend.clone(), at, Fault::Error));
         let mut none = || Ok(Passphrase::from(String::new()));
         let opened = Repository::open(backend.clone(), &mut none, &OpenOptions::default());
         match opened.and_then(|repository| plan(&repository)) {
-            Ok(plan) if backend.operations() <= at => {
+            Ok(plan) if backend.calls() <= at => {
                 assert!(plan.has_work());
                 break;
             }
@@ -495,7 +494,7 @@ fn cut_off_anywhere(t: &TestRepository, repaired: &BTreeMap<String, Content>) ->
     for fault in [Fault::LostConnection, Fault::LostReply] {
         for at in 0.. {
             put_back(&t.backend, &damaged);
-            let failing = Arc::new(FaultyBackend::new(t.backend.clone(), at, fault));
+            let failing = Arc::new(TestBackend::failing(t.backend.clone(), at, fault));
             let repository = t.repository.on(failing.clone());
             let done = plan(&repository).and_then(|plan| apply_repair(&repository, &plan, &options()));
             let context = format!("{fault:?} at {at}: {:?}", done.as_ref().err());
@@ -521,7 +520,7 @@ fn cut_off_anywhere(t: &TestRepository, repaired: &BTreeMap<String, Content>) ->
             assert_clean(&t.repository, &context);
             assert!(contents(&t.repository) == *repaired, "{context}");
             assert_eq!(t.repository.manifest().unwrap().snapshots.len(), repaired.len(), "{context}");
-            if failing.operations() <= at {
+            if failing.calls() <= at {
                 assert!(done.is_ok(), "{context}");
                 break;
             }
@@ -532,10 +531,10 @@ fn cut_off_anywhere(t: &TestRepository, repaired: &BTreeMap<String, Content>) ->
 }
 
 /// Lets the call number `at` of this kind on an object see a flipped bit, and nothing after it.
-fn wrong_once(backend: &HookedBackend<MemoryBackend>, call: Call, key: &str, at: usize) {
+fn wrong_once(backend: &TestBackend<MemoryBackend>, call: Call, key: &str, at: usize) {
     let (key, count) = (key.to_owned(), AtomicUsize::new(0));
     let right = parking_lot::Mutex::new(None::<Vec<u8>>);
-    backend.set(Some(Box::new(move |this, of, inner| {
+    backend.before(move |Op { call: this, key: of, .. }, inner| {
         let mut right = right.lock();
         if let Some(right) = right.take() {
             inner.put(&key, &right, PutMode::Replace)?;
@@ -548,14 +547,14 @@ fn wrong_once(backend: &HookedBackend<MemoryBackend>, call: Call, key: &str, at:
             inner.put(&key, &object, PutMode::Replace)?;
         }
         Ok(())
-    })));
+    });
 }
 
 #[test]
 fn what_was_read_wrongly_once_is_not_replaced() {
     for encryption in [Encryption::None, Encryption::Aes256Gcm] {
         let (t, items, [first, _]) = damage::full(encryption);
-        let backend = Arc::new(HookedBackend::new(t.backend.clone()));
+        let backend = Arc::new(TestBackend::new(t.backend.clone()));
         let repository = open(backend.clone(), "secret");
         let before = objects(&t.backend);
         let pack = t.index[&items.iter().find(|item| !item.chunks.is_empty()).unwrap().chunks[0].id].pack;
@@ -566,7 +565,7 @@ fn what_was_read_wrongly_once_is_not_replaced() {
             assert!(wrong.has_work() || encryption == Encryption::None, "{encryption} {key}");
             let error = apply_repair(&repository, &wrong, &options()).unwrap_err();
             assert!(error.to_string().contains("not read the same each time"), "{encryption} {key}: {error}");
-            backend.set(None);
+            backend.unhook();
             assert!(objects(&t.backend) == before, "{encryption} {key}");
         }
         assert!(!plan(&repository).unwrap().has_work());
@@ -579,14 +578,14 @@ fn what_is_set_aside_is_what_was_there() {
     let chunk = items.iter().find(|item| !item.chunks.is_empty()).unwrap().chunks[0].id;
     t.damage(&chunk);
     let key = pack_key(&t.index[&chunk].pack);
-    let backend = Arc::new(HookedBackend::new(t.backend.clone()));
+    let backend = Arc::new(TestBackend::new(t.backend.clone()));
     let repository = open(backend.clone(), "secret");
     let before = objects(&t.backend);
     let damaged = plan(&repository).unwrap();
     wrong_once(&backend, Call::GetRange, &key, 0);
     let error = apply_repair(&repository, &damaged, &options()).unwrap_err();
     assert!(error.to_string().contains("not read the same each time"), "{error}");
-    backend.set(None);
+    backend.unhook();
     assert!(objects(&t.backend) == before);
     apply_repair(&repository, &damaged, &options()).unwrap();
     assert_clean(&repository, "");
@@ -603,12 +602,12 @@ fn a_repair_that_is_interrupted_gives_the_lock_back_and_can_be_done_again() {
     let mut interrupted = 0;
     for writes in 0.. {
         put_back(&t.backend, &start);
-        let backend = Arc::new(HookedBackend::new(t.backend.clone()));
+        let backend = Arc::new(TestBackend::new(t.backend.clone()));
         let repository = open(backend.clone(), "secret");
         let options = options();
         let (cancel, left) = (options.lock.cancel.clone(), AtomicUsize::new(writes));
         let planned = plan(&repository).unwrap();
-        backend.set(Some(Box::new(move |call, _, _| {
+        backend.before(move |Op { call, .. }, _| {
             let writes = matches!(call, Call::Put | Call::Delete);
             if writes
                 && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_err()
@@ -616,9 +615,9 @@ fn a_repair_that_is_interrupted_gives_the_lock_back_and_can_be_done_again() {
                 cancel.store(true, Ordering::Relaxed);
             }
             Ok(())
-        })));
+        });
         let done = apply_repair(&repository, &planned, &options);
-        backend.set(None);
+        backend.unhook();
         assert!(t.backend.list("locks/").unwrap().is_empty(), "after {writes} writes");
         if done.is_ok() && !options.lock.cancel.load(Ordering::Relaxed) {
             break;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::format::Encryption;
 use crate::repository::{CONFIG, INDEX, InitOptions, OpenOptions, Passphrase, REPOKEY, pack_key};
-use crate::storage::faulty::{Fault, FaultyBackend};
+use crate::storage::testing::{Fault, TestBackend};
 use crate::storage::{Backend, LocalBackend, MemoryBackend, PutMode};
 use crate::testing::{TestRepository, noise};
 
@@ -82,9 +82,9 @@ fn what_is_cut_off_is_still_a_repository_and_can_be_deleted_again() {
         let (mut at, mut in_part) = (0, 0);
         loop {
             let copy = copy_of(&template);
-            let backend = Arc::new(FaultyBackend::new(copy.clone(), at, fault));
+            let backend = Arc::new(TestBackend::failing(copy.clone(), at, fault));
             let result = open(backend.clone()).and_then(|repository| delete(&repository));
-            if backend.operations() <= at {
+            if backend.calls() <= at {
                 assert!(result.is_ok() && keys(&copy).is_empty(), "{fault:?}: {result:?}");
                 break;
             }

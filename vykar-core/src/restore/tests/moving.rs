@@ -4,70 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::error::StorageError;
 use crate::format::wire;
 use crate::id::{PackId, SnapshotId};
 use crate::maintenance::{CompactOptions, DeleteOptions, compact, delete_snapshots};
 use crate::repository::{OpenOptions, Repository, pack_key};
-use crate::storage::{Backend, MemoryBackend, ObjectInfo, PutMode, Upload};
+use crate::storage::Backend;
+use crate::storage::testing::{Call, TestBackend};
 use crate::testing::{TestRepository, noise};
 
 /// How often everything can be moved.
 const MOVES: usize = 3;
 const FILES: u64 = 12;
-
-/// A backend in which something happens before some of the reads.
-struct Hooked {
-    inner: MemoryBackend,
-    reads: AtomicU64,
-    at: Vec<u64>,
-    hook: Box<dyn Fn(usize) + Send + Sync>,
-}
-
-impl Hooked {
-    fn count(&self) {
-        let number = self.reads.fetch_add(1, Ordering::SeqCst);
-        if let Some(which) = self.at.iter().position(|at| *at == number) {
-            (self.hook)(which);
-        }
-    }
-}
-
-impl Backend for Hooked {
-    fn url(&self) -> &str {
-        self.inner.url()
-    }
-
-    fn get(&self, key: &str, max: u64) -> Result<Vec<u8>, StorageError> {
-        self.count();
-        self.inner.get(key, max)
-    }
-
-    fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Vec<u8>, StorageError> {
-        self.count();
-        self.inner.get_range(key, offset, len)
-    }
-
-    fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StorageError> {
-        self.inner.put(key, data, mode)
-    }
-
-    fn upload(&self) -> Result<Box<dyn Upload + '_>, StorageError> {
-        self.inner.upload()
-    }
-
-    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
-        self.inner.list(prefix)
-    }
-
-    fn delete(&self, key: &str) -> Result<(), StorageError> {
-        self.inner.delete(key)
-    }
-
-    fn size(&self, key: &str) -> Result<u64, StorageError> {
-        self.inner.size(key)
-    }
-}
 
 /// Snapshots of the same files, each but the last with more that nobody else has, in every pack. Its list of items is in
 /// such packs, too.
@@ -117,8 +64,16 @@ fn survives(at: &[u64], threads: usize) -> bool {
         let report = compact(&t.repository, &options, None).unwrap();
         assert!(report.packs_deleted > 0 && report.packs_written > 0);
     };
-    let (reads, at) = (AtomicU64::new(0), at.to_vec());
-    let hooked = Arc::new(Hooked { inner: backend.clone(), reads, at: at.clone(), hook: Box::new(hook) });
+    let (reads, at) = (Arc::new(AtomicU64::new(0)), at.to_vec());
+    let hooked = Arc::new(TestBackend::new(backend.clone()));
+    let (count, moments) = (reads.clone(), at.clone());
+    hooked.before(move |op, _| {
+        if matches!(op.call, Call::Get | Call::GetRange | Call::Head) {
+            let number = count.fetch_add(1, Ordering::SeqCst);
+            moments.iter().position(|at| *at == number).into_iter().for_each(&hook);
+        }
+        Ok(())
+    });
     let repository =
         Repository::open(hooked.clone(), &mut || unreachable!(), &OpenOptions::default()).unwrap();
     let snapshot = repository.manifest().unwrap().resolve(&last.to_string()).unwrap().clone();
@@ -129,7 +84,7 @@ fn survives(at: &[u64], threads: usize) -> bool {
     for n in 0..FILES {
         assert!(restored.read(&format!("0-{n:02}")) == noise(n, 3000), "{when}: {n}");
     }
-    let all = hooked.reads.load(Ordering::SeqCst) > at[at.len() - 1];
+    let all = reads.load(Ordering::SeqCst) > at[at.len() - 1];
     let is_left = |pack: &PackId| backend.exists(&pack_key(pack)).unwrap();
     assert!(!all || !packs.iter().any(is_left), "{when}: not all was moved");
     all
