@@ -58,7 +58,8 @@ pub struct MountOptions {
     pub no_exec: bool,
     /// It may be exported by NFS: the kernel then makes file handles of inode numbers.
     pub export: bool,
-    /// Keep the processors of a virtual machine awake while many requests come, if this user may.
+    /// Keep the processors of a virtual machine awake while many requests come, if this user may. It is a setting
+    /// of the whole machine.
     pub keep_awake: bool,
     /// Zone of the times that snapshots are named by.
     pub zone: TimeZone,
@@ -100,7 +101,7 @@ impl MountOptions {
             allow_other: false,
             no_exec: false,
             export: false,
-            keep_awake: true,
+            keep_awake: false,
             zone: TimeZone::UTC,
             shown: Shown::default(),
             freed: None,
