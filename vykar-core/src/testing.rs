@@ -216,5 +216,5 @@ pub(crate) fn fixtures() -> Vec<Fixture> {
 
 /// The bytes of a hexadecimal string.
 pub(crate) fn unhex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap()
 }

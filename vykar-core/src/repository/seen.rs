@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
 use super::{Keys, Manifest, Repository, cache_file, now_rfc3339};
@@ -154,7 +155,7 @@ impl Repository {
     }
 
     fn see_index(&self, memory: &mut Memory) -> Result<Option<Strange>> {
-        let stamp = super::guard::stamp(self)?.map(|stamp| hex(&stamp.to_bytes()));
+        let stamp = super::guard::stamp(self)?.map(|stamp| HEXLOWER.encode(&stamp.to_bytes()));
         if self.trust() {
             *memory = Memory::default();
         }
@@ -409,10 +410,6 @@ fn some_of(mut names: Vec<String>) -> String {
         text.push_str(&format!(" and {more} more"));
     }
     text
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn tag(keys: &Keys, text: &[u8]) -> Option<String> {
