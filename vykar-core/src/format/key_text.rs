@@ -25,6 +25,7 @@ use serde_bytes::Bytes;
 use super::{EncryptedKey, RepoConfig, wire};
 use crate::crypto::pack_id;
 use crate::error::{FormatError, Result, VykarError};
+use crate::text::first_few;
 
 const VERSION: u8 = 1;
 /// Five bits a digit, the last one filled with zeros.
@@ -63,12 +64,7 @@ pub struct KeyTextError {
 
 impl fmt::Display for KeyTextError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = self.problems.len().min(NAMED);
-        f.write_str(&self.problems[..named].join("; "))?;
-        match self.problems.len() - named {
-            0 => Ok(()),
-            more => write!(f, "; and {more} more"),
-        }
+        f.write_str(&first_few(&self.problems, NAMED, "; "))
     }
 }
 
@@ -342,9 +338,10 @@ mod tests {
     fn every_digit_has_its_five_bits() {
         let bytes = unhex("00443214c74254b635cf84653a56d7c675be77df");
         assert_eq!(BASE32.encode(&bytes), "0123456789ABCDEFGHJKMNPQRSTVWXYZ");
-        let typed = "o123456789abcdefghjkmnpqrstvwxyz".chars().map(digit).collect::<Option<String>>().unwrap();
+        let typed =
+            "o123456789abcdefghjkmnpqrstvwxyz".chars().map(digit).collect::<Option<String>>().unwrap();
         assert_eq!(BASE32.decode(typed.as_bytes()), Ok(bytes));
-        assert_eq!("OoIiLlUu-ä".chars().map(digit).flatten().collect::<String>(), "001111");
+        assert_eq!("OoIiLlUu-ä".chars().filter_map(digit).collect::<String>(), "001111");
         // What a line cannot end with: bits that no byte has, or too few for one.
         assert!(BASE32.decode(b"01").is_err() && BASE32.decode(b"0").is_err());
         assert_eq!(BASE32.encode(b"\xff"), "ZW");
