@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import json
 import pathlib
-import sys
 
 from bench_backup import programs, report
 from bench_backup.operations import DATA, DISK, ON_DISK, OPERATIONS, RAM
@@ -12,12 +11,12 @@ from bench_backup.rounds import Bench
 from bench_backup.syncs import count_syncs
 from bench_common import data
 from bench_common.archivers import CACHE
-from bench_common.document import DOCUMENT, write_section
 from bench_common.memory import available
 from bench_common.mounts import own_mounts
 from bench_common.options import (
     add_common, checked, disk_folder, file_system, listed, own_copy, run_folder, vykar_binary)
-from bench_common.processes import Failure, run, say
+from bench_common.outcome import conclude
+from bench_common.processes import Failure, run
 
 TMPFS_GIGABYTES = {"full": 14, "small": 2}
 DISK_GIGABYTES = {"full": 5, "small": 1}
@@ -88,12 +87,8 @@ def on_disk(options, sizes):
 
 def install(chosen, options):
     """Everything that the chosen programs need."""
-    packages = {data.SOURCE_PACKAGE, "rsync", *(name for program in chosen for name in program.packages)}
-    if "syncs" in options.only:
-        packages.add("strace")
-    data.install(sorted(packages), not options.no_install)
-    for program in chosen:
-        program.install(not options.no_install)
+    traced = ["strace"] if "syncs" in options.only else []
+    data.install_for(chosen, [data.SOURCE_PACKAGE, "rsync", *traced], not options.no_install)
 
 
 def measure(options, sizes, folder, disk):
@@ -136,16 +131,9 @@ def finish(options, made):
     """Prints the section, writes what is asked for, and says what was not as it should be."""
     bench = made.bench
     text = made.text()
-    sys.stdout.write(text)
     if options.json is not None:
         numbers = report.raw(bench, made.syncs, made.facts)
         options.json.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    for line in made.failed_targets:
-        say(f"target missed: {line}")
-    for name, line in dict.fromkeys(bench.problems):
-        say(f"*** {name}: {line}")
-    if options.write and any(name.startswith("vykar") for name, _ in bench.problems):
-        say(f"bench: {DOCUMENT} is not written: vykar failed")
-    elif options.write:
-        write_section("backup", text)
+    remarks = [f"target missed: {line}" for line in made.failed_targets]
+    conclude(options, "backup", text, remarks, bench.problems, "vykar failed" if bench.problems.of_vykar() else "")
     return 1 if bench.problems else 0

@@ -7,7 +7,7 @@ from bench_backup.operations import (
     BACKUPS, DATA, DISK, MEMORY_TARGET, ON_DISK, ONLY_TREE, OPERATIONS, RAM, SIZE_TARGET, TARGETS, Row)
 from bench_backup.syncs import shown
 from bench_common import tables
-from bench_common.tables import bytes_shown, machine, megabytes, ratios, spread, table
+from bench_common.tables import machine, megabytes, ratios, spread, table
 
 INTRODUCTION = """\
 ## Backup and restore
@@ -78,10 +78,7 @@ class Report:
     def text(self):
         """The whole section."""
         facts = self.facts
-        conditions = CONDITIONS.format(
-            parts=f" (only {', '.join(facts.sizes.parts)})" if facts.sizes.parts else "",
-            compressible=bytes_shown(facts.sizes.compressible), random=bytes_shown(facts.sizes.random),
-            threads=facts.threads)
+        conditions = CONDITIONS.format(threads=facts.threads, **facts.sizes.words())
         parts = [INTRODUCTION, "### Machine\n\n" + machine([["rounds", facts.runs], *facts.versions]),
                  "### Conditions\n\n" + conditions,
                  "### Targets\n\n" + self.targets(),
@@ -94,10 +91,7 @@ class Report:
             parts.append("### On the disk\n\n" + DISK_TEXT.format(file_system=facts.file_system)
                          + "\n" + self.times(DISK, "seconds", "seconds")
                          + "\n" + self.times(DISK, "cpu", "seconds of processor") + "\n" + self.sync_table())
-        if self.bench.problems:
-            lines = dict.fromkeys(f"- {name}: {text}" for name, text in self.bench.problems)
-            parts.append("### What failed\n\n" + "\n".join(lines) + "\n")
-        return "\n".join(parts)
+        return "\n".join([*parts, *self.bench.problems.section()])
 
     def rows(self, place):
         """The rows that were measured."""

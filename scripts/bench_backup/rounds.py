@@ -8,6 +8,7 @@ import time
 from bench_backup.change import changed_files
 from bench_backup.operations import DISK, ONLY_TREE, OPERATIONS, Row
 from bench_common.memory import MemoryWatch, touch_free_memory
+from bench_common.outcome import Problems
 from bench_common.processes import Failure, drop_caches, pipeline, remove, run, say
 
 SETTLE_SECONDS = 3
@@ -43,17 +44,11 @@ class Bench:
         """(Row, program's name) -> the Sample of each round (from 0); None where it failed."""
         self.sizes = {}
         """(place, data, program's name) -> bytes of the repository after the first backup of each round."""
-        self.problems = []
-        """(program's name, text): what failed, and data that were not what they should be."""
+        self.problems = Problems()
         self.verified = set()
         """(data, program's name) whose restored files were compared with the source."""
         self.entries = {}
         """The number of entries in a source, by its path."""
-
-    def problem(self, program, text):
-        """Notes what failed, and says so."""
-        self.problems.append((program.name, text))
-        say(f"\n*** {program.name}: {text}\n")
 
     def run_round(self, number, place, data, programs):
         """Every operation once with every program. The one that begins is another in each round (from 0)."""
@@ -89,7 +84,7 @@ class Bench:
             work()
         except Failure as failure:
             failed.add(program.name)
-            self.problem(program, str(failure))
+            self.problems.note(program.name, str(failure))
 
     def source_for(self, operation, data):
         """What has to be so while an operation is timed."""

@@ -8,4 +8,5 @@ data        packages, and the trees and files that are read
 archivers   vykar, restic and borg: how each is called to back up and to restore
 tables      medians, and tables in Markdown
 document    the sections of docs/benchmarks.md
+outcome     what failed, and the end of a run
 """

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 
 from bench_common.processes import Failure, run, say
+from bench_common.tables import bytes_shown
 
 SOURCE_PACKAGE = "linux-source-6.1"
 TARBALL = pathlib.Path(f"/usr/src/{SOURCE_PACKAGE}.tar.xz")
@@ -40,6 +41,12 @@ class Sizes:
     """Folders of the source tree; none for all of it."""
 
 
+    def words(self):
+        """What the texts of the reports say of the data."""
+        return {"parts": f" (only {', '.join(self.parts)})" if self.parts else "",
+                "compressible": bytes_shown(self.compressible), "random": bytes_shown(self.random)}
+
+
 FULL = Sizes("full", 1_570_000_000, 629_000_000, ())
 SMALL = Sizes("small", 100_000_000, 40_000_000, SMALL_PARTS)
 
@@ -56,6 +63,14 @@ def install(packages, allowed):
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     run(["apt-get", "update", "-q"], env=quiet)
     run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *missing], env=quiet)
+
+
+def install_for(programs, packages, allowed):
+    """Installs these packages and all that the programs need."""
+    needed = {*packages, *(name for program in programs for name in program.packages)}
+    install(sorted(needed), allowed)
+    for program in programs:
+        program.install(allowed)
 
 
 def is_installed(package):

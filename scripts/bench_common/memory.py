@@ -8,6 +8,7 @@ exact, so that the truth lies between the two.
 
 import contextlib
 import os
+import shutil
 import signal
 import threading
 
@@ -23,7 +24,7 @@ def touch_free_memory(folder, most):
     The host of a virtual machine hands out memory when it is first written to, and may take it back when it is
     free. Whoever comes first would pay for that, which is several times what the kernel's own work costs.
     """
-    free = min(available(), most)
+    free = min(available(), most, shutil.disk_usage(folder).free)
     path = folder / "touched"
     block = bytes(1 << 20)
     with open(path, "wb") as out:

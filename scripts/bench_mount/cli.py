@@ -1,12 +1,11 @@
 """Options, and the order of things."""
 
 import argparse
-import sys
 
 from bench_common import data
-from bench_common.document import DOCUMENT, write_section
 from bench_common.mounts import fuse_for_users, own_mounts
 from bench_common.options import add_common, checked, listed, own_copy, positive, run_folder, vykar_binary
+from bench_common.outcome import conclude
 from bench_common.processes import say
 from bench_mount import operations, programs, report
 from bench_mount.ready import MANY, Ready
@@ -61,12 +60,8 @@ def compare(options):
 
 def measure(options, sizes, folder, chosen):
     """Installs, makes the data and repositories, and runs all rounds. Returns (Bench, Ready or None)."""
-    packages = {data.SOURCE_PACKAGE, *(name for program in chosen for name in program.packages)}
-    if "many" in options.only:
-        packages |= set(programs.Zero.packages)
-    data.install(sorted(packages), not options.no_install)
-    for program in chosen:
-        program.install(not options.no_install)
+    pretended = programs.Zero.packages if "many" in options.only else ()
+    data.install_for(chosen, [data.SOURCE_PACKAGE, *pretended], not options.no_install)
     selected = operations.choose(options.only)
     bench = Bench(folder, chosen, make_data(folder, sizes, selected, chosen))
     ready = make_ready(options, sizes, chosen)
@@ -113,15 +108,9 @@ def finish(options, sizes, bench, ready, from_commit):
                 for program in bench.programs if not program.prefix]
     made = report.Report(bench, ready, operations.choose(options.only), sizes)
     text = made.text([*versions, report.tool_versions()], (options.runs, options.slow_runs))
-    sys.stdout.write(text)
-    for line in made.failed_targets:
-        say(f"target missed: {line}")
-    for name, line in dict.fromkeys(bench.problems):
-        say(f"*** {name}: {line}")
+    remarks = [f"target missed: {line}" for line in made.failed_targets]
     if bench.disturbed:
-        say(f"*** something else dropped the kernel's caches: {'; '.join(bench.disturbed)}")
-    if options.write and (bench.disturbed or any(name.startswith("vykar") for name, _ in bench.problems)):
-        say(f"bench-mount: {DOCUMENT} is not written: vykar failed, or the machine was disturbed")
-    elif options.write:
-        write_section("mount", text)
+        remarks.append(f"*** something else dropped the kernel's caches: {'; '.join(bench.disturbed)}")
+    spoiled = "vykar failed, or the machine was disturbed" if bench.disturbed or bench.problems.of_vykar() else ""
+    conclude(options, "mount", text, remarks, bench.problems, spoiled)
     return 1 if bench.problems or bench.disturbed else 0

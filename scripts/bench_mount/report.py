@@ -4,7 +4,7 @@ import re
 import statistics
 
 from bench_common.processes import Failure, run
-from bench_common.tables import bytes_shown, machine, megabytes, ratios, spread, table
+from bench_common.tables import machine, megabytes, ratios, spread, table
 from bench_mount.operations import ENTER_TARGET, MEMORY_TARGET, READY_TARGET, USER_TARGET
 
 INTRODUCTION = """\
@@ -49,18 +49,13 @@ class Report:
         """The whole section."""
         rounds = ["rounds", f"{runs[0]}; {runs[1]} with the slow programs"]
         parts = [INTRODUCTION, "### Machine\n\n" + machine([rounds, *versions])]
-        parts.append("### Conditions\n\n" + CONDITIONS.format(
-            parts=f" (only {', '.join(self.sizes.parts)})" if self.sizes.parts else "",
-            compressible=bytes_shown(self.sizes.compressible), random=bytes_shown(self.sizes.random)))
+        parts.append("### Conditions\n\n" + CONDITIONS.format(**self.sizes.words()))
         parts += ["### Cold\n\n" + self.times("cold"), "### Again\n\n" + self.times("warm")]
         parts += ["### Targets\n\n" + self.targets(), "### As an unprivileged user\n\n" + self.user()]
         parts.append("### Memory\n\n" + self.memory())
         if self.ready is not None:
             parts.append("### Ready\n\n" + self.ready_table())
-        if self.bench.problems:
-            lines = dict.fromkeys(f"- {name}: {text}" for name, text in self.bench.problems)
-            parts.append("### What failed\n\n" + "\n".join(lines) + "\n")
-        return "\n".join(parts)
+        return "\n".join([*parts, *self.bench.problems.section()])
 
     def shown_programs(self):
         """The columns of the times."""

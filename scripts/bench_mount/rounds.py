@@ -6,6 +6,7 @@ import shutil
 
 from bench_common.memory import peak_and_private
 from bench_common.mounts import mounted
+from bench_common.outcome import Problems
 from bench_common.processes import Failure, drop_caches, pipeline, remove, run, say, times_dropped
 from bench_mount.operations import OPERATIONS, Place
 
@@ -30,19 +31,13 @@ class Bench:
         """(operation, program) -> one Timing for each round, in their order. Names are the keys."""
         self.memory = {}
         """(program, name of data) -> (peak resident, anonymous at the end), in bytes."""
-        self.problems = []
-        """(program, text): what failed, and data that were not what they should be."""
+        self.problems = Problems()
         self.disturbed = []
         """The timings during which something else dropped the kernel's caches."""
         self.verified = set()
         """(program, name of data) that were compared with the source."""
         self.found = None
         """What `grep` finds in the source; None as long as that was not looked up."""
-
-    def problem(self, program, text):
-        """Notes what failed, and says so."""
-        self.problems.append((program.name, text))
-        say(f"\n*** {program.name}: {text}\n")
 
     def run_round(self, number, operations, slow_runs):
         """Every operation once on every program; on slow ones in the first `slow_runs` rounds (from 0)."""
@@ -73,7 +68,7 @@ class Bench:
                         say("*** something else dropped the kernel's caches; the next line is of no use:")
                     self.verify(program, operation, place)
         except Failure as failure:
-            self.problem(program, str(failure))
+            self.problems.note(program.name, str(failure))
         finally:
             remove(self.folder / "copy")
         return Timing(cold, warm)
@@ -158,7 +153,7 @@ class Bench:
                             self.once(program, operation, place)
                         self.memory[program.name, name] = peak_and_private(process.pid)
                 except Failure as failure:
-                    self.problem(program, str(failure))
+                    self.problems.note(program.name, str(failure))
                 finally:
                     remove(self.folder / "copy")
                 say(f"memory   {name:17} {program.name:11} {self.memory.get((program.name, name))}")

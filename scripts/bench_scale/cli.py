@@ -3,16 +3,14 @@
 import argparse
 import contextlib
 import pathlib
-import sys
 
 from bench_common import data
 from bench_common.archivers import CACHE, Vykar
-from bench_common.document import DOCUMENT, write_section
 from bench_common.memory import available
 from bench_common.mounts import own_mounts
 from bench_common.options import (
     add_common, checked, disk_folder, file_system, listed, own_copy, run_folder, vykar_binary)
-from bench_common.processes import say
+from bench_common.outcome import conclude
 from bench_scale.cases import FULL, PARTS, SMALL, SPARE_BYTES
 from bench_scale.generate import PACKAGES, Generator
 from bench_scale.measure import Measure, Measured
@@ -75,14 +73,7 @@ def folder_for(options, cases):
 
 def done(options, report, places):
     """Prints the section, writes it if asked to, and says what was over a limit."""
-    text = report.text(places)
-    sys.stdout.write(text)
-    for line in report.failures:
-        say(f"over the limit: {line}")
-    for title, line in report.measured.problems:
-        say(f"*** {title}: {line}")
-    if options.write and report.measured.problems:
-        say(f"scale: {DOCUMENT} is not written: something failed")
-    elif options.write:
-        write_section("scale", text)
-    return 1 if report.failures or report.measured.problems else 0
+    text, problems = report.text(places), report.measured.problems
+    remarks = [f"over the limit: {line}" for line in report.failures]
+    conclude(options, "scale", text, remarks, problems, "something failed" if problems else "")
+    return 1 if report.failures or problems else 0

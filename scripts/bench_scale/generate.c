@@ -3,10 +3,12 @@
  *
  *     generate tree FOLDER FILES           small files of 100 to 2000 bytes, 1000 in each folder
  *     generate index CHUNKS GENERATION     on stdout, the plaintext of a repository's index (docs/format.md)
+ *     generate packs FOLDER CHUNKS         the packs of that index, of the right length and with nothing in them
  *
- * The same numbers always give the same bytes. The chunks are not there, and neither are their packs.
+ * The same numbers always give the same bytes. The chunks are not there.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -19,6 +21,8 @@
 #define SMALLEST 100
 #define LARGEST 2000
 #define CHUNKS_PER_PACK 200 /* about what packs of 192 MiB hold */
+#define PACK_BYTES (192 << 20)
+#define LARGEST_CHUNK 1001000
 #define ID 32
 
 static void die(const char *what, const char *name)
@@ -125,9 +129,39 @@ static void random_id(uint8_t *id, uint64_t *state, uint64_t first)
     }
 }
 
+static uint64_t packs_of(uint64_t chunks)
+{
+    return chunks / CHUNKS_PER_PACK + 1;
+}
+
+static void pack_id(uint8_t *id, uint64_t pack)
+{
+    random_id(id, &pack, next(&pack));
+}
+
+/* Holes take no space. */
+static void make_packs(const char *root, uint64_t chunks)
+{
+    if (chdir(root))
+        die("cannot enter", root);
+    for (uint64_t pack = 1; pack <= packs_of(chunks); pack++) {
+        uint8_t id[ID];
+        char name[3 + 2 * ID + 1], *end = name;
+        pack_id(id, pack);
+        end += sprintf(end, "%02x/", id[0]);
+        if (mkdir(name, 0755) && errno != EEXIST)
+            die("cannot make", name);
+        for (int i = 0; i < ID; i++)
+            end += sprintf(end, "%02x", id[i]);
+        int fd = open(name, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644);
+        if (fd < 0 || ftruncate(fd, PACK_BYTES + LARGEST_CHUNK + 64) || close(fd))
+            die("cannot make", name);
+    }
+}
+
 static void write_index(uint64_t chunks, uint64_t generation)
 {
-    uint64_t state = generation, step = UINT64_MAX / chunks, packs = chunks / CHUNKS_PER_PACK + 1;
+    uint64_t state = generation, step = UINT64_MAX / chunks;
     uint8_t id[ID];
     put_marked(0x92, 0, 0);
     put_number(generation);
@@ -139,11 +173,10 @@ static void write_index(uint64_t chunks, uint64_t generation)
         put_id(id);
         put_marked(0x94, 0, 0);
         put_number(1); /* references */
-        put_number(1000 + next(&state) % 1000000);
-        uint64_t pack = next(&state) % packs + 1;
-        random_id(id, &pack, next(&pack));
+        put_number(1000 + next(&state) % (LARGEST_CHUNK - 1000));
+        pack_id(id, next(&state) % packs_of(chunks) + 1);
         put_id(id);
-        put_number(13 + next(&state) % (192 << 20));
+        put_number(13 + next(&state) % PACK_BYTES);
     }
     if (fflush(stdout))
         die("cannot write to", "stdout");
@@ -159,8 +192,10 @@ int main(int argc, char **argv)
         if (chunks < 1 || chunks > UINT32_MAX)
             die("the number of chunks must be from 1 to 4294967295, not", argv[2]);
         write_index(chunks, strtoull(argv[3], NULL, 10));
+    } else if (!strcmp(what, "packs")) {
+        make_packs(argv[2], strtoull(argv[3], NULL, 10));
     } else {
-        die("usage: generate tree FOLDER FILES | generate index CHUNKS GENERATION", "");
+        die("usage: generate tree FOLDER FILES | index CHUNKS GENERATION | packs FOLDER CHUNKS", "");
     }
     return 0;
 }

@@ -1,4 +1,4 @@
-"""Trees of small files, and repositories with many chunks that are not there."""
+"""Trees of small files, and repositories with many chunks that are not in their packs."""
 
 import pathlib
 import subprocess
@@ -38,6 +38,11 @@ class Generator:
             made.stdout.close()
             if packed.wait() or made.wait():
                 raise Failure(f"{path} could not be written")
+
+    def packs(self, folder, chunks):
+        """Makes the packs that such an index names: with all of them gone, no backup would begin."""
+        folder.mkdir(exist_ok=True)
+        run([self.program, "packs", folder, chunks])
 
 
 def give_index(repo, index):

@@ -8,6 +8,7 @@ import time
 from bench_common.archivers import Vykar
 from bench_common.memory import MemoryWatch, peak_and_private
 from bench_common.mounts import finish, unmount, wait_until_mounted
+from bench_common.outcome import Problems
 from bench_common.processes import Failure, pipeline, remove, say, spawn
 from bench_scale.cases import STOP_LIMIT
 from bench_scale.generate import folders_of, give_index
@@ -41,8 +42,7 @@ class Measured:
     def __init__(self):
         self.samples = {}
         """(case, operation) -> a Sample of each round that did not fail."""
-        self.problems = []
-        """(title of the case, text): what failed."""
+        self.problems = Problems()
 
 
 class Measure:
@@ -69,8 +69,7 @@ class Measure:
             for number in range(1 if case.once else runs):
                 self.run_round(number, case, index)
         except Failure as failure:
-            self.measured.problems.append((case.title, str(failure)))
-            say(f"\n*** {case.title}: {failure}\n")
+            self.measured.problems.note(case.title, str(failure))
         finally:
             for path in (self.source, index, self.repo, self.cache):
                 remove(path)
@@ -83,6 +82,7 @@ class Measure:
         archiver.init(self.repo).run()
         if case.chunks:
             give_index(self.repo, index)
+            self.generator.packs(self.repo / "packs", case.chunks)
         for operation in case.operations:
             sample = getattr(self, operation)(archiver, case)
             self.measured.samples.setdefault((case, operation), []).append(sample)

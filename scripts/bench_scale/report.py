@@ -23,7 +23,7 @@ committing the stored index on top of it.
 - A file has 100 to 2000 bytes of its own; 1000 of them are in a folder. Each round begins with a new repository
   and empty local caches.
 - Repositories of many chunks have an index of random chunks in packs of 200, in front of the first backup. The
-  chunks are not there. They are not encrypted, the trees' repositories are.
+  packs have the right length and nothing in them. They are not encrypted, the trees' repositories are.
 - A mount's time is from the start of the program to the list of the snapshot's root.
 """
 
@@ -49,10 +49,7 @@ class Report:
             if cases:
                 parts.append(f"### {title}\n\nSource, repository and caches are {places[part]}.\n\n"
                              + self.part_table(cases))
-        if self.failures or self.measured.problems:
-            lines = [*self.failures, *(f"{title}: {text}" for title, text in self.measured.problems)]
-            parts.append("### What is over a limit, or failed\n\n" + "\n".join(f"- {line}" for line in lines) + "\n")
-        return "\n".join(parts)
+        return "\n".join([*parts, *self.measured.problems.section("What is over a limit, or failed", self.failures)])
 
     def part_table(self, cases):
         """One part: each operation in all its cases."""

@@ -7,25 +7,14 @@ use std::time::Duration;
 use rustix::process::{Pid, getpriority_process};
 
 use super::harness::{World, eventually, exit, is_root, note, wait};
+use super::tree::noise;
 
 const MIB: usize = 1 << 20;
-
-/// Bytes that do not compress.
-pub fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    (0..len.div_ceil(8)).flat_map(|_| next()).take(len).collect()
-}
 
 /// A repository, and a source of this many MiB that do not compress.
 fn with_noise(mib: usize) -> World {
     let world = World::with_repository("none");
-    fs::write(world.folder("source").join("noise"), noise(mib * MIB)).unwrap();
+    fs::write(world.folder("source").join("noise"), noise(mib * MIB, 1)).unwrap();
     world
 }
 
@@ -43,7 +32,7 @@ fn backup_and_restore_keep_to_the_limits_of_transfers() {
     assert_took_about(world.backup(["source", "--upload-limit", "1.5"]).ok().took, 2.0);
     let run = world.run(["restore", "latest", "out", "--download-limit", "1.5"]).ok();
     assert_took_about(run.took, 2.0);
-    assert!(fs::read(world.path("out/noise")).unwrap() == noise(3 * MIB));
+    assert!(fs::read(world.path("out/noise")).unwrap() == noise(3 * MIB, 1));
     // Each limits one direction only.
     let other = world.run(["restore", "latest", "again", "--upload-limit", "0.001"]).ok();
     assert!(other.took < Duration::from_secs(60), "{other}");
@@ -94,7 +83,7 @@ fn all_threads_run_with_the_nice_value() {
         [(&[][..], own), (&["--nice", "0"], own), (&["--nice", "1"], own.max(1))].into_iter().enumerate()
     {
         // Something new to store, so that it takes a while.
-        fs::write(world.path("source/noise"), noise(2 * MIB + round)).unwrap();
+        fs::write(world.path("source/noise"), noise(2 * MIB + round, 1)).unwrap();
         let values = nice_values(&world, args);
         assert!(!values.is_empty() && values.iter().all(|nice| *nice == expected), "{args:?}: {values:?}");
     }

@@ -37,6 +37,8 @@ mod platform;
 mod processes;
 mod progress;
 mod prompts;
+#[path = "../random.rs"]
+mod random;
 mod real;
 mod repair;
 mod restore_options;

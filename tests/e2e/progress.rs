@@ -12,7 +12,7 @@ use vykar_core::storage::LocalBackend;
 
 use super::harness::terminal::{OnTerminal, command, on_terminal};
 use super::harness::{World, exit};
-use super::limits::noise;
+use super::tree::noise;
 
 /// A name with a red word and a line break in it.
 const ODD: &[u8] = b"odd \x1b[31mred\n";
@@ -34,7 +34,7 @@ fn small_packs() -> World {
 fn write_files(world: &World, round: usize) {
     let folder = world.folder("source").join(std::ffi::OsStr::from_bytes(ODD));
     fs::create_dir_all(&folder).unwrap();
-    let content = noise((round + 1) * FILES * 100_000);
+    let content = noise((round + 1) * FILES * 100_000, 1);
     for (number, part) in content.chunks(100_000).skip(round * FILES).enumerate() {
         fs::write(folder.join(format!("file {number}")), part).unwrap();
     }
@@ -132,7 +132,7 @@ fn the_summary_says_what_was_new_and_what_it_takes() {
     let world = World::with_repository("none");
     let source = world.folder("source");
     fs::write(source.join("text"), "All work and no play. ".repeat(5000)).unwrap();
-    fs::write(source.join("noise"), noise(100_000)).unwrap();
+    fs::write(source.join("noise"), noise(100_000, 1)).unwrap();
     let json = world.backup(["source", "--json"]).ok().json();
     assert_eq!((json["files"]["new"].as_u64(), json["deduplicated"].as_u64()), (Some(2), Some(0)));
     let number = |name: &str| json[name].as_f64().unwrap();
@@ -141,7 +141,7 @@ fn the_summary_says_what_was_new_and_what_it_takes() {
     assert!((0.45..0.6).contains(&number("ratio")), "one half does not compress: {json}");
     assert!((0.0..60.0).contains(&number("seconds")), "{json}");
 
-    fs::write(source.join("new"), noise(350_000).split_off(100_000)).unwrap();
+    fs::write(source.join("new"), noise(350_000, 1).split_off(100_000)).unwrap();
     let said = world.backup(["source"]).ok().out();
     assert!(said.contains("Files: 3 (1 new, 0 changed, 2 unchanged), 0 directories, 0 symlinks\n"), "{said}");
     assert!(said.contains("Size:  449.2 KiB, 205.1 KiB (45.7%) deduplicated\n"), "{said}");

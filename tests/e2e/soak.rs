@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 use super::harness::{World, eventually, hex, note, wait};
 use super::processes::{Foreground, memory, open_files};
+use super::random::Dice;
 use super::tree::{noise, prose, set_times};
 
 /// How long, without `VYKAR_SOAK_SECONDS`.
@@ -31,21 +32,13 @@ const ALIVE: usize = 4;
 /// Deleted ones that are still looked at.
 const DEAD: usize = 2;
 /// Files of a version.
-const FILES: u64 = 240;
+const FILES: usize = 240;
 /// Between two changes.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Small numbers that look random.
-struct Dice(u64);
-
 impl Dice {
-    fn roll(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % below
-    }
-
     fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.roll(from.len() as u64) as usize]
+        &from[self.below(from.len())]
     }
 }
 
@@ -58,13 +51,13 @@ struct Kind {
 
 impl Kind {
     fn new(dice: &mut Dice) -> Self {
-        let len = match dice.roll(40) {
+        let len = match dice.below(40) {
             0 => 0,
-            1 | 2 => dice.roll(4 << 20),
-            3 => 4096 * dice.roll(20),
-            _ => dice.roll(40_000),
+            1 | 2 => dice.below(4 << 20),
+            3 => 4096 * dice.below(20),
+            _ => dice.below(40_000),
         };
-        Kind { seed: dice.roll(1 << 31), len: len as usize }
+        Kind { seed: dice.below(1 << 31) as u64, len }
     }
 
     fn content(self) -> Vec<u8> {
@@ -146,7 +139,7 @@ impl Soak {
             }
         }
         let _alarm = Alarm(&self.failed);
-        let mut dice = Dice(seed);
+        let mut dice = Dice::new(seed);
         while self.goes_on() {
             let snapshot = dice.pick(&self.snapshots()).clone();
             match what(&snapshot, &mut dice) {
@@ -161,7 +154,7 @@ impl Soak {
 fn look(snapshot: &Snapshot, dice: &mut Dice) -> Option<()> {
     let path = dice.pick(&snapshot.paths);
     let (kind, at) = (snapshot.files[path], snapshot.at.join(path));
-    match dice.roll(8) {
+    match dice.below(8) {
         0 => {
             let found = snapshot.expect("stat", fs::symlink_metadata(&at))?;
             assert_eq!((found.len(), found.mtime()), (kind.len as u64, kind.mtime()), "{}", at.display());
@@ -198,8 +191,8 @@ fn look(snapshot: &Snapshot, dice: &mut Dice) -> Option<()> {
             let file = snapshot.expect("open", File::open(&at))?;
             let whole = kind.content();
             for _ in 0..4 {
-                let from = dice.roll(kind.len as u64 + 100) as usize;
-                let mut buf = vec![0; dice.roll(200_000) as usize];
+                let from = dice.below(kind.len + 100);
+                let mut buf = vec![0; dice.below(200_000)];
                 let n = snapshot.expect("pread", file.read_at(&mut buf, from as u64))?;
                 let wanted = &whole[from.min(kind.len)..(from + buf.len()).min(kind.len)];
                 assert!(&buf[..n] == wanted, "{}: wrong bytes at {from}, {n}", at.display());
@@ -218,7 +211,7 @@ fn forget(at: &Path) {
 
 /// A whole walk by another process: names, sizes and times, or checksums.
 fn walk(snapshot: &Snapshot, dice: &mut Dice) -> Option<()> {
-    let sums = dice.roll(2) == 0;
+    let sums = dice.below(2) == 0;
     let script = match sums {
         true => "find . -type f -print0 | xargs -0 sha256sum",
         false => "find . -type f -printf '%p %s %Ts\\n'",
@@ -254,14 +247,14 @@ struct Source {
 
 impl Source {
     fn new(folder: PathBuf) -> Self {
-        let mut source = Source { folder, files: Files::new(), dice: Dice(1) };
+        let mut source = Source { folder, files: Files::new(), dice: Dice::new(1) };
         for n in 0..FILES {
             source.put(n);
         }
         source
     }
 
-    fn put(&mut self, n: u64) {
+    fn put(&mut self, n: usize) {
         let path = format!("d{}/s{}/f{n}", n % 5, n % 3);
         let kind = Kind::new(&mut self.dice);
         let at = self.folder.join(&path);
@@ -274,11 +267,11 @@ impl Source {
     /// Some files get another content, some go, some come.
     fn change(&mut self) {
         for _ in 0..FILES / 12 {
-            let n = self.dice.roll(FILES + 20);
+            let n = self.dice.below(FILES + 20);
             self.put(n);
         }
         for _ in 0..3 {
-            let path = self.files.keys().nth(self.dice.roll(FILES / 2) as usize).unwrap().clone();
+            let path = self.files.keys().nth(self.dice.below(FILES / 2)).unwrap().clone();
             fs::remove_file(self.folder.join(&path)).unwrap();
             self.files.remove(&path);
         }

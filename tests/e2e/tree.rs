@@ -11,6 +11,7 @@ use std::process::Command;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 
 use super::harness::{is_root, note, silent};
+use super::random::Dice;
 
 const MIB: usize = 1 << 20;
 
@@ -64,18 +65,9 @@ pub fn generate_special(dir: &Path) -> Vec<PathBuf> {
     made
 }
 
-/// Pseudo-random bytes (xorshift64*), the same for the same seed.
+/// Bytes that do not compress, the same for the same seed.
 pub fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut out = Vec::with_capacity(len + 8);
-    while out.len() < len {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        out.extend_from_slice(&state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes());
-    }
-    out.truncate(len);
-    out
+    Dice::new(seed).bytes(len)
 }
 
 /// Text that compresses well and does not repeat exactly.

@@ -327,9 +327,9 @@ pub struct MountArgs {
     /// Let nobody run programs that lie in the mount
     #[arg(long)]
     pub noexec: bool,
-    /// Do not keep the processors of a virtual machine awake while many requests come (root's mounts do)
+    /// Keep all processors of a virtual machine awake while many requests come; root only
     #[arg(long)]
-    pub no_keep_awake: bool,
+    pub keep_awake: bool,
     /// Let the mount be exported by NFS
     #[arg(long, display_order = 900)]
     pub export: bool,

@@ -48,11 +48,10 @@ fn with(config: &Config, mut words: Vec<OsString>) -> CliResult<Args> {
         let long = key.replace('_', "-");
         let options = || mount.get_arguments().filter(|arg| !arg.is_global_set() && arg.get_id() != "help");
         let Some(option) = options().find(|arg| arg.get_long() == Some(&long)) else {
-            let known: Vec<String> =
-                options().filter_map(|arg| Some(arg.get_long()?.replace('-', "_"))).collect();
-            let known: Vec<&str> = known.iter().map(String::as_str).chain(["mountpoint"]).collect();
+            let known = options().filter_map(|arg| Some(arg.get_long()?.replace('-', "_")));
+            let known = known.chain(["mountpoint".to_owned()]);
             let unknown = wrong(format!("mount: unknown key `{key}`"));
-            return Err(match error::nearest(key, &known) {
+            return Err(match error::nearest(key, known) {
                 Some(nearest) => unknown.hint(format!("did you mean `{nearest}`?")),
                 None => unknown.hint("`vykar mount --help` lists the options; write _ for -"),
             });

@@ -12,6 +12,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 use rustix::thread::LinkNameSpaceType;
 
 use crate::args::Args;
+use crate::config::error::nearest;
 use crate::exit::{CliError, CliResult, Exit};
 use crate::{commands, context, render};
 
@@ -28,8 +29,6 @@ const WITHOUT_EFFECT: &str = "_netdev async atime auto background comment defaul
 const NOT_OPTIONS: [&str; 3] = ["repo", "help", "version"];
 /// What may stand before the repository's path, as `findmnt` shows it.
 const PREFIX: &[u8] = b"vykar:";
-/// How alike a known name must be to be suggested, from 0 to 1.
-const ALIKE: f64 = 0.7;
 
 /// Exit codes of mount(8).
 mod code {
@@ -218,9 +217,7 @@ impl Table {
     fn nearest(&self, name: &str) -> Option<String> {
         let own = self.arguments().filter_map(|arg| arg.get_long()).map(|long| long.replace('-', "_"));
         let all = own.chain(WITHOUT_EFFECT.split(' ').map(str::to_owned));
-        let scored = all.map(|known| (strsim::jaro_winkler(name, &known), known));
-        let (alike, nearest) = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;
-        (alike >= ALIKE).then_some(nearest)
+        nearest(name, all)
     }
 }
 

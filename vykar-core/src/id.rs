@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use data_encoding::HEXLOWER;
+
 /// A string that is not the hex form of an identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not an identifier of {expected} hex digits: {found:?}")]
@@ -14,19 +16,9 @@ pub struct ParseIdError {
 }
 
 fn parse_hex<const N: usize>(text: &str) -> Result<[u8; N], ParseIdError> {
-    let bad = || ParseIdError { expected: N * 2, found: text.chars().take(80).collect() };
-    let digits = text.as_bytes();
-    if digits.len() != N * 2 {
-        return Err(bad());
-    }
-    let digit = |c: u8| match c {
-        b'0'..=b'9' => Ok(c - b'0'),
-        b'a'..=b'f' => Ok(c - b'a' + 10),
-        _ => Err(bad()),
-    };
     let mut out = [0u8; N];
-    for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    if text.len() != N * 2 || HEXLOWER.decode_mut(text.as_bytes(), &mut out).is_err() {
+        return Err(ParseIdError { expected: N * 2, found: text.chars().take(80).collect() });
     }
     Ok(out)
 }
@@ -56,13 +48,7 @@ macro_rules! identifier {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                const DIGITS: &[u8; 16] = b"0123456789abcdef";
-                let mut text = [0u8; $len * 2];
-                for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
-                    pair[0] = DIGITS[usize::from(byte >> 4)];
-                    pair[1] = DIGITS[usize::from(byte & 15)];
-                }
-                f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+                f.write_str(HEXLOWER.encode_mut_str(&self.0, &mut [0; $len * 2]))
             }
         }
 
@@ -124,6 +110,10 @@ mod tests {
         assert_eq!(id.to_string().parse(), Ok(id));
         assert!("AB".repeat(32).parse::<ChunkId>().is_err());
         assert!("ab".repeat(31).parse::<ChunkId>().is_err());
+        assert!(("ab".repeat(31) + "a").parse::<ChunkId>().is_err());
+        assert!(("ab".repeat(31) + "ag").parse::<ChunkId>().is_err());
+        let id: [u8; 16] = std::array::from_fn(|at| at as u8 * 0x11);
+        assert_eq!(SessionId(id).to_string(), "00112233445566778899aabbccddeeff");
         assert!("é".repeat(32).parse::<ChunkId>().is_err());
     }
 }

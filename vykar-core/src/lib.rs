@@ -29,6 +29,7 @@ pub mod stage;
 pub mod storage;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod text;
 #[cfg(test)]
 mod torture;
 

@@ -17,6 +17,10 @@ use crate::repository::open::InitOptions;
 use crate::repository::{OpenOptions, Passphrase, Repository, pack_key, snapshot_key};
 use crate::storage::{Backend, LocalBackend, MemoryBackend, PutMode};
 
+#[path = "../../tests/random.rs"]
+mod random;
+pub(crate) use random::Dice;
+
 /// A repository in memory that is filled by hand.
 pub(crate) struct TestRepository {
     pub repository: Repository,
@@ -178,14 +182,7 @@ pub(crate) fn symlink(path: &str, target: &str) -> Item<'static> {
 
 /// Bytes that do not compress and do not repeat, the same for the same seed.
 pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    (0..len.div_ceil(8)).flat_map(|_| next()).take(len).collect()
+    Dice::new(seed).bytes(len)
 }
 
 /// A repository that this project did not write, opened where it lies.
@@ -216,5 +213,5 @@ pub(crate) fn fixtures() -> Vec<Fixture> {
 
 /// The bytes of a hexadecimal string.
 pub(crate) fn unhex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap()
 }

@@ -3,6 +3,9 @@
 //! Values are spread over shards by their key's hash, so that threads seldom wait for each other's
 //! lock. Whoever asks for a value that is being made waits for it (single flight): ten readers of one
 //! chunk decode it once.
+//!
+//! What was used last stays longest, on purpose: a cache that protects what is read often (`quick_cache` was tried)
+//! drops nearly everything that was read ahead before the reader comes to it.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};

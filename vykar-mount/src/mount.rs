@@ -13,6 +13,7 @@ use fuser::{Config, Session, SessionACL};
 use jiff::tz::TimeZone;
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec};
+use vykar_core::platform::threads;
 use vykar_core::repository::Repository;
 
 use crate::awake::Awake;
@@ -58,7 +59,8 @@ pub struct MountOptions {
     pub no_exec: bool,
     /// It may be exported by NFS: the kernel then makes file handles of inode numbers.
     pub export: bool,
-    /// Keep the processors of a virtual machine awake while many requests come, if this user may.
+    /// Keep the processors of a virtual machine awake while many requests come, if this user may. It is a setting
+    /// of the whole machine.
     pub keep_awake: bool,
     /// Zone of the times that snapshots are named by.
     pub zone: TimeZone,
@@ -100,7 +102,7 @@ impl MountOptions {
             allow_other: false,
             no_exec: false,
             export: false,
-            keep_awake: true,
+            keep_awake: false,
             zone: TimeZone::UTC,
             shown: Shown::default(),
             freed: None,
@@ -113,7 +115,7 @@ impl MountOptions {
         FsOptions {
             cache_size: self.cache_size,
             tree_cache_size: self.tree_cache_size,
-            prefetch_threads: self.prefetch_threads.unwrap_or_else(|| processors().min(8)),
+            prefetch_threads: self.prefetch_threads.unwrap_or_else(|| threads(0, 8)),
             owner,
             zone: self.zone.clone(),
             shown: self.shown.clone(),
@@ -125,16 +127,14 @@ impl MountOptions {
         let mut config = Config::default();
         // The kernel enforces who may enter, from its own caches as well.
         config.acl = SessionACL::All;
-        let threads = if self.threads == 0 { (processors() * 2).clamp(4, 16) } else { self.threads };
-        config.n_threads = Some(threads);
+        config.n_threads = Some(match self.threads {
+            0 => (threads(0, 8) * 2).max(4),
+            threads => threads,
+        });
         // Whoever was mounted by the helper may not be allowed to open the device.
         config.clone_fd = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok();
         config
     }
-}
-
-fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// A mounted repository. Unmounts when dropped, and waits until nothing serves it any more. If it is in
@@ -178,7 +178,7 @@ impl Mount {
         let connection = fd.try_clone().map_err(|source| abandon(&path, source))?;
         let connection = Mutex::new(Some(connection));
         let place = Arc::new(Place { path, device, asked: AtomicBool::new(false), connection });
-        let awake = options.keep_awake.then(|| Awake::start(processors())).flatten();
+        let awake = options.keep_awake.then(|| Awake::start(threads(0, usize::MAX))).flatten();
         let checked = options.allow_other || mountpoint::overrides_permissions();
         let (keeper, reports) = keeper::pair().map_err(|source| abandon(&place.path, source))?;
         let adapter = Adapter::new(fs.clone(), (checked, options.export), awake, reports);

@@ -1,6 +1,7 @@
 //! A folder of one snapshot as the root of the mount.
 
 use parking_lot::RwLock;
+use vykar_core::text::first_few;
 use vykar_core::{SnapshotId, VykarError};
 
 use crate::errno::FsError;
@@ -95,12 +96,8 @@ impl TopFolder {
         } else if children.is_empty() {
             format!("{place} is empty")
         } else {
-            let more = children.len().saturating_sub(MAX_NAMES);
-            let mut names: Vec<_> = children.take(MAX_NAMES).map(|node| shown(tree.name(node))).collect();
-            if more > 0 {
-                names.push(format!("and {more} more"));
-            }
-            format!("{place} has {}", names.join(", "))
+            let names = children.map(|node| shown(tree.name(node)));
+            format!("{place} has {}", first_few(names, MAX_NAMES, ", "))
         };
         let path = String::from_utf8_lossy(&self.path).into_owned();
         SetupError::NoSuchFolder { snapshot: snapshot.to_owned(), path, found }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags};
+use vykar_core::text::first_few;
 
 use crate::mountpoint::mounted_paths;
 
@@ -58,11 +59,7 @@ impl fmt::Display for Users {
         if all.is_empty() {
             return f.write_str("used by a process that is not shown to this user");
         }
-        write!(f, "used by {}", all[..all.len().min(NAMED)].join(", "))?;
-        match all.len().saturating_sub(NAMED) {
-            0 => Ok(()),
-            more => write!(f, " and {more} more"),
-        }
+        write!(f, "used by {}", first_few(&all, NAMED, ", "))
     }
 }
 

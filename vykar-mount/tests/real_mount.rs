@@ -44,8 +44,7 @@ fn mount(repo: &Path, at: &Path) -> Mount {
 }
 
 fn unhex(text: &str) -> Vec<u8> {
-    let digit = |c: u8| (c as char).to_digit(16).unwrap() as u8;
-    text.as_bytes().chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
+    data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap()
 }
 
 fn items(fixture: &Path) -> Vec<Value> {

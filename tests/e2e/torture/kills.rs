@@ -93,7 +93,7 @@ impl Window {
 
     /// Sleeps for a time below it.
     pub fn sleep(&self, dice: &mut Dice) {
-        std::thread::sleep(Duration::from_micros(dice.below(self.micros)));
+        std::thread::sleep(Duration::from_micros(dice.below(self.micros as usize) as u64));
     }
 
     /// Counts a kill that came in time, or too late.
@@ -162,7 +162,7 @@ fn every_command_may_be_killed_at_any_time() {
         world.backup(["source"]).ok();
     }
     let mut windows = windows(&world);
-    let mut dice = Dice(1);
+    let mut dice = Dice::new(1);
     let rounds = if is_thorough() { 4500 } else { 216 };
     for round in 0..rounds {
         let command = &COMMANDS[round % COMMANDS.len()];

@@ -17,24 +17,12 @@ use vykar_core::repository::{OpenOptions, Repository};
 use vykar_core::storage::LocalBackend;
 
 use super::harness::World;
+use super::random::Dice;
 use super::tree::noise;
 
 /// True when there is time for everything.
 fn is_thorough() -> bool {
     std::env::var_os("VYKAR_TORTURE").is_some()
-}
-
-/// Numbers that are the same in each run (splitmix64).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, among: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ z >> 31) % among
-    }
 }
 
 /// Files of a snapshot, with their contents.

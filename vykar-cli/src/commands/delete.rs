@@ -7,6 +7,7 @@ use vykar_core::Event;
 use vykar_core::maintenance::{Remains, RepositoryContents, WholeReport, delete_repository};
 use vykar_core::repository::{Manifest, Repository};
 use vykar_core::storage::Backend;
+use vykar_core::text::first_few;
 
 use super::{print, print_json};
 use crate::args::Global;
@@ -145,12 +146,7 @@ fn description(repository: &Repository, manifest: &Manifest, contents: &Reposito
 
 /// The first of them, and how many more there are.
 fn names(all: &[impl AsRef<str>]) -> String {
-    let shown: Vec<_> =
-        all.iter().take(MAX_NAMES).map(|name| render::plain(name.as_ref().as_bytes())).collect();
-    match all.len() - shown.len() {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
-    }
+    first_few(all.iter().map(|name| render::plain(name.as_ref().as_bytes())), MAX_NAMES, ", ")
 }
 
 fn report_text(url: &str, report: &WholeReport) -> String {

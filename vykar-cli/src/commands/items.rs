@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::io::{BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 
+use data_encoding::HEXLOWER;
 use serde_json::{Map, Value, json};
 use vykar_core::format::{Item, ItemType, path};
 use vykar_core::repository::MovingReader;
@@ -131,18 +132,11 @@ fn long(item: &Item<'_>) -> String {
     line
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 /// Puts a path under a name, for display; where that is not exact, its bytes in hex under `NAME_bytes` too.
 pub fn put_path(map: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if matches!(text, Cow::Owned(_)) {
-        map.insert(format!("{name}_bytes"), json!(hex(bytes)));
+        map.insert(format!("{name}_bytes"), json!(HEXLOWER.encode(bytes)));
     }
     map.insert(name.to_owned(), json!(text));
 }
@@ -170,7 +164,7 @@ fn item_json(item: &Item<'_>) -> Value {
     put("atime", json!(item.atime));
     put("ctime", json!(item.ctime));
     if let Some(xattrs) = &item.xattrs {
-        let values = xattrs.iter().map(|(name, value)| (name.to_string(), json!(hex(value))));
+        let values = xattrs.iter().map(|(name, value)| (name.to_string(), json!(HEXLOWER.encode(value))));
         put("xattrs", Value::Object(values.collect()));
     }
     if let Some((dev, ino)) = item.hardlink {

@@ -60,7 +60,7 @@ fn serve(global: &Global, args: &MountArgs, mountpoint: &Path, ready: Option<Rea
     options.allow_other = args.allow_other;
     options.no_exec = args.noexec;
     options.export = args.export;
-    options.keep_awake = !args.no_keep_awake;
+    options.keep_awake = args.keep_awake;
     options.zone = jiff::tz::TimeZone::system();
     options.freed = Some(Freed(Arc::new(platform::trim_memory)));
     options.announce = watchdog.as_ref().ok().map(Watchdog::announce);

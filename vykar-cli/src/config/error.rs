@@ -9,7 +9,7 @@ use super::values::WANTED;
 use crate::exit::{CliError, Exit};
 use crate::render;
 
-/// How alike a known key must be to be proposed: 1 is the same.
+/// How alike a known name must be to be proposed: 1 is the same.
 const ALIKE: f64 = 0.75;
 
 /// Something at a line.
@@ -60,8 +60,8 @@ fn in_quotes(path: &Path, line: u64, name: &str) -> CliError {
 }
 
 /// The known name that is most like it.
-pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
-    let alike = |known: &&'k str| (strsim::jaro_winkler(name, known), *known);
-    let best = known.iter().map(alike).max_by(|a, b| a.0.total_cmp(&b.0))?;
+pub fn nearest<S: AsRef<str>>(name: &str, known: impl IntoIterator<Item = S>) -> Option<S> {
+    let alike = |known: S| (strsim::jaro_winkler(name, known.as_ref()), known);
+    let best = known.into_iter().map(alike).max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 >= ALIKE).then_some(best.1)
 }

@@ -17,37 +17,19 @@ pub fn size_name(bytes: usize) -> String {
     }
 }
 
-/// Numbers that look random (xorshift64*), the same for the same seed.
-pub struct Noise(u64);
+#[path = "../../../tests/random.rs"]
+mod random;
+pub use random::Dice;
 
-impl Noise {
-    pub fn new(seed: u64) -> Self {
-        Noise(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    pub fn word(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
+impl Dice {
     pub fn id(&mut self) -> [u8; 32] {
         std::array::from_fn(|_| self.word().to_be_bytes()[0])
-    }
-
-    /// A number below `bound`.
-    pub fn below(&mut self, bound: usize) -> usize {
-        (self.word() >> 33) as usize % bound
     }
 }
 
 /// Bytes that do not compress.
 pub fn noise(len: usize) -> Vec<u8> {
-    let mut numbers = Noise::new(1);
-    let mut out: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| numbers.word().to_le_bytes()).collect();
-    out.truncate(len);
-    out
+    Dice::new(1).bytes(len)
 }
 
 /// Text that compresses as source code does: this crate's, again and again, each time with other letters, so
@@ -58,7 +40,7 @@ pub fn text(len: usize) -> Vec<u8> {
     paths.sort();
     let source: Vec<u8> = paths.iter().flat_map(|path| fs::read(path).unwrap()).collect();
     let mut out = source.clone();
-    let mut numbers = Noise::new(2);
+    let mut numbers = Dice::new(2);
     while out.len() < len {
         let letters = shuffled_letters(&mut numbers);
         out.extend(source.iter().map(|byte| match byte {
@@ -81,7 +63,7 @@ fn source_files(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn shuffled_letters(numbers: &mut Noise) -> Vec<u8> {
+fn shuffled_letters(numbers: &mut Dice) -> Vec<u8> {
     let mut letters: Vec<u8> = (b'a'..=b'z').collect();
     for at in (1..letters.len()).rev() {
         letters.swap(at, numbers.below(at + 1));

@@ -7,7 +7,7 @@ use vykar_core::format::index::ChunkTable;
 use vykar_core::format::{IndexBlob, IndexEntry};
 use vykar_core::{ChunkId, PackId};
 
-use super::data::Noise;
+use super::data::Dice;
 
 const ENTRIES: usize = 100_000;
 /// Chunks of a pack.
@@ -33,7 +33,7 @@ pub fn stages(c: &mut Criterion) {
 
 fn lookups(group: &mut BenchmarkGroup<'_, WallTime>, entries: &[IndexEntry]) {
     let table = ChunkTable::build(entries.iter().copied()).unwrap();
-    let mut numbers = Noise::new(4);
+    let mut numbers = Dice::new(4);
     let present: Vec<ChunkId> = (0..LOOKUPS).map(|_| entries[numbers.below(ENTRIES)].id).collect();
     let absent: Vec<ChunkId> = (0..LOOKUPS).map(|_| ChunkId(numbers.id())).collect();
     let found = |ids: &[ChunkId]| ids.iter().filter(|id| table.get(id).is_some()).count();
@@ -45,7 +45,7 @@ fn lookups(group: &mut BenchmarkGroup<'_, WallTime>, entries: &[IndexEntry]) {
 
 /// Sorted by id, as they are in an index.
 fn entries() -> Vec<IndexEntry> {
-    let mut numbers = Noise::new(3);
+    let mut numbers = Dice::new(3);
     let packs: Vec<PackId> = (0..ENTRIES / IN_A_PACK).map(|_| PackId(numbers.id())).collect();
     let mut entries: Vec<_> = (0..ENTRIES)
         .map(|n| IndexEntry {

@@ -7,7 +7,7 @@ use vykar_core::ChunkId;
 use vykar_core::format::wire::Reader;
 use vykar_core::format::{ChunkRef, Item, ItemStream, ItemType};
 
-use super::data::{KIB, Noise};
+use super::data::{Dice, KIB};
 
 const ITEMS: usize = 10_000;
 /// Plaintext of an average chunk of an item stream.
@@ -60,11 +60,11 @@ fn parse(chunks: &[u8]) -> usize {
 
 /// As in a source tree: a directory in sixteen entries, hardly a symlink, and one chunk a file.
 fn items() -> Vec<Item<'static>> {
-    let mut numbers = Noise::new(5);
+    let mut numbers = Dice::new(5);
     (0..ITEMS).map(|n| item(n, &mut numbers)).collect()
 }
 
-fn item(n: usize, numbers: &mut Noise) -> Item<'static> {
+fn item(n: usize, numbers: &mut Dice) -> Item<'static> {
     let (kind, permissions) = match n % 16 {
         0 => (ItemType::Directory, 0o755),
         1 if n % 256 == 1 => (ItemType::Symlink, 0o777),

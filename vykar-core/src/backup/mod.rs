@@ -59,6 +59,7 @@ use crate::format::SnapshotMeta;
 use crate::id::SnapshotId;
 use crate::repository::{LockOptions, Repository};
 use crate::stage::Stages;
+use crate::text::first_few;
 
 /// Paths that a message names; it counts the others.
 const NAMED: usize = 3;
@@ -203,9 +204,5 @@ fn resolve_sources(options: &BackupOptions, events: &mut Events<'_>) -> Result<S
 
 /// The first of some paths, and how many more there are.
 fn some(paths: &[PathBuf]) -> String {
-    let named: Vec<_> = paths.iter().take(NAMED).map(|path| path.display().to_string()).collect();
-    match paths.len() - named.len() {
-        0 => named.join(", "),
-        more => format!("{} and {more} more", named.join(", ")),
-    }
+    first_few(paths.iter().map(|path| path.display()), NAMED, ", ")
 }

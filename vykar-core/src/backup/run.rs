@@ -21,7 +21,7 @@ use super::{BackupOptions, BackupSummary, emit};
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Events};
 use crate::format::{SnapshotMeta, SnapshotStats, snapshot};
-use crate::platform::process;
+use crate::platform::{self, process};
 use crate::repository::pack_writer::PackUploader;
 use crate::repository::{Repository, now_rfc3339};
 use crate::stage::Stage;
@@ -58,11 +58,7 @@ impl<'r> Run<'r> {
     /// On the ground that an attempt stands on.
     pub fn prepare(task: &'r Task<'r>, ground: &'r Ground) -> Result<Self> {
         let Task { repository, options, .. } = *task;
-        let threads = match options.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            n => n,
-        }
-        .min(MAX_THREADS);
+        let threads = platform::threads(options.threads, MAX_THREADS);
         let files = KnownFiles::new(repository, &task.identity, options)?;
         let began = now_rfc3339();
         Ok(Run { task, repository, options, ground, began, threads, files })

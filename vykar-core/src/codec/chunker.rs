@@ -49,18 +49,10 @@ impl Chunker {
 mod tests {
     use super::*;
     use crate::crypto::pack_id;
+    use crate::testing::Dice;
 
-    /// A fixed pseudo-random sequence (xorshift64*), independent of any crate.
-    pub fn noise(len: usize, mut seed: u64) -> Vec<u8> {
-        let mut out = Vec::with_capacity(len + 8);
-        while out.len() < len {
-            seed ^= seed >> 12;
-            seed ^= seed << 25;
-            seed ^= seed >> 27;
-            out.extend(seed.wrapping_mul(0x2545_F491_4F6C_DD1D).to_le_bytes());
-        }
-        out.truncate(len);
-        out
+    fn noise(len: usize, seed: u64) -> Vec<u8> {
+        Dice(seed).bytes(len)
     }
 
     /// A word for each byte of noise, by its low half; its high half says whether the line ends.

@@ -18,14 +18,18 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use data_encoding::Encoding;
+use data_encoding_macro::new_encoding;
 use serde_bytes::Bytes;
 
 use super::{EncryptedKey, RepoConfig, wire};
 use crate::crypto::pack_id;
 use crate::error::{FormatError, Result, VykarError};
+use crate::text::first_few;
 
 const VERSION: u8 = 1;
-const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+/// Five bits a digit, the last one filled with zeros.
+const BASE32: Encoding = new_encoding! { symbols: "0123456789ABCDEFGHJKMNPQRSTVWXYZ", };
 /// Bytes in a line.
 const LINE: usize = 25;
 /// Digits of a line's checksum.
@@ -60,12 +64,7 @@ pub struct KeyTextError {
 
 impl fmt::Display for KeyTextError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = self.problems.len().min(NAMED);
-        f.write_str(&self.problems[..named].join("; "))?;
-        match self.problems.len() - named {
-            0 => Ok(()),
-            more => write!(f, "; and {more} more"),
-        }
+        f.write_str(&first_few(&self.problems, NAMED, "; "))
     }
 }
 
@@ -167,9 +166,9 @@ fn lengths(payload: &[u8]) -> Option<(usize, usize)> {
 }
 
 /// The digits of a line's checksum.
-fn check_of(number: u32, bytes: &[u8]) -> Vec<u8> {
+fn check_of(number: u32, bytes: &[u8]) -> String {
     let hash = pack_id(&[&number.to_le_bytes()[..], bytes].concat());
-    let mut digits = encode(&hash.as_bytes()[..3]);
+    let mut digits = BASE32.encode(&hash.as_bytes()[..3]);
     digits.truncate(CHECK);
     digits
 }
@@ -177,7 +176,7 @@ fn check_of(number: u32, bytes: &[u8]) -> Vec<u8> {
 fn line(number: u32, bytes: &[u8]) -> String {
     let mut out = format!("{number:>3}:");
     let check = check_of(number, bytes);
-    for group in encode(bytes).chunks(GROUP).chain([&check[..]]) {
+    for group in BASE32.encode(bytes).as_bytes().chunks(GROUP).chain([check.as_bytes()]) {
         out.push(' ');
         out.extend(group.iter().map(|digit| char::from(*digit)));
     }
@@ -185,30 +184,14 @@ fn line(number: u32, bytes: &[u8]) -> String {
     out
 }
 
-/// Five bits a digit, the last one filled with zeros.
-fn encode(bytes: &[u8]) -> Vec<u8> {
-    let bit = |at: usize| bytes.get(at / 8).is_some_and(|byte| byte >> (7 - at % 8) & 1 == 1);
-    let digit = |n: usize| (0..5).fold(0usize, |value, at| value << 1 | usize::from(bit(n * 5 + at)));
-    (0..(bytes.len() * 8).div_ceil(5)).map(|n| DIGITS[digit(n)]).collect()
-}
-
-/// The reverse; `None` for digits that no bytes give.
-fn decode(values: &[u8]) -> Option<Vec<u8>> {
-    let bit = |at: usize| values.get(at / 5).map_or(0, |value| value >> (4 - at % 5) & 1);
-    let len = values.len() * 5 / 8;
-    let bytes: Vec<u8> = (0..len).map(|n| (0..8).fold(0u8, |byte, at| byte << 1 | bit(n * 8 + at))).collect();
-    let fits = (len * 8).div_ceil(5) == values.len() && (len * 8..values.len() * 5).all(|at| bit(at) == 0);
-    fits.then_some(bytes)
-}
-
-/// What a digit stands for, as a person may have typed it.
-fn value(c: char) -> Option<u8> {
-    let c = match c.to_ascii_uppercase() {
-        'O' => '0',
-        'I' | 'L' => '1',
-        c => c,
-    };
-    DIGITS.iter().position(|digit| char::from(*digit) == c).map(|at| at as u8) // at most 31
+/// The digit that a person meant.
+fn digit(typed: char) -> Option<char> {
+    match typed.to_ascii_uppercase() {
+        'O' => Some('0'),
+        'I' | 'L' => Some('1'),
+        'U' => None,
+        c => c.is_ascii_alphanumeric().then_some(c),
+    }
 }
 
 /// A line's number and what is behind it; `None` for a line that is none of the export's.
@@ -228,23 +211,16 @@ fn numbered(line: &str) -> Option<(u32, &str)> {
 /// What a line holds.
 fn read_line(number: u32, text: &str) -> Result<Vec<u8>, String> {
     let typed = text.chars().filter(|c| !c.is_whitespace() && *c != '-');
-    let values: Result<Vec<u8>, String> = typed
-        .map(|c| {
-            value(c)
-                .ok_or_else(|| format!("line {number}: {} is not one of its characters", c.escape_debug()))
-        })
-        .collect();
-    let values = values?;
-    let most = (LINE * 8).div_ceil(5) + CHECK;
-    if values.len() > most {
-        return Err(format!("line {number}: {} characters, and no line has more than {most}", values.len()));
+    let no_digit = |c: char| format!("line {number}: {} is not one of its characters", c.escape_debug());
+    let digits = typed.map(|c| digit(c).ok_or_else(|| no_digit(c))).collect::<Result<String, String>>()?;
+    let most = BASE32.encode_len(LINE) + CHECK;
+    if digits.len() > most {
+        return Err(format!("line {number}: {} characters, and no line has more than {most}", digits.len()));
     }
     let wrong = || format!("line {number}: mistyped: it does not fit its last four characters");
-    let (data, check) = values.split_at_checked(values.len().saturating_sub(CHECK)).ok_or_else(wrong)?;
-    let bytes = decode(data).ok_or_else(wrong)?;
-    let expected: Vec<u8> =
-        check_of(number, &bytes).iter().filter_map(|digit| value(char::from(*digit))).collect();
-    match expected == check && !bytes.is_empty() {
+    let (data, check) = digits.split_at_checked(digits.len().saturating_sub(CHECK)).ok_or_else(wrong)?;
+    let bytes = BASE32.decode(data.as_bytes()).map_err(|_| wrong())?;
+    match check_of(number, &bytes) == check && !bytes.is_empty() {
         true => Ok(bytes),
         false => Err(wrong()),
     }
@@ -303,6 +279,7 @@ mod tests {
     use super::*;
     use crate::format::{ChunkerParams, Encryption, KdfParams};
     use crate::id::RepositoryId;
+    use crate::testing::unhex;
 
     fn sample() -> KeyExport {
         let config = RepoConfig {
@@ -356,6 +333,19 @@ mod tests {
     const FIRST_LINE: &str = "  1: 05KG1 900JW 1C886 RYC63 GD7Q6 NY2YE 3JC75 NGRCC VEP0";
     /// Of all numbered lines.
     const WHOLE: &str = "00baaf85a5225b95";
+
+    #[test]
+    fn every_digit_has_its_five_bits() {
+        let bytes = unhex("00443214c74254b635cf84653a56d7c675be77df");
+        assert_eq!(BASE32.encode(&bytes), "0123456789ABCDEFGHJKMNPQRSTVWXYZ");
+        let typed =
+            "o123456789abcdefghjkmnpqrstvwxyz".chars().map(digit).collect::<Option<String>>().unwrap();
+        assert_eq!(BASE32.decode(typed.as_bytes()), Ok(bytes));
+        assert_eq!("OoIiLlUu-ä".chars().filter_map(digit).collect::<String>(), "001111");
+        // What a line cannot end with: bits that no byte has, or too few for one.
+        assert!(BASE32.decode(b"01").is_err() && BASE32.decode(b"0").is_err());
+        assert_eq!(BASE32.encode(b"\xff"), "ZW");
+    }
 
     #[test]
     fn how_it_is_typed_does_not_matter() {

@@ -23,6 +23,7 @@ use crate::format::index::ChunkTable;
 use crate::format::pack::{HEADER, LENGTH_PREFIX};
 use crate::format::{IndexBlob, Snapshot};
 use crate::id::{PackId, SnapshotId};
+use crate::platform;
 use crate::repository::manifest::read_snapshot;
 use crate::repository::{ChunkReader, IndexStamp, Manifest, Repository, layout};
 use crate::storage::ObjectInfo;
@@ -342,13 +343,9 @@ fn check_packs(
 }
 
 fn verify(verifier: &Verifier<'_>, threads: usize, found: &mut Collector, events: &mut Events<'_>) {
-    let threads = match threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
     let (sender, told) = crossbeam_channel::bounded(1024);
     std::thread::scope(|scope| {
-        for _ in 0..threads.min(verifier.packs.len()) {
+        for _ in 0..platform::threads(threads, verifier.packs.len()) {
             let sender = sender.clone();
             scope.spawn(move || verifier.run(&sender));
         }

@@ -12,6 +12,7 @@ use crate::event::{Event, Events, emit};
 use crate::format::Snapshot;
 use crate::id::SnapshotId;
 use crate::repository::{LockOptions, Manifest, Repository};
+use crate::text::first_few;
 
 /// Things of a kind that a note names.
 const NAMED: usize = 5;
@@ -126,7 +127,7 @@ fn notes(decisions: &Decisions, group_by: GroupBy, events: &mut Events<'_>) {
     let future: Vec<_> =
         future.map(|(s, _)| format!("{:?} ({}), {}", s.meta.name, s.id.short(), s.time)).collect();
     if !future.is_empty() {
-        let (count, names) = (future.len(), some_of(future));
+        let (count, names) = (future.len(), first_few(future, NAMED, "; "));
         let note =
             format!("{count} snapshot(s) are dated in the future, stay, and count for no rule: {names}");
         emit(events, Event::Note(note));
@@ -152,25 +153,15 @@ fn mixed_sources(decisions: &Decisions, group_by: GroupBy) -> Vec<String> {
         let mut of: Vec<String> = Vec::new();
         of.extend(host.map(|host| format!(" of host {host:?}")));
         of.extend(label.map(|label| format!(" with label {label:?}")));
-        let sources = sources.iter().map(|paths| format!("{paths:?}")).collect();
+        let sources = sources.iter().map(|paths| format!("{paths:?}"));
         format!(
             "the rules are applied together to snapshots{} of different sources: {}; --group-by host,label,paths keeps \
              each apart",
             of.concat(),
-            some_of(sources)
+            first_few(sources, NAMED, "; ")
         )
     };
     mixed.map(note).collect()
-}
-
-/// The first of them.
-fn some_of(mut names: Vec<String>) -> String {
-    let more = names.len().saturating_sub(NAMED);
-    names.truncate(NAMED);
-    if more > 0 {
-        names.push(format!("and {more} more"));
-    }
-    names.join("; ")
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
 use super::{Keys, Manifest, Repository, cache_file, now_rfc3339};
@@ -23,6 +24,7 @@ use crate::error::{Result, VykarError};
 use crate::format::Snapshot;
 use crate::id::{ChunkId, SnapshotId};
 use crate::platform::read::open_regular;
+use crate::text::first_few;
 
 pub(crate) mod fuzz;
 
@@ -154,7 +156,7 @@ impl Repository {
     }
 
     fn see_index(&self, memory: &mut Memory) -> Result<Option<Strange>> {
-        let stamp = super::guard::stamp(self)?.map(|stamp| hex(&stamp.to_bytes()));
+        let stamp = super::guard::stamp(self)?.map(|stamp| HEXLOWER.encode(&stamp.to_bytes()));
         if self.trust() {
             *memory = Memory::default();
         }
@@ -210,7 +212,7 @@ impl Repository {
             vanished.map(|(id, known)| label(id, known)).collect::<Vec<_>>()
         });
         let Seen::Done(vanished) = vanished else { return None };
-        (!vanished.is_empty()).then(|| (vanished.len(), some_of(vanished)))
+        (!vanished.is_empty()).then(|| (vanished.len(), first_few(vanished, NAMED, ", ")))
     }
 
     /// What has vanished was deleted as it should be: the index does not count it any more.
@@ -372,10 +374,16 @@ impl Memory {
         self.forget();
         let mut strange = Vec::new();
         if !vanished.is_empty() {
-            strange.push(Strange::SnapshotsVanished { count: vanished.len(), names: some_of(vanished) });
+            strange.push(Strange::SnapshotsVanished {
+                count: vanished.len(),
+                names: first_few(vanished, NAMED, ", "),
+            });
         }
         if !returned.is_empty() {
-            strange.push(Strange::SnapshotsReturned { count: returned.len(), names: some_of(returned) });
+            strange.push(Strange::SnapshotsReturned {
+                count: returned.len(),
+                names: first_few(returned, NAMED, ", "),
+            });
         }
         strange
     }
@@ -399,20 +407,6 @@ fn label(id: &str, known: &Known) -> String {
         Some(name) => format!("{name} ({short})"),
         None => short.to_owned(),
     }
-}
-
-fn some_of(mut names: Vec<String>) -> String {
-    let more = names.len().saturating_sub(NAMED);
-    names.truncate(NAMED);
-    let mut text = names.join(", ");
-    if more > 0 {
-        text.push_str(&format!(" and {more} more"));
-    }
-    text
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn tag(keys: &Keys, text: &[u8]) -> Option<String> {

@@ -41,6 +41,7 @@ use parking_lot::Mutex;
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Events};
 use crate::format::Snapshot;
+use crate::platform;
 use crate::repository::{MovingReader, Repository};
 
 use directories::Destination;
@@ -142,11 +143,7 @@ pub fn restore(
     }
     own::refuse(repository, dest)?;
     let destination = Destination::open(dest, &plan).map_err(|e| VykarError::path(dest, e))?;
-    let threads = match options.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
-    let threads = threads.clamp(1, MAX_THREADS);
+    let threads = platform::threads(options.threads, MAX_THREADS);
     let max_read = (READ_IN_FLIGHT / threads as u64).clamp(MIN_READ, MAX_READ);
     let table = &plan.index.chunks;
     let source = Source { repository, reader: &reader, table, spare: Mutex::default() };

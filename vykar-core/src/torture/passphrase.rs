@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::powercut::Dice;
 use super::world::{copy, scratch};
 use super::{is_thorough, tell};
 use crate::crypto::kdf;
@@ -16,6 +15,7 @@ use crate::repository::{InitOptions, LockOptions, OpenOptions, Passphrase, Repos
 use crate::storage::disk::log::{Log, Model, Survives};
 use crate::storage::testing::{FAULTS, TestBackend};
 use crate::storage::{Backend, LocalBackend};
+use crate::testing::Dice;
 
 const OLD: &str = "the old one";
 const NEW: &str = "the new one";
@@ -105,7 +105,7 @@ fn changing_the_passphrase_survives_every_power_cut() {
     let opened = open(Arc::new(LocalBackend::logging(repo(&dir), log.clone())), OLD).unwrap();
     change(&opened, OLD, NEW).unwrap();
     let entries = log.entries();
-    let mut dice = Dice(11);
+    let mut dice = Dice::new(11);
     let mut seen = std::collections::BTreeSet::new();
     for at in 0..=entries.len() {
         if at > 0 {

@@ -10,19 +10,7 @@ use crate::maintenance::{Remains, RepositoryContents, delete_repository};
 use crate::repository::Repository;
 use crate::storage::disk::log::{Log, Model, Survives};
 use crate::storage::{Backend, LocalBackend, PutMode};
-
-/// Numbers that are the same in each run (splitmix64).
-pub struct Dice(pub u64);
-
-impl Dice {
-    pub fn below(&mut self, among: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ z >> 31) % among as u64) as usize
-    }
-}
+use crate::testing::Dice;
 
 /// Whatever is left, every snapshot that is not to be deleted is as it was, and after the last call what was said to
 /// be done is done.
@@ -38,7 +26,7 @@ fn survives_every_cut(operation: &Operation) {
     drop(repository);
     let doomed = (operation.deletes)(&ids);
     let entries = log.entries();
-    let mut dice = Dice(7);
+    let mut dice = Dice::new(7);
     let mut cuts = 0;
     for at in 0..=entries.len() {
         if at > 0 {
@@ -129,7 +117,7 @@ fn deleting_a_repository_survives_every_power_cut() {
     delete(&repository);
     assert!(!world.repo().exists());
     let entries = log.entries();
-    let mut dice = Dice(7);
+    let mut dice = Dice::new(7);
     let (mut cuts, mut whole, mut in_part) = (0, 0, 0);
     for at in 0..=entries.len() {
         if at > 0 {
@@ -199,7 +187,7 @@ fn a_write_without_syncs_is_lost_in_every_way() {
     disk.append(&temporary, &file, b"newer").unwrap();
     disk.rename(&temporary, &path, crate::storage::PutMode::Replace).unwrap();
     log.entries().iter().for_each(|entry| model.apply(entry));
-    let mut dice = Dice(1);
+    let mut dice = Dice::new(1);
     let mut seen = std::collections::BTreeSet::new();
     for n in 0..100 {
         let to = dir.path().join(format!("cut {n}"));

@@ -24,7 +24,7 @@ fn a_killed_init_leaves_a_place_where_the_next_one_succeeds() {
         let began = Instant::now();
         world.run(&init).ok();
         let mut window = Window::of(began.elapsed());
-        let mut dice = Dice(2);
+        let mut dice = Dice::new(2);
         for round in 0..if is_thorough() { rounds * 20 } else { rounds } {
             for gone in [&world.repo, &world.cache, &world.path("out")] {
                 let _ = fs::remove_dir_all(gone);
@@ -66,7 +66,7 @@ fn a_killed_deletion_of_a_repository_is_ended_by_the_next() {
     let began = Instant::now();
     world.run(&delete).ok();
     let mut window = Window::of(began.elapsed());
-    let (mut dice, mut in_part, mut ended) = (Dice(3), 0, 0);
+    let (mut dice, mut in_part, mut ended) = (Dice::new(3), 0, 0);
     for round in 0..if is_thorough() { 800 } else { 40 } {
         copy(&world);
         let when = format!("round {round}");
@@ -155,7 +155,7 @@ fn read_all_the_time(at: &Path, files: &Files, stop: &AtomicBool, reads: &Atomic
 fn kill_mounts(world: &World, at: &Path, rounds: u32) {
     let mount = words(&format!("mount {}", at.display()));
     let _care = Mount::adopt(at.to_owned());
-    let mut dice = Dice(4);
+    let mut dice = Dice::new(4);
     let (mut window, mut slow) = (None::<Window>, 0);
     for round in 0..rounds {
         let began = Instant::now();
@@ -168,7 +168,7 @@ fn kill_mounts(world: &World, at: &Path, rounds: u32) {
             _ => {
                 eventually("mounting", || is_mounted(at));
                 window.get_or_insert_with(|| Window::of(began.elapsed()));
-                std::thread::sleep(Duration::from_micros(dice.below(50_000)));
+                std::thread::sleep(Duration::from_micros(dice.below(50_000) as u64));
             }
         }
         let mut watchdogs = children_of(Pid::from_child(&child));

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use super::*;
 use crate::event::Planned;
+use crate::testing::Dice;
 
 const CASES: usize = 400;
 const NAMES: &[&str] = &[
@@ -59,15 +60,7 @@ const PARTS: &[&str] = &[
     "\t",
 ];
 
-/// Numbers that only look random.
-struct Dice(u64);
-
 impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % end
-    }
-
     fn of<'v>(&mut self, values: &[&'v str]) -> &'v str {
         values[self.below(values.len())]
     }
@@ -160,7 +153,7 @@ fn what_is_left_out_is_what_git_leaves_out() {
     let cases = asked.next().unwrap_or(CASES);
     let f = Fixture::new();
     for number in seed..seed + cases {
-        let mut dice = Dice(number as u64);
+        let mut dice = Dice::new(number as u64);
         (0..4).for_each(|_| _ = dice.below(2));
         grow(&mut dice, &f.source().join(number.to_string()));
     }

@@ -18,6 +18,7 @@ use crate::format::note::{COPIED_FROM, noted, with_note};
 use crate::format::special::is_special;
 use crate::format::{ChunkRef, Item, Snapshot, SnapshotMeta};
 use crate::id::{ChunkId, SnapshotId};
+use crate::platform;
 use crate::repository::items::{Found, Loss, for_each_item};
 use crate::repository::pack_writer::PackKind;
 use crate::repository::{LockOptions, Manifest, MovingReader, ReadChunk, Repository, snapshot_key};
@@ -147,11 +148,8 @@ struct Copy<'c> {
 impl<'c> Copy<'c> {
     fn new(from: &'c Repository, to: &'c Repository, options: &'c CopyOptions) -> Result<Self> {
         let CopyOptions { compression, cancel, .. } = options;
-        let threads = match options.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            n => n,
-        };
-        let sealers = (0..threads.min(MAX_THREADS)).map(|_| Sealer::new(*compression));
+        let threads = platform::threads(options.threads, MAX_THREADS);
+        let sealers = (0..threads).map(|_| Sealer::new(*compression));
         Ok(Copy {
             from,
             maker: Maker::new(to, from, (&options.lock, cancel), *compression)?,

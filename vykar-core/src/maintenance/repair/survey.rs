@@ -23,6 +23,7 @@ use crate::format::index::{ChunkTable, TableBuilder};
 use crate::format::pack::{HEADER, LENGTH_PREFIX};
 use crate::format::{Encryption, IndexBlob, IndexEntry, MAX_CHUNK_PLAINTEXT, ObjectKind};
 use crate::id::{ChunkId, PackId};
+use crate::platform;
 use crate::repository::{Keys, Repository};
 
 pub(crate) mod fuzz;
@@ -331,13 +332,9 @@ impl Gathered {
 
 impl Surveyor<'_> {
     fn run_all(&self, threads: usize, each: &mut dyn FnMut(PackFound, (u64, u64))) -> Result<()> {
-        let threads = match threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
         let (sender, found) = crossbeam_channel::bounded(64);
         std::thread::scope(|scope| {
-            for _ in 0..threads.min(self.candidates.len()) {
+            for _ in 0..platform::threads(threads, self.candidates.len()) {
                 let sender = sender.clone();
                 scope.spawn(move || self.run(&sender));
             }
