@@ -151,10 +151,7 @@ fn a_part_that_goes_away_under_a_mount_is_never_empty_and_comes_back() {
 
 #[test]
 fn a_disk_that_is_unmounted_under_a_mount_is_said_to_be_away_and_comes_back() {
-    if !is_root() {
-        note("without root, no disk can be unmounted: a repository that is renamed is tried instead");
-        return;
-    }
+    needs!(root);
     let world = World::new();
     let (disk, keep) = (world.folder("disk"), world.folder("keep"));
     let mount_at = |args: &[&str], at: &Path| silent(Command::new("mount").args(args).arg(at));

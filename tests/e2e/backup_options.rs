@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::process::Stdio;
 
-use super::harness::{Run, World, exit, is_root, note};
+use super::harness::{Run, World, exit};
 
 fn world() -> World {
     let world = World::with_repository("none");
@@ -136,11 +136,8 @@ fn paths_come_from_a_list_and_those_that_are_gone_are_said() {
 
 #[test]
 fn what_is_mounted_below_is_left_out_but_for_its_directory() {
+    needs!(root);
     let world = world();
-    if !is_root() {
-        note("not root: nothing can be mounted to be left out");
-        return;
-    }
     let at = world.folder("source/disk");
     let run = |program: &str, args: &[&str]| {
         assert!(std::process::Command::new(program).args(args).status().unwrap().success(), "{program}");

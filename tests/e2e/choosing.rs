@@ -7,7 +7,7 @@ use std::os::unix::fs::{chown, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use super::harness::{World, exit, is_root, note};
+use super::harness::{World, exit, note};
 
 /// Paths of a snapshot, as they are printed.
 fn stored(world: &World, snapshot: &str) -> Vec<String> {
@@ -171,11 +171,8 @@ fn a_mounted_repository_is_no_part_of_a_backup() {
 
 #[test]
 fn what_a_rule_leaves_out_need_not_be_readable() {
+    needs!(root);
     let mut world = World::with_repository("none");
-    if !is_root() {
-        note("not root: there is no other user who could mount something");
-        return;
-    }
     write(&world, &["home/doc"]);
     world.backup(["home"]).ok();
     world.become_nobody();
@@ -209,11 +206,8 @@ fn what_a_rule_leaves_out_need_not_be_readable() {
 
 #[test]
 fn what_is_mounted_from_the_same_device_is_another_mount() {
+    needs!(root);
     let world = World::with_repository("none");
-    if !is_root() {
-        note("not root: nothing can be mounted");
-        return;
-    }
     write(&world, &["src/a", "src/file", "elsewhere/b"]);
     let (at, file) = (world.folder("src/bound"), world.path("src/file"));
     mount(&["--bind".as_ref(), world.path("elsewhere").as_os_str(), at.as_os_str()]);

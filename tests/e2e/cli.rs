@@ -1,10 +1,8 @@
 //! Arguments and output.
 
 use std::fs;
-use std::io::Write;
-use std::process::Stdio;
-use std::time::Duration;
 
+use super::harness::terminal::asked;
 use super::harness::{World, exit};
 
 fn with_snapshots() -> World {
@@ -131,44 +129,26 @@ fn the_passphrase_comes_from_a_command_too() {
         .ok();
 }
 
-/// Runs a command on a terminal of its own, with `typed` as what a person types.
-fn on_a_terminal(world: &World, line: &str, typed: &str) -> (i32, String) {
-    let mut script = std::process::Command::new("script");
-    script.args(["-q", "-e", "-c", line, "/dev/null"]).current_dir(world.path(""));
-    script.env_remove("VYKAR_PASSPHRASE").env_remove("VYKAR_PASSCOMMAND");
-    script.env("VYKAR_CACHE_DIR", &world.cache);
-    script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = script.spawn().expect("script, of the package bsdutils or util-linux");
-    // One line at a time: the terminal drops what is typed while the echo is being switched off.
-    let mut keys = child.stdin.take().unwrap();
-    for line in typed.lines() {
-        std::thread::sleep(Duration::from_millis(700));
-        let _ = writeln!(keys, "{line}");
-    }
-    let output = child.wait_with_output().unwrap();
-    drop(keys);
-    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 #[test]
 fn the_passphrase_is_asked_for_on_a_terminal() {
     let mut world = World::new();
-    let vykar = super::harness::VYKAR;
-    let init = format!("'{vykar}' -R repo init --encryption aes256gcm");
-    let (code, said) = on_a_terminal(&world, &init, "open\nclose\n");
-    assert_eq!(code, exit::PASSPHRASE, "{said}");
+    let init = |first: &str, again: &str| {
+        let answers = [("New passphrase: ", first), ("The same again: ", again)];
+        asked(&world, &["init", "--encryption", "aes256gcm"], &answers)
+    };
+    let seen = init("open", "close");
+    assert_eq!(seen.code, exit::PASSPHRASE, "{}", seen.last);
     assert!(!world.repo.join("config").exists(), "two different passphrases made a repository");
 
-    let (code, said) = on_a_terminal(&world, &init, "typed by hand\ntyped by hand\n");
-    assert_eq!(code, 0, "{said}");
-    assert!(!said.contains("typed by hand"), "the passphrase was shown: {said}");
+    let seen = init("typed by hand", "typed by hand");
+    assert_eq!(seen.code, 0, "{}", seen.last);
+    seen.never_showed("typed by hand");
     world.passphrase = "typed by hand".into();
     world.run(["list"]).ok();
-    let list = format!("'{vykar}' -R repo list");
-    let (code, said) = on_a_terminal(&world, &list, "typed by hand\n");
-    assert_eq!(code, 0, "{said}");
-    let (code, said) = on_a_terminal(&world, &list, "mistyped\n");
-    assert_eq!(code, exit::PASSPHRASE, "{said}");
+    let seen = asked(&world, &["list"], &[("Passphrase: ", "typed by hand")]);
+    assert_eq!(seen.code, 0, "{}", seen.last);
+    let seen = asked(&world, &["list"], &[("Passphrase: ", "mistyped")]);
+    assert_eq!(seen.code, exit::PASSPHRASE, "{}", seen.last);
 }
 
 #[test]

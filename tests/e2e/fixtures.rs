@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::compare::{Name, join, read_tree};
-use super::harness::{World, fingerprint, hex, is_root, sha256, shared, unhex};
+use super::harness::{World, fingerprint, fixture, hex, is_root, sha256, unhex};
 
 /// Of every repository in `fixtures/` and of the golden ones.
 const PASSPHRASE: &str = "correct horse";
@@ -58,18 +58,20 @@ fn read_items(path: &Path) -> BTreeMap<String, Items> {
         let path = bytes(&v["path_bytes"]).unwrap();
         assert!(snapshots.entry(snapshot).or_default().insert(path, wanted).is_none(), "{line} twice");
     }
+    assert!(!snapshots.is_empty(), "{} is empty", path.display());
     snapshots
 }
 
-/// Every repository with an `items.jsonl` beside it.
+/// Every repository with an `items.jsonl` beside it: three or more.
 fn repositories(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
     let mut found: Vec<_> = entries.filter(|p| p.join("items.jsonl").is_file()).collect();
+    assert!(found.len() >= 3, "{}: {found:?}", dir.display());
     found.sort();
     found
 }
 
-/// Lists, restores, mounts and verifies every repository of a folder.
+/// Lists, restores and verifies every repository of a folder.
 pub fn read_all(dir: &Path) {
     for fixture in repositories(dir) {
         let world = World::with_copy_of(&fixture.join("repo"), PASSPHRASE);
@@ -77,9 +79,18 @@ pub fn read_all(dir: &Path) {
         let before = fingerprint(&world.repo);
         listed(&world, &snapshots);
         restored(&world, &snapshots);
-        mounted(&world, &snapshots);
         assert_eq!(fingerprint(&world.repo), before, "reading {} changed it", fixture.display());
         world.run(["check", "--verify-data"]).ok();
+    }
+}
+
+/// Mounts every repository of a folder and looks at all of it.
+pub fn mount_all(dir: &Path) {
+    for fixture in repositories(dir) {
+        let world = World::with_copy_of(&fixture.join("repo"), PASSPHRASE);
+        let before = fingerprint(&world.repo);
+        mounted(&world, &read_items(&fixture.join("items.jsonl")));
+        assert_eq!(fingerprint(&world.repo), before, "mounting {} changed it", fixture.display());
     }
 }
 
@@ -205,16 +216,18 @@ fn compare(items: &Items, root: &Path, owners: bool) {
 
 #[test]
 fn repositories_of_other_programs_are_read_in_full() {
-    if let Some(dir) = shared("fixtures") {
-        assert!(repositories(&dir).len() >= 3, "{}", dir.display());
-        read_all(&dir);
-    }
+    read_all(&fixture(""));
+}
+
+#[test]
+fn repositories_of_other_programs_are_mounted() {
+    needs!(mounts);
+    mount_all(&fixture(""));
 }
 
 #[test]
 fn a_backup_goes_on_top_of_another_programs_snapshots() {
-    let Some(dir) = shared("fixtures") else { return };
-    for fixture in repositories(&dir) {
+    for fixture in repositories(&fixture("")) {
         let world = World::with_copy_of(&fixture.join("repo"), PASSPHRASE);
         let source = world.folder("source");
         fs::write(source.join("new"), b"written on top").unwrap();

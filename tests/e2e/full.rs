@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::harness::{World, exit, is_root, note, silent};
+use super::harness::{World, exit, silent};
 use super::tree::noise;
 
 /// A small file system, unmounted when it is dropped.
@@ -31,10 +31,7 @@ impl Drop for SmallDisk {
 
 #[test]
 fn a_cycle_on_a_full_repository_goes_on_to_make_room() {
-    if !is_root() {
-        note("only root can mount a small file system: a full repository is not tested");
-        return;
-    }
+    needs!(root);
     let world = World::new();
     let disk = SmallDisk::new(world.folder("disk"), "24M");
     let source = world.folder("source");
@@ -67,10 +64,7 @@ fn a_cycle_on_a_full_repository_goes_on_to_make_room() {
 
 #[test]
 fn deleting_works_where_there_is_no_free_block() {
-    if !is_root() {
-        note("only root can mount a small file system: deleting on a full disk is not tested");
-        return;
-    }
+    needs!(root);
     let world = World::new();
     let disk = SmallDisk::new(world.folder("disk"), "24M");
     let repo = world.path("disk/repo");

@@ -1,13 +1,21 @@
 //! Small repositories that an earlier version of this project wrote: they must stay readable.
 
-use super::fixtures::read_all;
-use super::harness::{note, project};
+use std::path::PathBuf;
+
+use super::fixtures::{mount_all, read_all};
+use super::harness::project;
+
+fn golden() -> PathBuf {
+    project().join("tests/golden")
+}
 
 #[test]
 fn repositories_of_earlier_versions_are_read_in_full() {
-    let dir = project().join("tests/golden");
-    match dir.is_dir() {
-        true => read_all(&dir),
-        false => note("no tests/golden yet"),
-    }
+    read_all(&golden());
+}
+
+#[test]
+fn repositories_of_earlier_versions_are_mounted() {
+    needs!(mounts);
+    mount_all(&golden());
 }

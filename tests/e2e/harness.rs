@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+pub use crate::needs::{require_fuse, require_fusermount};
+
 /// The program under test.
 pub const VYKAR: &str = env!("CARGO_BIN_EXE_vykar");
 /// The mounts that this thread sees, see [`World::become_nobody`].
@@ -55,34 +57,14 @@ pub fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// A file or folder of `../shared`, beside the project; says so where there is none.
-pub fn shared(name: &str) -> Option<PathBuf> {
-    let path = project().parent().unwrap().join("shared").join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    note(&format!("no ../shared/{name} beside the project: what compares with it does not run"));
-    None
-}
+/// The repositories that another program wrote.
+pub const FIXTURES: [&str; 3] = ["aes256gcm-lz4", "chacha20poly1305-zstd", "plain-stored"];
 
-/// Fails with the remedy where nothing can be mounted.
-pub fn require_fuse() {
-    let fuse = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
-    assert!(
-        fuse.is_ok(),
-        "this test mounts, and /dev/fuse cannot be opened ({}): load the fuse module; a container needs \
-         --device /dev/fuse --cap-add SYS_ADMIN",
-        fuse.unwrap_err()
-    );
-    if !is_root() {
-        require_fusermount();
-    }
-}
-
-/// Fails with the remedy where only root can mount.
-pub fn require_fusermount() {
-    let found = Command::new("fusermount3").arg("--version").stdout(Stdio::null()).status().is_ok();
-    assert!(found, "this test mounts without root, and that needs fusermount3: apt-get install fuse3");
+/// The folder of one of them, or of all.
+pub fn fixture(name: &str) -> PathBuf {
+    let path = project().join("tests/fixtures").join(name);
+    assert!(path.is_dir(), "{} is missing", path.display());
+    path
 }
 
 /// Lets everybody open /dev/fuse, as almost everywhere. Where only root may, this thread and what it starts
@@ -320,7 +302,7 @@ impl World {
         self.run(std::iter::once(OsString::from("backup")).chain(args))
     }
 
-    /// Lets the independent reader verify the repository, where there is one.
+    /// Lets the independent reader verify the repository.
     pub fn oracle_verify(&self) {
         let problems = self.oracle_problems();
         assert!(problems.is_empty(), "the independent reader found:\n{}", problems.join("\n"));
@@ -339,9 +321,10 @@ impl World {
         assert!(problems.is_empty(), "the independent reader found:\n{}", problems.join("\n"));
     }
 
-    /// What the independent reader finds wrong; nothing where it is not there.
+    /// What the independent reader finds wrong.
     fn oracle_problems(&self) -> Vec<String> {
-        let Some(tool) = shared("tools/repo_oracle.py") else { return Vec::new() };
+        let tool = project().join("tests/oracle/repo_oracle.py");
+        assert!(tool.is_file(), "{} is missing", tool.display());
         let python = oracle_python();
         // It lists this folder, which need not exist while there is no snapshot.
         fs::create_dir_all(self.repo.join("snapshots")).unwrap();

@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 
-use super::harness::terminal::OnTerminal;
+use super::harness::terminal::asked;
 use super::harness::{Run, World, exit};
 
 /// A repository with one snapshot.
@@ -26,14 +25,6 @@ impl World {
         }
         self.finish(command)
     }
-
-    /// The same on a terminal of its own, which the program asks on, with nothing in the environment.
-    fn asked(&self, args: &[&str], answers: &[(&str, &str)]) -> super::harness::terminal::Seen {
-        let mut command = self.with_environment(Command::new("setsid"));
-        command.arg("--ctty").arg(super::harness::VYKAR).arg("-R").arg(&self.repo).args(args);
-        command.env_remove("VYKAR_PASSPHRASE").env("TERM", "xterm-256color");
-        OnTerminal::start_answering(command, answers).finish()
-    }
 }
 
 #[test]
@@ -42,14 +33,14 @@ fn the_passphrase_is_changed_on_a_terminal() {
     let old = world.passphrase.clone();
     let change = ["key", "change-passphrase"];
     let (first, again) = ("New passphrase: ", "The same again: ");
-    let seen = world.asked(&change, &[("Passphrase: ", &old), (first, "one thing"), (again, "another")]);
+    let seen = asked(&world, &change, &[("Passphrase: ", &old), (first, "one thing"), (again, "another")]);
     assert_eq!(seen.code, exit::PASSPHRASE, "{}", seen.last);
     seen.showed(&["nothing was changed: the two were not the same"]);
     world.run(["list"]).ok();
-    let seen = world.asked(&change, &[("Passphrase: ", "wrong")]);
+    let seen = asked(&world, &change, &[("Passphrase: ", "wrong")]);
     assert_eq!(seen.code, exit::PASSPHRASE, "{}", seen.last);
     let new = "leaden umbrella tea harbour";
-    let seen = world.asked(&change, &[("Passphrase: ", &old), (first, new), (again, new)]);
+    let seen = asked(&world, &change, &[("Passphrase: ", &old), (first, new), (again, new)]);
     assert_eq!(seen.code, 0, "{}", seen.last);
     seen.showed(&["Changed the passphrase of", "still open with the old passphrase"])
         .never_showed("umbrella");
@@ -158,10 +149,10 @@ fn a_key_that_looks_right_is_replaced_only_when_that_is_confirmed() {
     let before = fs::read(world.repo.join("keys/repokey")).unwrap();
     let import = ["key", "import", "paper", "--replace"];
     let question = "[y/N]";
-    let seen = world.asked(&import, &[("Passphrase: ", &old), (question, "n")]);
+    let seen = asked(&world, &import, &[("Passphrase: ", &old), (question, "n")]);
     assert_eq!(seen.code, exit::FAILURE, "{}", seen.last);
     assert_eq!(fs::read(world.repo.join("keys/repokey")).unwrap(), before);
-    let seen = world.asked(&import, &[("Passphrase: ", &old), (question, "y")]);
+    let seen = asked(&world, &import, &[("Passphrase: ", &old), (question, "y")]);
     assert_eq!(seen.code, 0, "{}", seen.last);
     world.run(["list"]).ok();
     // What it took the place of is kept, and can be put back.

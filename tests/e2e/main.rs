@@ -1,8 +1,13 @@
 //! End-to-end tests: the built `vykar` on real trees, with real mounts.
 //!
 //! Each test works in a temporary folder of its own and unmounts what it mounted. Nothing is skipped
-//! silently: what a test cannot do on this machine it says, and a missing /dev/fuse is a failure.
+//! silently: a test that cannot run here begins with `needs!` (`tests/needs.rs`), what one leaves out of itself it says,
+//! and a missing /dev/fuse is a failure.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[macro_use]
+#[path = "../needs.rs"]
+mod needs;
 
 mod again;
 mod archives;

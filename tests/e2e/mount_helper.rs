@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::harness::{Mount, Run, VYKAR, World, eventually, is_mounted, is_root, note, require_fuse, silent};
+use super::harness::{Mount, Run, VYKAR, World, eventually, is_mounted, require_fuse, silent};
 use super::processes::{kill, runs, server_of, watchdog_of};
 
 /// Exit codes of mount(8).
@@ -140,10 +140,7 @@ fn a_passphrase_file_serves_all_commands() {
 
 #[test]
 fn the_helper_mounts_in_another_namespace() {
-    if !is_root() {
-        note("without root, there are no other mount namespaces");
-        return;
-    }
+    needs!(root);
     let world = world();
     let at = world.folder("at");
     let mut other = Command::new("unshare").args(["-m", "sleep", "300"]).spawn().unwrap();
@@ -166,10 +163,7 @@ fn the_helper_mounts_in_another_namespace() {
 
 #[test]
 fn mount_and_fstab_find_the_helper() {
-    if !is_root() {
-        note("without root, mount(8) itself is not tested");
-        return;
-    }
+    needs!(root);
     let world = world();
     let at = world.folder("at");
     let helpers = world.folder("sbin");

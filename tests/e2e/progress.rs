@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use vykar_core::format::Encryption;
@@ -97,7 +96,7 @@ fn a_restore_shows_how_far_it_is_and_warnings_above_that() {
 fn an_interrupted_backup_takes_its_line_back() {
     let world = small_packs();
     let running = OnTerminal::start(command(&world, &["backup", "source", "--upload-limit", "0.01"]));
-    std::thread::sleep(Duration::from_millis(1500));
+    running.wait_for(" files  ");
     kill_process(Pid::from_child(&running.child), Signal::INT).unwrap();
     let seen = running.finish();
     assert_eq!(seen.code, exit::INTERRUPTED, "{}", seen.last);

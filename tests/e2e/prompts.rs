@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 
-use super::harness::{VYKAR, World, exit, wait};
+use super::harness::{VYKAR, World, eventually, exit, wait};
 
 /// Runs a command as a shell does that stays on the terminal: when the first process of a terminal ends, the kernel
 /// itself sets the terminal back.
@@ -185,11 +185,7 @@ fn a_hangup_ends_a_backup_as_sigterm_does() {
         let (reader, mut writer) = std::io::pipe().unwrap();
         writer.write_all(b"some of it").unwrap();
         let mut child = command.stdin(reader).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-        let began = Instant::now();
-        while names(&world, "sessions").is_empty() {
-            assert!(began.elapsed() < Duration::from_secs(20), "no session");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        eventually("a session", || !names(&world, "sessions").is_empty());
         kill_process(Pid::from_child(&child), signal).unwrap();
         let status = wait(&mut child, Duration::from_secs(20)).expect("it goes on");
         assert_eq!(status.code(), Some(exit::INTERRUPTED), "{signal:?}");
@@ -211,11 +207,7 @@ fn a_hangup_that_is_ignored_stays_ignored() {
     let (reader, mut writer) = std::io::pipe().unwrap();
     writer.write_all(b"all ").unwrap();
     let mut child = command.stdin(reader).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    let began = Instant::now();
-    while names(&world, "sessions").is_empty() {
-        assert!(began.elapsed() < Duration::from_secs(20), "no session");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    eventually("a session", || !names(&world, "sessions").is_empty());
     kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
     writer.write_all(b"of it").unwrap();
     drop(writer);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::compare::{Leave, read_tree, same, same_to_others};
-use super::harness::{World, is_root, note, shared};
+use super::harness::{World, is_root, note};
 
 /// The largest of some folders that this user can read whole.
 fn real_tree() -> PathBuf {
@@ -49,7 +49,5 @@ fn a_real_tree_is_the_same_mounted_and_restored() {
 
     let run = world.run(["check", "--verify-data"]).ok();
     note(&format!("verified in {:.1?}", run.took));
-    if shared("tools/repo_oracle.py").is_some() {
-        world.oracle_verify();
-    }
+    world.oracle_verify();
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::harness::{World, copy_tree, exit, fingerprint, shared};
+use super::harness::{FIXTURES, World, exit, fingerprint, fixture};
 use super::tree::noise;
 
 const FILES: u64 = 6;
@@ -153,11 +153,8 @@ fn a_damaged_snapshot_is_set_aside_and_never_deleted() {
 
 #[test]
 fn repositories_of_other_programs_get_their_index_back() {
-    for fixture in ["aes256gcm-lz4", "chacha20poly1305-zstd", "plain-stored"] {
-        let Some(from) = shared(&format!("fixtures/{fixture}/repo")) else { return };
-        let mut world = World::new();
-        world.passphrase = "correct horse".into();
-        copy_tree(&from, &world.repo);
+    for name in FIXTURES {
+        let world = World::with_copy_of(&fixture(name).join("repo"), "correct horse");
         let before = world.run(["snapshot", "list", "latest", "--json"]).ok().out();
         for garbage in [None, Some(b"\x04garbage".as_slice())] {
             let index = world.repo.join("index");
@@ -168,7 +165,7 @@ fn repositories_of_other_programs_get_their_index_back() {
             world.run(["check"]).exits(exit::DAMAGED);
             world.run(["check", "--repair", "--yes"]).ok();
             assert_sound(&world);
-            assert_eq!(world.run(["snapshot", "list", "latest", "--json"]).ok().out(), before, "{fixture}");
+            assert_eq!(world.run(["snapshot", "list", "latest", "--json"]).ok().out(), before, "{name}");
         }
     }
 }

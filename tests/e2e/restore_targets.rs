@@ -7,7 +7,7 @@ use std::process::Command;
 
 use rustix::fs::XattrFlags;
 
-use super::harness::{World, exit, is_root, note, silent};
+use super::harness::{World, exit, silent};
 use super::tree::noise;
 
 /// A folder `d` with a large and a small file, whose metadata is like nothing that a restore makes on its way.
@@ -84,7 +84,7 @@ fn nothing_is_restored_into_the_repository_or_the_cache() {
     world.run(["check"]).ok();
 }
 
-/// A mounted image of a file system; `None`, and a line about it, where that cannot be.
+/// A mounted image of a file system; `None` where that cannot be.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -96,11 +96,7 @@ impl Disk {
         let worked = |output: &std::io::Result<std::process::Output>| {
             output.as_ref().is_ok_and(|output| output.status.success())
         };
-        if worked(&made) && worked(&mounted) {
-            return Some(Disk(at));
-        }
-        note(&format!("{} cannot be made or mounted here: nothing is restored to it", make[0]));
-        None
+        (worked(&made) && worked(&mounted)).then_some(Disk(at))
     }
 
     /// Reads everything from the disk again.
@@ -119,9 +115,7 @@ impl Drop for Disk {
 
 #[test]
 fn what_a_file_system_rounds_is_no_change() {
-    if !is_root() {
-        return note("only root mounts images: file systems with coarse times are not tried");
-    }
+    needs!(root);
     let world = World::with_repository("none");
     let source = world.folder("source");
     for n in 0..3 {
@@ -131,7 +125,9 @@ fn what_a_file_system_rounds_is_no_change() {
     silent(Command::new("touch").args(["-d", "2020-01-01 10:00:01.234567891"]).arg(source.join("f0")));
     world.backup(["source"]).ok();
     for make in [&["mkfs.ext2", "-q", "-F", "-I", "128"][..], &["mkfs.vfat"], &["mkfs.exfat"]] {
-        let Some(disk) = Disk::new(&world, make) else { continue };
+        let disk = Disk::new(&world, make);
+        needs!(mounted_images: disk.is_some());
+        let disk = disk.unwrap();
         let dest = disk.0.join("out");
         let restore = |more: &[&str]| {
             let dest = dest.to_str().unwrap();
@@ -154,15 +150,15 @@ fn what_a_file_system_rounds_is_no_change() {
 
 #[test]
 fn a_time_that_the_file_system_cannot_keep_is_named() {
-    if !is_root() {
-        return note("only root mounts images: times out of range are not tried");
-    }
+    needs!(root);
     let world = World::with_repository("none");
     let source = world.folder("source");
     fs::write(source.join("old"), b"old").unwrap();
     silent(Command::new("touch").args(["-d", "1950-01-01"]).arg(source.join("old")));
     world.backup(["source"]).ok();
-    let Some(disk) = Disk::new(&world, &["mkfs.vfat"]) else { return };
+    let disk = Disk::new(&world, &["mkfs.vfat"]);
+    needs!(mounted_images: disk.is_some());
+    let disk = disk.unwrap();
     let dest = disk.0.join("out");
     let run = world.run(["restore", "latest", dest.to_str().unwrap()]).exits(exit::PARTIAL);
     run.says("old: restored, but").says("the file system cannot keep its time 1950-01-01");

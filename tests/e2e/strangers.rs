@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use super::harness::{World, is_root, note, silent};
+use super::harness::{World, silent};
 use super::tree::set_mode;
 
 const NOBODY: &str = "65534";
@@ -24,10 +24,7 @@ fn mode(path: &Path) -> u32 {
 
 #[test]
 fn versions_are_kept_from_those_whom_the_snapshots_keep_out() {
-    if !is_root() {
-        note("not root: nothing can be looked at as another user");
-        return;
-    }
+    needs!(root);
     let world = World::with_repository("none");
     set_mode(&world.path(""), 0o755);
     let source = world.folder("source");

@@ -55,10 +55,7 @@ fn a_configuration_that_others_can_write_runs_nothing() {
 
 #[test]
 fn a_configuration_of_another_user_runs_nothing() {
-    if !is_root() {
-        note("only root can make files of other users: whose configuration is used is not tested");
-        return;
-    }
+    needs!(root);
     let world = world_with(RUNS);
     let [folder, config] = [world.path(""), world.path("vykar.yaml")];
     std::os::unix::fs::chown(&config, Some(12345), None).unwrap();

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::harness::{Run, World, exit, fingerprint, require_fuse, shared};
+use super::harness::{FIXTURES, Run, World, exit, fingerprint, fixture, require_fuse};
 use super::tree::noise;
 
 /// Five snapshots of a folder of which a part changes, the last one with another label.
@@ -131,9 +131,8 @@ fn what_is_open_in_a_mount_is_read_to_its_end() {
 
 #[test]
 fn repositories_of_other_programs_are_pruned() {
-    let Some(fixtures) = shared("fixtures") else { return };
-    for name in ["aes256gcm-lz4", "chacha20poly1305-zstd", "plain-stored"] {
-        let world = World::with_copy_of(&fixtures.join(name).join("repo"), "correct horse");
+    for name in FIXTURES {
+        let world = World::with_copy_of(&fixture(name).join("repo"), "correct horse");
         let all = names(&world);
         world.run(["snapshot", "delete", &all[0]]).ok();
         assert_eq!(names(&world), all[1..]);

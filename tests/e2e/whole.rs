@@ -7,7 +7,7 @@ use vykar_core::platform::ProcessIdentity;
 use vykar_core::repository::now_rfc3339;
 
 use super::harness::terminal::dialogue;
-use super::harness::{World, eventually, exit, fingerprint, shared};
+use super::harness::{FIXTURES, World, eventually, exit, fingerprint, fixture};
 use super::tree::noise;
 
 /// Two snapshots of a folder, the second of which adds a file.
@@ -212,9 +212,8 @@ fn info_says_what_is_there_and_changes_nothing() {
 
 #[test]
 fn repositories_of_other_programs_are_described_and_deleted() {
-    let Some(fixtures) = shared("fixtures") else { return };
-    for name in ["aes256gcm-lz4", "chacha20poly1305-zstd", "plain-stored"] {
-        let world = World::with_copy_of(&fixtures.join(name).join("repo"), "correct horse");
+    for name in FIXTURES {
+        let world = World::with_copy_of(&fixture(name).join("repo"), "correct horse");
         let json = world.run(["info", "--json"]).ok().json();
         assert_eq!(json["snapshots"]["readable"], world.snapshots().len());
         assert_eq!(json["stored"]["bytes"], files_below(&world).iter().sum::<u64>(), "{name}");

@@ -8,6 +8,11 @@
 //! This crate never prints, never reads the environment or a configuration file. Progress leaves
 //! through an `Option<&mut dyn FnMut(Event)>`.
 
+#[cfg(test)]
+#[macro_use]
+#[path = "../../tests/needs.rs"]
+mod needs;
+
 pub mod backup;
 pub mod clock;
 pub mod codec;

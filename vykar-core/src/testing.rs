@@ -193,22 +193,24 @@ pub(crate) struct Fixture {
     pub items: Vec<serde_json::Value>,
 }
 
-/// All fixtures; none, and a line about it, where they are not at hand.
-pub(crate) fn fixtures() -> Vec<Fixture> {
-    let dir = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/fixtures"));
-    if !dir.is_dir() {
-        eprintln!("{}: no fixtures here, nothing tested", dir.display());
-        return Vec::new();
-    }
+/// All fixtures.
+pub(crate) fn fixtures() -> [Fixture; 3] {
+    let dir = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures"));
     let open = |name: &'static str| {
         let backend = Arc::new(LocalBackend::new(dir.join(name).join("repo")));
         let mut passphrase = || Ok(Passphrase::from("correct horse".to_owned()));
         let repository = Repository::open(backend, &mut passphrase, &OpenOptions::default()).unwrap();
         let text = std::fs::read_to_string(dir.join(name).join("items.jsonl")).unwrap();
         let items = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        Fixture { name, repository, items }
+        let fixture = Fixture { name, repository, items };
+        assert!(!fixture.items.is_empty(), "{name}");
+        fixture
     };
-    ["aes256gcm-lz4", "chacha20poly1305-zstd", "plain-stored"].map(open).into()
+    let all = ["aes256gcm-lz4", "chacha20poly1305-zstd", "plain-stored"];
+    let there = std::fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    let folders = there.filter(|entry| entry.as_ref().unwrap().path().is_dir()).count();
+    assert_eq!(folders, all.len(), "{} has others", dir.display());
+    all.map(open)
 }
 
 /// The bytes of a hexadecimal string.

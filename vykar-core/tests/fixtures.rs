@@ -17,20 +17,16 @@ use vykar_core::repository::items::{Found, for_each_item};
 use vykar_core::repository::{ChunkReader, OpenOptions, Repository};
 use vykar_core::storage::LocalBackend;
 
-/// The folders of the fixtures and of the golden repositories that this project wrote; without the
-/// former, and with a line that says so, when the shared folder is not there.
+/// The folders of the fixtures and of the golden repositories that this project wrote: three of each.
 fn fixtures() -> Vec<PathBuf> {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let list = |dir: PathBuf| match std::fs::read_dir(&dir) {
-        Ok(entries) => entries.map(|e| e.unwrap().path()).filter(|p| p.is_dir()).collect::<Vec<_>>(),
-        Err(e) => {
-            println!("{}: {e}: its repositories are not read", dir.display());
-            Vec::new()
-        }
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests");
+    let list = |name: &str| {
+        let entries = std::fs::read_dir(tests.join(name)).unwrap_or_else(|e| panic!("tests/{name}: {e}"));
+        let found: Vec<_> = entries.map(|e| e.unwrap().path()).filter(|p| p.is_dir()).collect();
+        assert!(found.len() >= 3, "{found:?}");
+        found
     };
-    let golden = list(project.join("tests/golden"));
-    assert!(!golden.is_empty());
-    [golden, list(project.join("../shared/fixtures"))].concat()
+    [list("golden"), list("fixtures")].concat()
 }
 
 fn open(fixture: &Path) -> Repository {
@@ -114,6 +110,7 @@ fn every_item_reads_as_its_fixture_says() {
         });
         expected.sort_by_key(Value::to_string);
         found.sort_by_key(Value::to_string);
+        assert!(!expected.is_empty(), "{}", fixture.display());
         assert_eq!(found.len(), expected.len(), "{}", fixture.display());
         for (found, expected) in found.iter().zip(&expected) {
             assert_eq!(found, expected, "{}", fixture.display());
@@ -124,6 +121,7 @@ fn every_item_reads_as_its_fixture_says() {
 #[test]
 fn cutting_their_files_gives_their_chunks() {
     for fixture in fixtures() {
+        let mut chunks = 0;
         for_each(&fixture, |repository, reader, _, item| {
             let chunker = Chunker::new(repository.config().chunker);
             let data = content(reader, &item);
@@ -134,16 +132,18 @@ fn cutting_their_files_gives_their_chunks() {
                 .collect();
             let stored: Vec<_> = item.chunks.iter().map(|c| c.id).collect();
             assert_eq!(cut, stored, "{}: {}", fixture.display(), item.path);
+            chunks += cut.len();
         });
+        assert!(chunks > 0, "{}", fixture.display());
     }
 }
 
 #[test]
 fn a_wrong_passphrase_is_told_apart() {
-    for fixture in fixtures() {
-        if fixture.ends_with("plain-stored") || fixture.ends_with("none-none") {
-            continue;
-        }
+    let sealed = |fixture: &PathBuf| !fixture.ends_with("plain-stored") && !fixture.ends_with("none-none");
+    let sealed: Vec<_> = fixtures().into_iter().filter(sealed).collect();
+    assert!(sealed.len() >= 4, "{sealed:?}");
+    for fixture in sealed {
         let backend = Arc::new(LocalBackend::new(fixture.join("repo")));
         let opened =
             Repository::open(backend, &mut || Ok("incorrect".to_owned().into()), &OpenOptions::default());

@@ -108,15 +108,7 @@ impl Drop for Awake {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
-
-    fn eventually(test: impl Fn() -> bool) {
-        let began = Instant::now();
-        while !test() {
-            assert!(began.elapsed() < Duration::from_secs(20));
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
+    use crate::testing::eventually;
 
     #[test]
     fn many_requests_keep_the_machine_awake_and_only_as_long_as_they_come() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 use parking_lot::Mutex;
@@ -304,5 +305,14 @@ impl Mounted {
 
     pub fn log(&self) -> Vec<String> {
         self.lines.lock().iter().map(ToString::to_string).collect()
+    }
+}
+
+/// Waits until something is true.
+pub fn eventually(mut test: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !test() {
+        assert!(began.elapsed() < Duration::from_secs(20), "not within 20 s");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }

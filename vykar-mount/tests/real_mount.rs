@@ -1,8 +1,12 @@
 //! Mounts repositories that other programs wrote and looks at them as any program would.
 //!
-//! Needs FUSE, and the fixtures beside the repository's checkout; without them it says so.
+//! Needs FUSE.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
+
+#[macro_use]
+#[path = "../../tests/needs.rs"]
+mod needs;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -18,17 +22,15 @@ use vykar_core::repository::{OpenOptions, Repository};
 use vykar_core::storage::LocalBackend;
 use vykar_mount::{Mount, MountError, MountOptions};
 
+/// Repositories that other programs wrote, where they can be mounted.
 fn fixtures() -> Vec<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/fixtures");
-    if fs::File::options().read(true).write(true).open("/dev/fuse").is_err() {
-        println!("skipped: no FUSE here");
-        return Vec::new();
-    }
-    let Ok(entries) = fs::read_dir(&dir) else {
-        println!("skipped: no fixtures in {}", dir.display());
-        return Vec::new();
-    };
-    entries.map(|e| e.unwrap().path()).filter(|p| p.join("repo/config").exists()).collect()
+    needs::require_fuse();
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures");
+    let entries = fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    let found: Vec<_> =
+        entries.map(|e| e.unwrap().path()).filter(|p| p.join("repo/config").exists()).collect();
+    assert!(found.len() >= 3, "{}: {found:?}", dir.display());
+    found
 }
 
 fn open(repo: &Path) -> Arc<Repository> {
@@ -135,11 +137,13 @@ fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
 
 #[test]
 fn fixtures_read_as_they_were_written() {
+    needs!(mounts);
     for fixture in fixtures() {
         let dir = tempfile::tempdir().unwrap();
         let mount = mount(&fixture.join("repo"), dir.path());
         let root = mount.path().to_owned();
         let items = items(&fixture);
+        assert!(!items.is_empty());
         for item in &items {
             check_item(&path_in(&root, item), item);
         }
@@ -171,7 +175,8 @@ fn fixtures_read_as_they_were_written() {
 
 #[test]
 fn a_mount_is_read_only_and_refuses_to_hide_things() {
-    let Some(fixture) = fixtures().pop() else { return };
+    needs!(mounts);
+    let fixture = fixtures().pop().unwrap();
     let repo = fixture.join("repo");
     let dir = tempfile::tempdir().unwrap();
     let mount = mount(&repo, dir.path());
@@ -205,7 +210,8 @@ fn a_mount_is_read_only_and_refuses_to_hide_things() {
 
 #[test]
 fn a_dropped_mount_is_gone() {
-    let Some(fixture) = fixtures().pop() else { return };
+    needs!(mounts);
+    let fixture = fixtures().pop().unwrap();
     let dir = tempfile::tempdir().unwrap();
     drop(mount(&fixture.join("repo"), dir.path()));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -228,7 +234,8 @@ fn unmount_from_outside(path: &Path) {
 
 #[test]
 fn a_mount_that_was_unmounted_from_outside_never_takes_away_its_successor() {
-    let Some(fixture) = fixtures().pop() else { return };
+    needs!(mounts);
+    let fixture = fixtures().pop().unwrap();
     let repo = fixture.join("repo");
     let dir = tempfile::tempdir().unwrap();
     let first = mount(&repo, dir.path());
@@ -251,7 +258,8 @@ fn a_mount_that_was_unmounted_from_outside_never_takes_away_its_successor() {
 
 #[test]
 fn a_drop_waits_until_nothing_serves_the_mount_any_more() {
-    let Some(fixture) = fixtures().pop() else { return };
+    needs!(mounts);
+    let fixture = fixtures().pop().unwrap();
     let repo = fixture.join("repo");
     let dir = tempfile::tempdir().unwrap();
     for unmounted_before in [false, true] {
@@ -273,7 +281,8 @@ fn a_drop_waits_until_nothing_serves_the_mount_any_more() {
 
 #[test]
 fn a_dropped_mount_that_is_in_use_is_detached_and_served_until_it_is_not() {
-    let Some(fixture) = fixtures().pop() else { return };
+    needs!(mounts);
+    let fixture = fixtures().pop().unwrap();
     let repo = fixture.join("repo");
     let dir = tempfile::tempdir().unwrap();
     let repository = open(&repo);

@@ -6,13 +6,14 @@ use std::io::{Read, Write};
 use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use super::{World, wait};
+use super::{VYKAR, World, eventually, wait};
 
 /// Size of the terminal.
 pub const ROWS: u16 = 24;
@@ -59,6 +60,8 @@ impl Seen {
 /// Something that runs on a terminal of its own.
 pub struct OnTerminal {
     pub child: Child,
+    /// What it shows now.
+    screen: Arc<Mutex<String>>,
     reader: std::thread::JoinHandle<(Vec<u8>, Vec<String>, String)>,
 }
 
@@ -87,7 +90,15 @@ impl OnTerminal {
         let child = command.spawn().unwrap();
         // With it goes this side's end of the terminal, so that reading ends with the child.
         drop(command);
-        OnTerminal { child, reader: std::thread::spawn(move || watch(File::from(master), answers)) }
+        let screen = Arc::new(Mutex::new(String::new()));
+        let shown = screen.clone();
+        let reader = std::thread::spawn(move || watch(File::from(master), answers, &shown));
+        OnTerminal { child, screen, reader }
+    }
+
+    /// Waits until the screen shows this.
+    pub fn wait_for(&self, word: &str) {
+        eventually(word, || self.screen.lock().unwrap().contains(word));
     }
 
     pub fn finish(mut self) -> Seen {
@@ -101,7 +112,11 @@ impl OnTerminal {
     }
 }
 
-fn watch(mut master: File, answers: Vec<(String, String)>) -> (Vec<u8>, Vec<String>, String) {
+fn watch(
+    mut master: File,
+    answers: Vec<(String, String)>,
+    screen: &Mutex<String>,
+) -> (Vec<u8>, Vec<String>, String) {
     let [rows, columns] = [ROWS, COLUMNS].map(|n| NonZero::new(n).unwrap());
     let (mut answers, mut asked) = (VecDeque::from(answers), Vec::new());
     let mut terminal = vt100::Parser::new(rows, columns, 0);
@@ -115,12 +130,11 @@ fn watch(mut master: File, answers: Vec<(String, String)>) -> (Vec<u8>, Vec<Stri
         if let Some((prompt, answer)) = answers.front()
             && frame.matches(prompt.as_str()).count() > asked.iter().filter(|old| *old == prompt).count()
         {
-            // What is typed while the echo is being switched off may be lost.
-            std::thread::sleep(Duration::from_millis(200));
             master.write_all(format!("{answer}\n").as_bytes()).unwrap();
             asked.push(prompt.clone());
             answers.pop_front();
         }
+        screen.lock().unwrap().clone_from(&frame);
         frames.push(frame);
     }
     let last = terminal.screen().contents();
@@ -142,4 +156,12 @@ pub fn on_terminal(world: &World, args: &[&str]) -> Seen {
 /// Runs that to its end, answering its questions: each answer when its prompt is shown.
 pub fn dialogue(world: &World, args: &[&str], answers: &[(&str, &str)]) -> Seen {
     OnTerminal::start_answering(command(world, args), answers).finish()
+}
+
+/// The same on a terminal that is the program's own, where it asks for passphrases, with none in the environment.
+pub fn asked(world: &World, args: &[&str], answers: &[(&str, &str)]) -> Seen {
+    let mut command = world.with_environment(Command::new("setsid"));
+    command.arg("--ctty").arg(VYKAR).arg("-R").arg(&world.repo).args(args);
+    command.env_remove("VYKAR_PASSPHRASE").env("TERM", "xterm-256color");
+    OnTerminal::start_answering(command, answers).finish()
 }

@@ -54,10 +54,7 @@ fn nobody_reads(path: &Path) -> bool {
 
 #[test]
 fn other_users_read_what_modes_and_lists_allow_them() {
-    if !is_root() {
-        note("not root: nothing can be looked at as another user");
-        return;
-    }
+    needs!(root);
     let world = World::with_repository("none");
     set_mode(&world.path(""), 0o755);
     let source = world.folder("source");

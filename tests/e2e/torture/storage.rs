@@ -6,22 +6,18 @@ use std::process::Command;
 
 use super::{assert_holds, change};
 use crate::harness::platform::own_mounts;
-use crate::harness::{World, exit, is_root, note, require_fuse, silent};
+use crate::harness::{World, exit, note, require_fuse, silent};
 use crate::tree::noise;
 
-/// A world whose repository's folder is a file system of its own, of so many bytes; `None` where only root may mount.
-fn on_own_file_system(bytes: u64) -> Option<World> {
-    if !is_root() {
-        note("only root can mount a small file system: full and read-only disks are not tried");
-        return None;
-    }
+/// A world whose repository's folder is a file system of its own, of so many bytes. For root.
+fn on_own_file_system(bytes: u64) -> World {
     own_mounts().unwrap();
     silent(Command::new("mount").args(["--make-rprivate", "/"]));
     let world = World::new();
     let repo = world.folder("repo");
     silent(Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"]).arg(repo));
     world.run(["init", "--encryption", "none", "--min-pack-size", "256K"]).ok();
-    Some(world)
+    world
 }
 
 fn remount(world: &World, how: &str) {
@@ -35,7 +31,8 @@ fn unmount(world: &World) {
 
 #[test]
 fn a_full_repository_is_named_and_nothing_half_written_is_left() {
-    let Some(world) = on_own_file_system(6 << 20) else { return };
+    needs!(root);
+    let world = on_own_file_system(6 << 20);
     let small = change(&world, "small", 0);
     world.backup(["small"]).ok();
     fs::write(world.folder("large").join("file"), noise(8 << 20, 1)).unwrap();
@@ -57,7 +54,8 @@ fn a_full_repository_is_named_and_nothing_half_written_is_left() {
 
 #[test]
 fn a_full_disk_does_not_keep_snapshots_from_being_deleted() {
-    let Some(world) = on_own_file_system(4 << 20) else { return };
+    needs!(root);
+    let world = on_own_file_system(4 << 20);
     fs::write(world.folder("source").join("file"), noise(2 << 20, 1)).unwrap();
     world.backup(["source"]).ok();
     fs::write(world.folder("source").join("file"), noise(1 << 20, 2)).unwrap();
@@ -77,7 +75,8 @@ fn a_full_disk_does_not_keep_snapshots_from_being_deleted() {
 
 #[test]
 fn a_repository_that_cannot_be_written_is_read_and_says_so_to_writers() {
-    let Some(world) = on_own_file_system(8 << 20) else { return };
+    needs!(root);
+    let world = on_own_file_system(8 << 20);
     let files = change(&world, "source", 0);
     world.backup(["source"]).ok();
     remount(&world, "ro");

@@ -1,12 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use vykar_core::format::{Item, ItemType};
 
 use crate::errno::FsError;
-use crate::testing::{Mounted, Repo, meta};
+use crate::testing::{Mounted, Repo, eventually, meta};
 
 /// What was stored into a kernel's page cache, by inode.
 type Pages = Arc<Mutex<BTreeMap<u64, Vec<u8>>>>;
@@ -41,9 +40,7 @@ fn dir_owned(path: String) -> Item<'static> {
 
 /// Waits until nothing more is stored, and counts what was.
 fn settle(m: &Mounted, pages: &Pages) -> usize {
-    while !m.fs.is_idle() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    eventually(|| m.fs.is_idle());
     pages.lock().len()
 }
 

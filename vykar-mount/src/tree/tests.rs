@@ -295,33 +295,3 @@ proptest! {
         }
     }
 }
-
-/// Run by hand: `cargo test -p vykar-mount million -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn a_million_items() {
-    let mut paths = Vec::new();
-    for top in 0..100 {
-        for sub in 0..100 {
-            paths.push(format!("usr/share/package-{top}/module{sub}"));
-            paths.extend((0..99).map(|n| format!("usr/share/package-{top}/module{sub}/source_file_{n}.rs")));
-        }
-    }
-    let items: Vec<_> = paths.iter().map(|p| if p.ends_with(".rs") { file(p, 9) } else { dir(p) }).collect();
-    let start = std::time::Instant::now();
-    let mut report = |_: &[u8], _: &str| {};
-    let mut builder = Builder::new(MADE_UP, MADE_UP, Arc::default(), &mut report);
-    for item in &items {
-        builder.add(item).unwrap();
-    }
-    let added = start.elapsed();
-    let tree = builder.finish().unwrap();
-    let total = start.elapsed();
-    let pieces = tree.pieces.len() * size_of::<Piece>();
-    println!(
-        "{} nodes: {added:?} adding, {total:?} in all, {} bytes a node and {} of pieces",
-        tree.len(),
-        (tree.bytes() - pieces) / tree.len(),
-        pieces / tree.len()
-    );
-}

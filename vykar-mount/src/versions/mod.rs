@@ -9,8 +9,6 @@ mod history;
 mod listing;
 mod paths;
 mod rights;
-#[cfg(test)]
-mod scale;
 mod sections;
 #[cfg(test)]
 mod tests;

@@ -250,6 +250,7 @@ fn an_index_rebuilt_from_packs_alone_is_the_one_that_was_lost() {
             entries += was.len();
         }
     }
+    assert!(rebuilt == 6 && entries > 0, "{rebuilt} indexes, {entries} entries");
     tell(&format!("damage, repair: {rebuilt} indexes rebuilt from the packs alone, {entries} entries"));
 }
 

@@ -80,6 +80,7 @@ fn compare(fixture: &Fixture, snapshot: &Snapshot) -> usize {
 
 #[test]
 fn holes_stay_holes() {
+    let mut checked = 0;
     for fixture in fixtures() {
         let Some(item) = fixture.items.iter().find(|i| i["path_bytes"] == "737061727365") else { continue };
         let manifest = fixture.repository.manifest().unwrap();
@@ -93,5 +94,7 @@ fn holes_stay_holes() {
             metadata.blocks() * 512,
             metadata.len()
         );
+        checked += 1;
     }
+    assert_eq!(checked, 2, "all but plain-stored have a sparse file");
 }

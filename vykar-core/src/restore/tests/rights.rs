@@ -9,7 +9,7 @@ use crate::event::Event;
 use crate::format::Item;
 use crate::restore::Overwrite;
 use crate::restore::acl::{ACCESS, DEFAULT, tests::named};
-use crate::testing::{TestRepository, directory, is_root, symlink};
+use crate::testing::{TestRepository, directory, symlink};
 
 fn sample(t: &mut TestRepository) -> Snapshot {
     let items = [
@@ -22,13 +22,9 @@ fn sample(t: &mut TestRepository) -> Snapshot {
     t.snapshot("s", &items, None)
 }
 
-/// False, and a line about it, where lists are not kept.
+/// False where lists are not kept.
 fn set_list(path: &Path, name: &str, list: &[u8]) -> bool {
-    let set = rustix::fs::setxattr(path, name, list, XattrFlags::empty());
-    if let Err(error) = set {
-        eprintln!("{}: {error}: nothing tested without access control lists", path.display());
-    }
-    set.is_ok()
+    rustix::fs::setxattr(path, name, list, XattrFlags::empty()).is_ok()
 }
 
 fn lists(dest: &Path) -> Vec<String> {
@@ -52,9 +48,7 @@ fn nothing_that_is_restored_inherits_rights() {
     let around = tempfile::tempdir().unwrap();
     let dest = around.path().join("dest");
     fs::create_dir(&dest).unwrap();
-    if !set_list(&dest, DEFAULT, &named(1234, 7, 7, 7)) {
-        return;
-    }
+    needs!(access_lists: set_list(&dest, DEFAULT, &named(1234, 7, 7, 7)));
     let first = run_in(around, &t.repository, &snapshot, &RestoreOptions::default());
     assert_eq!((first.summary.incomplete, lists(&first.dest())), (0, vec![]));
     assert_eq!(first.metadata("d/f").mode() & 0o7777, 0o660);
@@ -69,9 +63,8 @@ fn rights_and_attributes_that_the_snapshot_does_not_have_are_found_and_removed()
     let snapshot = sample(&mut t);
     let first = run(&t.repository, &snapshot);
     let (f, d) = (first.dest().join("d/f"), first.dest().join("d"));
-    if !set_list(&f, ACCESS, &named(1234, 6, 6, 6)) || !set_list(&d, DEFAULT, &named(1234, 7, 7, 7)) {
-        return;
-    }
+    needs!(access_lists: set_list(&f, ACCESS, &named(1234, 6, 6, 6)));
+    assert!(set_list(&d, DEFAULT, &named(1234, 7, 7, 7)));
     fs::set_permissions(&f, std::os::unix::fs::PermissionsExt::from_mode(0o660)).unwrap();
     rustix::fs::setxattr(first.dest().join("h"), "user.extra", b"", XattrFlags::empty()).unwrap();
     for (overwrite, verify) in [(Overwrite::Never, false), (Overwrite::IfNewer, true)] {
@@ -107,9 +100,7 @@ fn a_list_comes_back_as_it_was() {
     let items = [Item { mode: 0o100_760, xattrs, ..t.file("f", b"x") }];
     let snapshot = t.snapshot("s", &items, None);
     let restored = run(&t.repository, &snapshot);
-    if restored.summary.incomplete > 0 {
-        return; // the file system here keeps none
-    }
+    needs!(access_lists: restored.summary.incomplete == 0);
     let is = xattr(&restored.dest().join("f"), ACCESS);
     assert_eq!((is, restored.metadata("f").mode() & 0o7777), (Some(list), 0o760));
     let again = run_in(restored.around, &t.repository, &snapshot, &RestoreOptions::default());
@@ -118,16 +109,12 @@ fn a_list_comes_back_as_it_was() {
 
 #[test]
 fn where_lists_are_not_kept_the_mask_is_nobodys_right() {
-    if !is_root() {
-        return;
-    }
+    needs!(root);
     let around = tempfile::tempdir().unwrap();
     let dest = around.path().join("dest");
     fs::create_dir(&dest).unwrap();
     let mount = std::process::Command::new("mount").args(["-t", "ramfs", "none"]).arg(&dest).status();
-    if !mount.is_ok_and(|status| status.success()) {
-        return;
-    }
+    assert!(mount.is_ok_and(|status| status.success()));
     let mut t = TestRepository::new();
     let xattrs = |name: &'static str| Some(vec![(name.into(), named(5001, 6, 4, 6).into())]);
     let items = [

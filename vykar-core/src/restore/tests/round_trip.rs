@@ -3,7 +3,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use super::*;
 use crate::format::{Encryption, Item, ItemType};
-use crate::testing::{TestRepository, directory, is_root, me, noise, symlink};
+use crate::testing::{TestRepository, directory, me, noise, symlink};
 
 fn nanos(metadata: &fs::Metadata) -> (i64, i64) {
     let join = |s: i64, n: i64| s * 1_000_000_000 + n;
@@ -83,9 +83,7 @@ fn metadata_of_every_kind_comes_back() {
 
 #[test]
 fn owners_are_set_and_set_id_bits_survive_that() {
-    if !is_root() {
-        return;
-    }
+    needs!(root);
     let mut t = TestRepository::new();
     let owned = |item: Item<'static>| Item { uid: 1234, gid: 5678, ..item };
     let items = [
@@ -108,9 +106,7 @@ fn owners_are_set_and_set_id_bits_survive_that() {
 
 #[test]
 fn without_the_right_to_give_files_away_one_line_says_so() {
-    if !is_root() {
-        return;
-    }
+    needs!(root);
     let mut t = TestRepository::new();
     let items =
         [Item { mode: 0o104_755, ..t.file("a", b"x") }, t.file("b", b"y"), directory("d"), symlink("l", "t")];
