@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
-use vykar_mount::mount::DEFAULT_READ_AHEAD_KIB;
+use vykar_mount::session::mount::DEFAULT_READ_AHEAD_KIB;
 
 pub use self::backup::{BackupArgs, ExcludeArgs};
 pub use self::copying::{CopyArgs, RewriteArgs};
@@ -23,7 +23,7 @@ pub use self::rule::RuleArg;
 pub use self::upkeep::{CheckArgs, KeepArgs, PruneArgs};
 use crate::filter::SnapshotFilter;
 use crate::parse;
-pub use crate::settings::Settings as Global;
+pub use crate::settings::ResolvedOptions;
 use crate::view::ViewArgs;
 
 /// Encrypted, deduplicating backups that you can mount.

@@ -10,12 +10,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use vykar_core::repository::{LockOptions, OpenOptions, Repository};
 use vykar_core::storage::{Backend, Limits, LocalBackend};
 
-use crate::args::Global;
+use crate::args::ResolvedOptions;
 use crate::exit::{CliError, CliResult, Exit};
 use crate::{passphrase, platform};
 
 /// A repository's storage, within the limits that were asked for. Nothing waits for them once `cancel` is set.
-pub fn backend(global: &Global, cancel: &Arc<AtomicBool>) -> CliResult<Arc<dyn Backend>> {
+pub fn backend(global: &ResolvedOptions, cancel: &Arc<AtomicBool>) -> CliResult<Arc<dyn Backend>> {
     let path = global.repo.clone();
     if path.exists() && !path.is_dir() {
         return Err(CliError::new(Exit::NoRepository, format!("{}: not a folder", path.display()))
@@ -30,17 +30,17 @@ pub fn backend(global: &Global, cancel: &Arc<AtomicBool>) -> CliResult<Arc<dyn B
 }
 
 /// How it is opened.
-pub fn open_options(global: &Global) -> OpenOptions {
+pub fn open_options(global: &ResolvedOptions) -> OpenOptions {
     OpenOptions { cache_dir: cache_dir(global), trust: global.trust_repo }
 }
 
 /// Opens it.
-pub fn open(global: &Global) -> CliResult<Repository> {
+pub fn open(global: &ResolvedOptions) -> CliResult<Repository> {
     open_until(global, &Arc::default())
 }
 
 /// Opens it for something that ends early when `cancel` is set.
-pub fn open_until(global: &Global, cancel: &Arc<AtomicBool>) -> CliResult<Repository> {
+pub fn open_until(global: &ResolvedOptions, cancel: &Arc<AtomicBool>) -> CliResult<Repository> {
     let backend = backend(global, cancel)?;
     if backend.local_path().is_some_and(|path| !path.is_dir()) {
         let message = format!("{}: no repository here (there is no such folder)", backend.url());
@@ -56,7 +56,7 @@ pub fn open_until(global: &Global, cancel: &Arc<AtomicBool>) -> CliResult<Reposi
 }
 
 /// Opens it to be deleted: also what is left of one whose key is gone, of which a passphrase would open nothing.
-pub fn open_to_delete(global: &Global) -> CliResult<Repository> {
+pub fn open_to_delete(global: &ResolvedOptions) -> CliResult<Repository> {
     match Repository::open_remains(backend(global, &Arc::default())?, &open_options(global))? {
         Some(remains) => Ok(remains),
         None => open(global),
@@ -64,18 +64,18 @@ pub fn open_to_delete(global: &Global) -> CliResult<Repository> {
 }
 
 /// How long to wait for locks.
-pub fn lock_options(global: &Global) -> LockOptions {
+pub fn lock_options(global: &ResolvedOptions) -> LockOptions {
     LockOptions { wait: Duration::from_secs(global.lock_wait), ..LockOptions::default() }
 }
 
 /// The same for work that gives the lock back before a signal ends it: the first one ends the waiting for it, and work
 /// that may be cut off between two writes. Other work is done or not begun.
-pub fn lock_to_the_end(global: &Global) -> CliResult<LockOptions> {
+pub fn lock_to_the_end(global: &ResolvedOptions) -> CliResult<LockOptions> {
     cancel_on_signals()?;
     Ok(LockOptions { cancel: interrupts(), ..lock_options(global) })
 }
 
-fn cache_dir(global: &Global) -> Option<PathBuf> {
+fn cache_dir(global: &ResolvedOptions) -> Option<PathBuf> {
     let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     global
         .cache_dir

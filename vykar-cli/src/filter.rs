@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use vykar_core::format::Snapshot;
-use vykar_core::repository::Filter;
+use vykar_core::repository::SnapshotQuery;
 
 /// Where snapshots come from.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -17,8 +17,8 @@ pub struct OriginArgs {
 
 impl OriginArgs {
     /// Those that also began at this time or later.
-    pub fn filter(&self, since: Option<Timestamp>) -> Filter {
-        Filter { labels: self.label.clone(), hosts: self.host.clone(), since }
+    pub fn filter(&self, since: Option<Timestamp>) -> SnapshotQuery {
+        SnapshotQuery { labels: self.label.clone(), hosts: self.host.clone(), since }
     }
 }
 
@@ -41,7 +41,7 @@ impl SnapshotFilter {
 }
 
 /// The `last` of the snapshots that the filter allows.
-fn choose(mut snapshots: Vec<Snapshot>, filter: &Filter, last: Option<u32>) -> Vec<Snapshot> {
+fn choose(mut snapshots: Vec<Snapshot>, filter: &SnapshotQuery, last: Option<u32>) -> Vec<Snapshot> {
     snapshots.retain(|snapshot| filter.allows(snapshot));
     let surplus = last.map_or(0, |last| snapshots.len().saturating_sub(last as usize));
     snapshots.drain(..surplus);
@@ -76,7 +76,7 @@ pub(crate) mod tests {
         Snapshot::new(SnapshotId([0; 32]), meta).unwrap()
     }
 
-    fn chosen(filter: &Filter, last: Option<u32>) -> String {
+    fn chosen(filter: &SnapshotQuery, last: Option<u32>) -> String {
         let all =
             [("1", "web", "docs", 1), ("2", "db", "sql", 2), ("3", "web", "sql", 3), ("4", "db", "docs", 4)];
         let all = all.map(|(name, host, label, day)| snapshot(name, host, label, day)).to_vec();
@@ -85,7 +85,7 @@ pub(crate) mod tests {
 
     #[test]
     fn every_part_narrows_and_the_last_are_counted_at_the_end() {
-        let filter = |labels: &[&str], hosts: &[&str], since: Option<&str>| Filter {
+        let filter = |labels: &[&str], hosts: &[&str], since: Option<&str>| SnapshotQuery {
             labels: labels.iter().map(|s| (*s).to_owned()).collect(),
             hosts: hosts.iter().map(|s| (*s).to_owned()).collect(),
             since: since.map(|time| time.parse().unwrap()),

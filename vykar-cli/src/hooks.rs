@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use crate::args::Global;
+use crate::args::ResolvedOptions;
 use crate::config::{Around, Hooks, VALUES, When};
 use crate::exit::{CliError, CliResult, Exit};
 use crate::problems::{Problems, Scope};
-use crate::{children, metrics, render, say};
+use crate::{child_env, metrics, render, say};
 
 /// Longest value that a hook gets, in bytes: the kernel refuses a variable of 128 KiB.
 const MAX_VALUE: usize = 64 << 10;
 
 /// What a hook gets to know: `VYKAR_COMMAND` and so on in its environment, which `{command}` and so on in it stand for.
 #[derive(Debug, Clone)]
-pub struct Told {
+pub struct HookFacts {
     pub around: Around,
     pub repository: String,
     pub label: String,
@@ -26,10 +26,10 @@ pub struct Told {
     pub problems: Arc<Problems>,
 }
 
-impl Told {
+impl HookFacts {
     /// About a repository as a whole.
-    pub fn of(around: Around, global: &Global) -> Self {
-        Told {
+    pub fn of(around: Around, global: &ResolvedOptions) -> Self {
+        HookFacts {
             around,
             repository: global.repo.to_string_lossy().into_owned(),
             label: global.name(),
@@ -66,9 +66,13 @@ impl Told {
 }
 
 /// Runs a command between the hooks of the configuration, if there are any.
-pub fn configured(around_what: Around, global: &Global, run: impl FnOnce() -> CliResult) -> CliResult {
+pub fn configured(
+    around_what: Around,
+    global: &ResolvedOptions,
+    run: impl FnOnce() -> CliResult,
+) -> CliResult {
     metrics::timed(global, around_what.name(), || match &global.plan {
-        Some(plan) => around(&plan.hooks, &Told::of(around_what, global), run),
+        Some(plan) => around(&plan.hooks, &HookFacts::of(around_what, global), run),
         None => run(),
     })
 }
@@ -78,7 +82,7 @@ pub fn configured(around_what: Around, global: &Global, run: impl FnOnce() -> Cl
 ///
 /// # Errors
 /// The error of what ran, or else that of a hook.
-pub fn around(hooks: &Hooks, told: &Told, run: impl FnOnce() -> CliResult) -> CliResult {
+pub fn around(hooks: &Hooks, told: &HookFacts, run: impl FnOnce() -> CliResult) -> CliResult {
     if hooks.is_empty() {
         return run();
     }
@@ -103,7 +107,7 @@ pub fn around(hooks: &Hooks, told: &Told, run: impl FnOnce() -> CliResult) -> Cl
 }
 
 /// Runs all hooks of a time; the first that fails ends it, but for those of the end, which all run.
-fn all(hooks: &Hooks, when: When, told: &Told, error: &str) -> CliResult<()> {
+fn all(hooks: &Hooks, when: When, told: &HookFacts, error: &str) -> CliResult<()> {
     let mut result = Ok(());
     for hook in hooks.at(when, told.around) {
         let one = one(hook, told, error);
@@ -116,9 +120,9 @@ fn all(hooks: &Hooks, when: When, told: &Told, error: &str) -> CliResult<()> {
 }
 
 /// Runs one with sh. What it prints goes to stderr: stdout is for results.
-fn one(hook: &str, told: &Told, error: &str) -> CliResult<()> {
+fn one(hook: &str, told: &HookFacts, error: &str) -> CliResult<()> {
     let error = say::clean(error);
-    let mut command = children::shell(&with_variables(hook));
+    let mut command = child_env::shell(&with_variables(hook));
     command.stdin(Stdio::null());
     for (name, value) in VALUES.into_iter().zip(told.values(&error)) {
         command.env(variable(name), passable(value));
@@ -219,7 +223,7 @@ mod tests {
         let told = told();
         let said = |result: CliResult, around, lines: &[&str]| {
             let ((), scope) = problems.during(|| lines.iter().for_each(|line| problems.note(line)));
-            Told { around, ..told.clone() }.failure(&result, &scope)
+            HookFacts { around, ..told.clone() }.failure(&result, &scope)
         };
         let backup = |result, lines| said(result, Around::Backup, lines);
         assert_eq!(backup(Ok(Exit::Success), &[]), None);
@@ -235,8 +239,8 @@ mod tests {
         assert_eq!(error.as_deref(), Some("no room"));
     }
 
-    fn told() -> Told {
-        Told {
+    fn told() -> HookFacts {
+        HookFacts {
             around: Around::Backup,
             repository: "/r".into(),
             label: "main".into(),

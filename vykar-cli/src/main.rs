@@ -3,12 +3,15 @@
 // All that is written passes through `say`.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+pub(crate) mod child_env;
+pub(crate) mod location;
+pub(crate) mod passphrase_strength;
+pub(crate) mod stdio;
 #[macro_use]
 mod say;
 
 mod args;
 mod background;
-mod children;
 mod commands;
 mod config;
 mod confirm;
@@ -21,14 +24,11 @@ mod mount_defaults;
 mod mount_helper;
 mod parse;
 mod passphrase;
-mod place;
 mod platform;
 mod problems;
 mod progress;
 mod render;
 mod settings;
-mod streams;
-mod strength;
 mod terminal;
 mod view;
 mod watchdog;

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use vykar_core::backup::BackupSummary;
 
-use crate::args::Global;
+use crate::args::ResolvedOptions;
 use crate::exit::CliResult;
 use crate::render;
 
@@ -33,10 +33,10 @@ const MAX_FILE: u64 = 4 << 20;
 
 /// Values by name and labels.
 #[derive(Debug, Default, PartialEq)]
-struct Series(BTreeMap<(String, String), String>);
+struct MetricSeries(BTreeMap<(String, String), String>);
 
-impl Series {
-    /// Reads what [`Series::text`] wrote; anything else is left out.
+impl MetricSeries {
+    /// Reads what [`MetricSeries::text`] wrote; anything else is left out.
     fn parse(text: &str) -> Self {
         let line = |line: &str| {
             let (left, value) = line.rsplit_once(' ')?;
@@ -45,7 +45,7 @@ impl Series {
             (known && value.parse::<f64>().is_ok())
                 .then(|| ((name.to_owned(), labels.to_owned()), value.to_owned()))
         };
-        Series(text.lines().filter_map(line).collect())
+        MetricSeries(text.lines().filter_map(line).collect())
     }
 
     fn set(&mut self, name: &str, labels: &str, value: impl ToString) {
@@ -75,7 +75,7 @@ fn labels(pairs: &[(&str, &str)]) -> String {
 }
 
 /// Runs a command, and writes down how it went where that is asked for.
-pub fn timed(global: &Global, command: &str, run: impl FnOnce() -> CliResult) -> CliResult {
+pub fn timed(global: &ResolvedOptions, command: &str, run: impl FnOnce() -> CliResult) -> CliResult {
     let Some(path) = &global.metrics_file else { return run() };
     let began = Instant::now();
     let result = run();
@@ -94,7 +94,7 @@ pub fn timed(global: &Global, command: &str, run: impl FnOnce() -> CliResult) ->
 }
 
 /// Writes down what a backup stored.
-pub fn backup(global: &Global, summary: &BackupSummary) {
+pub fn backup(global: &ResolvedOptions, summary: &BackupSummary) {
     let Some(path) = &global.metrics_file else { return };
     let labels = labels(&[("repository", &global.name()), ("source", &summary.meta.source_label)]);
     let stats = &summary.meta.stats;
@@ -109,13 +109,13 @@ pub fn backup(global: &Global, summary: &BackupSummary) {
 }
 
 /// Changes the file; its readers see the old or the new one. What goes wrong is said, and fails nothing.
-fn update(path: &Path, change: impl FnOnce(&mut Series)) {
+fn update(path: &Path, change: impl FnOnce(&mut MetricSeries)) {
     if let Err(e) = try_update(path, change) {
         say!("--metrics-file {}: {e}", render::path(path));
     }
 }
 
-fn try_update(path: &Path, change: impl FnOnce(&mut Series)) -> std::io::Result<()> {
+fn try_update(path: &Path, change: impl FnOnce(&mut MetricSeries)) -> std::io::Result<()> {
     use std::io::Read;
     let mut text = String::new();
     match std::fs::File::open(path) {
@@ -123,7 +123,7 @@ fn try_update(path: &Path, change: impl FnOnce(&mut Series)) -> std::io::Result<
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
         Err(e) => return Err(e),
     }
-    let mut series = Series::parse(&text);
+    let mut series = MetricSeries::parse(&text);
     change(&mut series);
     // In the same folder, so that it can take the place of the old one; not *.prom, which would be collected.
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn what_is_no_series_of_ours_is_left_out() {
-        let series = Series::parse(
+        let series = MetricSeries::parse(
             "# x\nother{a=\"b\"} 1\nvykar_backup_files{a=\"b\"} x\nvykar_backup_files{} 2\n\n}{ 1\n",
         );
         assert_eq!(series.0.len(), 1);

@@ -125,8 +125,8 @@ fn translate(call: &Call) -> CliResult<Args> {
     for option in call.options.iter().flat_map(|text| split(text.as_bytes())) {
         let (name, value) = &option;
         match table.find(name) {
-            Found::Nothing => {}
-            Found::Argument { long, takes_value, once } => {
+            FoundOption::Nothing => {}
+            FoundOption::Argument { long, takes_value, once } => {
                 if takes_value != value.is_some() {
                     let what = if takes_value { "needs a value" } else { "takes no value" };
                     return Err(CliError::new(Exit::Usage, format!("the option {name} {what}")));
@@ -136,8 +136,8 @@ fn translate(call: &Call) -> CliResult<Args> {
                 }
                 words.add(&long, value.as_deref());
             }
-            Found::Unknown(_) if call.sloppy => {}
-            Found::Unknown(nearest) => return Err(unknown(name, nearest)),
+            FoundOption::Unknown(_) if call.sloppy => {}
+            FoundOption::Unknown(nearest) => return Err(unknown(name, nearest)),
         }
     }
     words.parse(&call.dir)
@@ -173,7 +173,7 @@ fn split(text: &[u8]) -> Vec<(String, Option<OsString>)> {
 }
 
 /// What an option is.
-enum Found {
+enum FoundOption {
     /// Known, and without effect.
     Nothing,
     /// An argument of `vykar mount`; `once` if a later one replaces an earlier one.
@@ -193,19 +193,19 @@ impl Table {
         Table(all.find_subcommand("mount").cloned().unwrap_or_default())
     }
 
-    fn find(&self, name: &str) -> Found {
+    fn find(&self, name: &str) -> FoundOption {
         let mut without_effect = WITHOUT_EFFECT.split(' ');
         if without_effect.any(|known| known == name) || name.starts_with("x-") || name.starts_with("X-") {
-            return Found::Nothing;
+            return FoundOption::Nothing;
         }
         let long = name.replace('_', "-");
         match self.arguments().find(|arg| arg.get_long() == Some(&long)) {
             Some(arg) => {
                 let action = arg.get_action();
                 let once = !matches!(action, ArgAction::Append | ArgAction::Count);
-                Found::Argument { long, takes_value: action.takes_values(), once }
+                FoundOption::Argument { long, takes_value: action.takes_values(), once }
             }
-            None => Found::Unknown(self.nearest(name)),
+            None => FoundOption::Unknown(self.nearest(name)),
         }
     }
 
@@ -295,7 +295,7 @@ mod tests {
     fn every_option_of_mount_can_be_given() {
         for arg in Table::new().arguments() {
             let name = arg.get_long().unwrap().replace('-', "_");
-            assert!(!matches!(Table::new().find(&name), Found::Unknown(_)), "{name}");
+            assert!(!matches!(Table::new().find(&name), FoundOption::Unknown(_)), "{name}");
         }
     }
 

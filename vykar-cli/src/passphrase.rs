@@ -8,9 +8,9 @@ use std::process::Stdio;
 use vykar_core::repository::Passphrase;
 use zeroize::Zeroizing;
 
-use crate::args::{Global, NewPassphraseArgs};
+use crate::args::{NewPassphraseArgs, ResolvedOptions};
 use crate::exit::{CliError, CliResult, Exit};
-use crate::{children, render, terminal};
+use crate::{child_env, render, terminal};
 
 /// Longest file that is taken for a passphrase, in bytes.
 const PASSPHRASE_MAX: u64 = 64 << 10;
@@ -26,7 +26,7 @@ pub const TO: &str = "VYKAR_TO_PASSPHRASE";
 /// configuration, then a prompt (twice for the one of a repository that is made).
 ///
 /// What was found once is used again: a cycle of commands asks once.
-pub fn current(global: &Global, is_made: bool) -> Result<Passphrase, String> {
+pub fn current(global: &ResolvedOptions, is_made: bool) -> Result<Passphrase, String> {
     if let Some(known) = global.passphrase.get() {
         return Ok(known.clone());
     }
@@ -35,13 +35,13 @@ pub fn current(global: &Global, is_made: bool) -> Result<Passphrase, String> {
 }
 
 /// True when a passphrase can be had without asking anybody or running anything.
-pub fn is_at_hand(global: &Global) -> bool {
+pub fn is_at_hand(global: &ResolvedOptions) -> bool {
     std::env::var_os(CURRENT).is_some()
         || global.passphrase_file.is_some()
         || global.configured_passphrase.is_some() && global.passcommand.is_none()
 }
 
-fn find_current(global: &Global, is_made: bool) -> Result<Passphrase, String> {
+fn find_current(global: &ResolvedOptions, is_made: bool) -> Result<Passphrase, String> {
     let variable = if global.is_destination { TO } else { CURRENT };
     if let Some(passphrase) = from_environment(variable)? {
         return Ok(passphrase);
@@ -128,7 +128,7 @@ fn without_end(text: &[u8]) -> Option<Passphrase> {
 }
 
 fn from_command(command: &str) -> Result<Passphrase, String> {
-    let mut sh = children::shell(command);
+    let mut sh = child_env::shell(command);
     sh.stdin(Stdio::inherit()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     let mut child = sh.spawn().map_err(|e| format!("the pass command cannot be run: {e}"))?;
     // With the pipe gone, a command that goes on printing ends.

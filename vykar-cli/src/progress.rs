@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde_json::json;
 use vykar_core::{Event, Totals};
 
-use crate::args::Global;
+use crate::args::ResolvedOptions;
 use crate::problems::Problems;
 use crate::{render, say};
 
@@ -52,7 +52,7 @@ pub struct Room {
 
 impl Room {
     /// For a command; `-v` shows everything.
-    pub fn of(global: &Global) -> Self {
+    pub fn of(global: &ResolvedOptions) -> Self {
         Self::new(if global.verbose > 0 { u64::MAX } else { MAX_LINES })
     }
 
@@ -85,7 +85,7 @@ impl Drop for Room {
 
 impl StatusLine {
     /// What a command shows: a line on a terminal; with `json` objects on stderr; with `--quiet` nothing.
-    pub fn of(global: &Global, json: bool) -> Self {
+    pub fn of(global: &ResolvedOptions, json: bool) -> Self {
         let problems = global.problems.clone();
         match json {
             true => Self::build(
@@ -141,7 +141,8 @@ impl StatusLine {
                 if self.is_shown() {
                     self.bar.set_position(*bytes);
                     let (rate, elapsed) = (self.bar.per_sec(), self.bar.elapsed());
-                    let parts = Parts { files: *files, bytes: *bytes, expected: *expected, rate, elapsed };
+                    let parts =
+                        ProgressParts { files: *files, bytes: *bytes, expected: *expected, rate, elapsed };
                     self.show(&parts, path.as_deref());
                 }
             }
@@ -155,7 +156,7 @@ impl StatusLine {
         self.bar.suspend(print);
     }
 
-    fn show(&self, parts: &Parts, path: Option<&Path>) {
+    fn show(&self, parts: &ProgressParts, path: Option<&Path>) {
         let what = match path {
             Some(path) => render::path(path),
             None if self.begun.get() => "finishing".to_owned(),
@@ -199,7 +200,7 @@ fn write_json(event: &Event, last: &Cell<Instant>) {
 }
 
 /// What the line says in numbers.
-struct Parts {
+struct ProgressParts {
     files: u64,
     bytes: u64,
     expected: Option<Totals>,
@@ -208,7 +209,7 @@ struct Parts {
     elapsed: Duration,
 }
 
-impl Parts {
+impl ProgressParts {
     /// In so many columns, with what is worked on at the end.
     fn line(&self, what: &str, width: usize) -> String {
         let mut parts = Vec::new();
@@ -286,34 +287,36 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn parts() -> Parts {
+    fn parts() -> ProgressParts {
         let expected = Some(Totals { files: 100, bytes: 60 * MIB });
         let (rate, elapsed) = (4.0 * MIB as f64, Duration::from_secs(10));
-        Parts { files: 25, bytes: 20 * MIB, expected, rate, elapsed }
+        ProgressParts { files: 25, bytes: 20 * MIB, expected, rate, elapsed }
     }
 
     #[test]
     fn the_line_says_how_much_how_fast_how_long_and_what() {
         let line = parts().line("photos/beach.jpg", 80);
         assert_eq!(line, "33%  25 files  20.0 MiB  4.0 MiB/s  0:10 left  photos/beach.jpg");
-        let unknown = Parts { expected: None, ..parts() };
+        let unknown = ProgressParts { expected: None, ..parts() };
         assert_eq!(unknown.line("finishing", 80), "25 files  20.0 MiB  4.0 MiB/s  finishing");
-        let begun = Parts { files: 0, bytes: 0, rate: 0.0, ..unknown };
+        let begun = ProgressParts { files: 0, bytes: 0, rate: 0.0, ..unknown };
         assert_eq!(begun.line("", 80), "0 files  0 B");
     }
 
     #[test]
     fn nothing_is_foretold_from_what_does_not_fit() {
-        let (more, early) = (Parts { bytes: 61 * MIB, ..parts() }, Parts { elapsed: TICK, ..parts() });
+        let (more, early) =
+            (ProgressParts { bytes: 61 * MIB, ..parts() }, ProgressParts { elapsed: TICK, ..parts() });
         assert_eq!((more.percent(), more.left()), (None, None), "there is more than last time");
         assert_eq!((early.percent(), early.left()), (Some(33), None));
-        let stalled = Parts { rate: 0.0, ..parts() };
+        let stalled = ProgressParts { rate: 0.0, ..parts() };
         assert_eq!(stalled.left(), None);
-        let empty = Parts { bytes: 0, expected: Some(Totals { files: 3, bytes: 0 }), ..parts() };
+        let empty = ProgressParts { bytes: 0, expected: Some(Totals { files: 3, bytes: 0 }), ..parts() };
         assert_eq!((empty.percent(), empty.left()), (None, None));
-        let all = Parts { bytes: 60 * MIB, ..parts() };
+        let all = ProgressParts { bytes: 60 * MIB, ..parts() };
         assert_eq!((all.percent(), all.left()), (Some(100), None));
-        let endless = Parts { rate: 1.0, expected: Some(Totals { files: 1, bytes: u64::MAX }), ..parts() };
+        let endless =
+            ProgressParts { rate: 1.0, expected: Some(Totals { files: 1, bytes: u64::MAX }), ..parts() };
         assert!(endless.line("x", 80).contains(" left"));
     }
 

@@ -13,7 +13,7 @@ use crate::render;
 
 /// Everything that commands need to know about a repository and how to work with it.
 #[derive(Clone, Default)]
-pub struct Settings {
+pub struct ResolvedOptions {
     /// The folder of the repository.
     pub repo: PathBuf,
     /// In which order passphrases are looked for: see [`crate::passphrase::current`].
@@ -45,7 +45,7 @@ pub struct Settings {
     pub plan: Option<Box<RepositoryPlan>>,
 }
 
-impl Settings {
+impl ResolvedOptions {
     /// What people call the repository, where there are several.
     pub fn name(&self) -> String {
         match &self.plan {
@@ -56,24 +56,27 @@ impl Settings {
 }
 
 /// What a command works with.
-pub enum Chosen {
+pub enum ChosenRepositories {
     /// The repository that was given, or the only one that is configured.
-    One(Box<Settings>),
+    One(Box<ResolvedOptions>),
     /// All that are configured.
-    All(Vec<CliResult<Settings>>),
+    All(Vec<CliResult<ResolvedOptions>>),
 }
 
 /// Finds out which repositories are meant.
 ///
 /// # Errors
 /// None is given, or the configuration is wrong.
-pub fn choose(args: &GlobalArgs, config: Option<&Config>) -> CliResult<Chosen> {
+pub fn choose(args: &GlobalArgs, config: Option<&Config>) -> CliResult<ChosenRepositories> {
     match (&args.repo, config) {
         (Some(repo), config) => {
             let planned = config.and_then(|config| config.repositories.iter().find(|r| is_meant(r, repo)));
             match planned {
-                Some(plan) => planned_settings(args, plan).map(Box::new).map(Chosen::One),
-                None => Ok(Chosen::One(Box::new(Settings { repo: absolute(repo)?, ..given(args) }))),
+                Some(plan) => planned_settings(args, plan).map(Box::new).map(ChosenRepositories::One),
+                None => Ok(ChosenRepositories::One(Box::new(ResolvedOptions {
+                    repo: absolute(repo)?,
+                    ..given(args)
+                }))),
             }
         }
         (None, Some(config)) => match &config.repositories[..] {
@@ -82,8 +85,10 @@ pub fn choose(args: &GlobalArgs, config: Option<&Config>) -> CliResult<Chosen> {
                 format!("{}: no repository is configured", render::path(&config.path)),
             )
             .hint("add one under `repositories`, or give its folder with -R REPO")),
-            [one] => planned_settings(args, one).map(Box::new).map(Chosen::One),
-            several => Ok(Chosen::All(several.iter().map(|plan| planned_settings(args, plan)).collect())),
+            [one] => planned_settings(args, one).map(Box::new).map(ChosenRepositories::One),
+            several => {
+                Ok(ChosenRepositories::All(several.iter().map(|plan| planned_settings(args, plan)).collect()))
+            }
         },
         (None, None) => Err(CliError::new(Exit::Usage, "no repository given")
             .hint("give its folder with -R REPO, set VYKAR_REPO, or write a configuration (`vykar config`)")),
@@ -94,11 +99,11 @@ pub fn choose(args: &GlobalArgs, config: Option<&Config>) -> CliResult<Chosen> {
 ///
 /// # Errors
 /// There are several, and none was chosen.
-pub fn one(chosen: Chosen) -> CliResult<Settings> {
+pub fn one(chosen: ChosenRepositories) -> CliResult<ResolvedOptions> {
     match chosen {
-        Chosen::One(one) => Ok(*one),
-        Chosen::All(all) => {
-            let names: Vec<String> = all.iter().flatten().map(Settings::name).collect();
+        ChosenRepositories::One(one) => Ok(*one),
+        ChosenRepositories::All(all) => {
+            let names: Vec<String> = all.iter().flatten().map(ResolvedOptions::name).collect();
             Err(CliError::new(Exit::Usage, "several repositories are configured, and this is about one")
                 .hint(format!("choose with -R: {}", names.join(", "))))
         }
@@ -116,8 +121,8 @@ fn is_meant(plan: &RepositoryPlan, repo: &Path) -> bool {
 }
 
 /// What the command line says.
-fn given(args: &GlobalArgs) -> Settings {
-    Settings {
+fn given(args: &GlobalArgs) -> ResolvedOptions {
+    ResolvedOptions {
         repo: PathBuf::new(),
         passphrase_file: args.passphrase_file.clone(),
         passcommand: args.passcommand.clone(),
@@ -141,13 +146,13 @@ fn given(args: &GlobalArgs) -> Settings {
 }
 
 /// The same, and behind it what is configured.
-fn planned_settings(args: &GlobalArgs, plan: &RepositoryPlan) -> CliResult<Settings> {
+fn planned_settings(args: &GlobalArgs, plan: &RepositoryPlan) -> CliResult<ResolvedOptions> {
     let place = plan.place.as_ref().map_err(|why| {
         CliError::new(Exit::Usage, format!("repository {}: {why}", plan.name()))
             .hint("a repository is a folder, on this machine or mounted on it")
     })?;
     let given = given(args);
-    Ok(Settings {
+    Ok(ResolvedOptions {
         repo: absolute(place)?,
         configured_passphrase: plan.passphrase.clone(),
         configured_passcommand: plan.passcommand.clone(),

@@ -51,7 +51,7 @@ fn ask(
     // With room for all of it: a buffer that grows leaves copies behind.
     let mut answer = Zeroizing::new(Vec::with_capacity(MAX_ANSWER));
     'again: loop {
-        let signals = Held::new()?;
+        let signals = HeldSignals::new()?;
         let echo = hidden.then(|| EchoOff::new(input)).transpose()?;
         (&output).write_all(say::clean(prompt).as_bytes())?;
         loop {
@@ -84,7 +84,7 @@ enum Came {
     Signal(Signal),
 }
 
-fn wait(input: BorrowedFd<'_>, signals: &Held) -> io::Result<Came> {
+fn wait(input: BorrowedFd<'_>, signals: &HeldSignals) -> io::Result<Came> {
     if context::interrupts().load(Ordering::Relaxed) {
         return Err(io::ErrorKind::Interrupted.into());
     }
@@ -121,23 +121,23 @@ fn text(answer: &[u8]) -> io::Result<Zeroizing<String>> {
 }
 
 /// Signals that wait until this is dropped, and can be read meanwhile.
-struct Held {
+struct HeldSignals {
     pipe: SignalFd,
     before: SigSet,
 }
 
-impl Held {
+impl HeldSignals {
     fn new() -> io::Result<Self> {
         // One that is ignored, as SIGHUP under nohup, stays ignored.
         let all: SigSet = ENDING.into_iter().filter(|signal| !platform::is_ignored(*signal as i32)).collect();
         let pipe = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let mut before = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&all), Some(&mut before))?;
-        Ok(Held { pipe, before })
+        Ok(HeldSignals { pipe, before })
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldSignals {
     fn drop(&mut self) {
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
     }

@@ -4,13 +4,13 @@ use std::ffi::OsString;
 
 use jiff::Timestamp;
 use vykar_core::repository::Repository;
-use vykar_mount::shown::{Filter, Look, OnDamage, Shown, Top};
-use vykar_mount::template::{MAX_TEMPLATES, Template};
+use vykar_mount::view::attr_mapping::{Look, OnDamage, Shown, SnapshotQuery, Top};
+use vykar_mount::view::template::{MAX_TEMPLATES, Template};
 
 use crate::exit::{CliError, CliResult, Exit};
 use crate::filter::OriginArgs;
+use crate::location::Location;
 use crate::parse;
-use crate::place::Place;
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "What is shown")]
@@ -92,9 +92,9 @@ impl ViewArgs {
 }
 
 /// The folder that `SNAPSHOT[:PATH]` names.
-fn top(repository: &Repository, wanted: &OsString, filter: &Filter) -> CliResult<Top> {
+fn top(repository: &Repository, wanted: &OsString, filter: &SnapshotQuery) -> CliResult<Top> {
     let mut manifest = repository.manifest()?;
     manifest.snapshots.retain(|snapshot| filter.allows(snapshot));
-    let place = Place::resolve(&manifest, wanted)?;
+    let place = Location::resolve(&manifest, wanted)?;
     Ok(Top { snapshot: place.snapshot.id, path: place.path.to_vec() })
 }

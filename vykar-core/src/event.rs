@@ -1,9 +1,42 @@
 //! What an operation tells its caller while it runs.
 
+use std::fmt;
 use std::path::PathBuf;
 
-use crate::backup::Exclusion;
 use crate::id::SnapshotId;
+
+/// Why something is left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exclusion {
+    /// A rule of the caller.
+    Pattern(String),
+    /// A rule of a `.gitignore` file.
+    GitIgnore(String),
+    /// It holds an entry of this name.
+    Marker(String),
+    /// It is marked as a cache.
+    Cache,
+    /// It is on another file system.
+    FileSystem,
+    /// It is a file of so many bytes.
+    Large(u64),
+    /// Something else is stored under its name.
+    Replaced,
+}
+
+impl fmt::Display for Exclusion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Exclusion::Pattern(rule) => write!(f, "the rule `{rule}`"),
+            Exclusion::GitIgnore(rule) => write!(f, "the rule `{rule}` of a .gitignore"),
+            Exclusion::Marker(name) => write!(f, "it holds `{name}`"),
+            Exclusion::Cache => f.write_str("it is marked as a cache (CACHEDIR.TAG)"),
+            Exclusion::FileSystem => f.write_str("another file system"),
+            Exclusion::Large(size) => write!(f, "too large ({size} bytes)"),
+            Exclusion::Replaced => f.write_str("the output of commands is stored under this name"),
+        }
+    }
+}
 
 /// A thing worth telling while an operation runs. Operations never print; a caller renders these.
 #[derive(Debug, Clone)]

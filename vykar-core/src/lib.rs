@@ -8,6 +8,8 @@
 //! This crate never prints, never reads the environment or a configuration file. Progress leaves
 //! through an `Option<&mut dyn FnMut(Event)>`.
 
+pub mod local_state;
+pub mod snapshot_ops;
 #[cfg(test)]
 #[macro_use]
 #[path = "../../tests/needs.rs"]

@@ -13,7 +13,7 @@ use crate::format::{
     SnapshotStats, wire,
 };
 use crate::id::{ChunkId, PackId, SnapshotId};
-use crate::repository::open::InitOptions;
+use crate::repository::handle::open::InitOptions;
 use crate::repository::{OpenOptions, Passphrase, Repository, pack_key, snapshot_key};
 use crate::storage::{Backend, LocalBackend, MemoryBackend, PutMode};
 

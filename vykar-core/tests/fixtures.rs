@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use vykar_core::codec::Chunker;
 use vykar_core::codec::chunker::SEGMENT;
 use vykar_core::format::{Item, ItemType};
-use vykar_core::repository::items::{Found, for_each_item};
+use vykar_core::repository::read::items::{FoundItem, for_each_item};
 use vykar_core::repository::{ChunkReader, OpenOptions, Repository};
 use vykar_core::storage::LocalBackend;
 
@@ -85,7 +85,7 @@ fn for_each(fixture: &Path, mut check: impl FnMut(&Repository, &ChunkReader, &st
     assert!(manifest.unreadable.is_empty());
     for snapshot in &manifest.snapshots {
         for_each_item(&reader, snapshot, &mut |found| match found {
-            Found::Item(item) => {
+            FoundItem::Item(item) => {
                 check(&repository, &reader, &snapshot.meta.name, item);
                 Ok(true)
             }

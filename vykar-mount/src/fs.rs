@@ -20,24 +20,24 @@ use jiff::tz::TimeZone;
 use vykar_core::repository::Repository;
 use vykar_core::{ChunkId, VykarError};
 
-use crate::ahead::{Ahead, Store};
-use crate::cache::{Cache, Weight};
-use crate::damage::{Verdict, judge};
-use crate::data::{Data, Freed, Shared};
+use crate::content::cache::{Cache, Weight};
+use crate::content::chunk_source::{Data, Freed, SharedError};
+use crate::content::damage_policy::{ChunkVerdict, judge};
+use crate::content::holes::Zeros;
+use crate::content::readahead::Prefetcher;
+use crate::content::walk_prefetch::{StorePages, WalkPrefetch};
 use crate::errno::FsError;
-use crate::holes::Zeros;
-use crate::inode::{Inode, ROOT, View};
-use crate::layout::{Folder, Layout, Position, Target};
-use crate::loader::Loader;
 use crate::log::{Limiter, Log, LogLine, bounded};
-use crate::names::fnv1a;
-use crate::prefetch::Prefetcher;
-use crate::shown::{OnDamage, Shown};
-use crate::snapshots::{Info, Snapshots};
-use crate::template::MAX_TEMPLATES;
-use crate::top::{SetupError, TopFolder};
 use crate::tree::{Meta, NAME_MAX, NodeId, Tree};
 use crate::versions::Versions;
+use crate::view::attr_mapping::{OnDamage, Shown};
+use crate::view::inode::{Inode, ROOT, View};
+use crate::view::layout::{Layout, LayoutFolder, LayoutTarget, Position};
+use crate::view::loader::Loader;
+use crate::view::names::fnv1a;
+use crate::view::snapshots::{Info, Snapshots};
+use crate::view::subtree_root::{SetupError, TopFolder};
+use crate::view::template::MAX_TEMPLATES;
 
 /// How long the kernel may keep what is inside a snapshot: nothing there ever changes.
 pub const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -87,7 +87,7 @@ pub struct Attr {
 
 /// What a name leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Entry {
+pub enum LookupEntry {
     /// This, and how long that is so.
     Found(Attr, Duration),
     /// Nothing, and how long that is so.
@@ -140,14 +140,14 @@ pub struct Fs {
     zeros: Zeros,
     trees: Cache<u32, Arc<Tree>, FsError>,
     prefetcher: Prefetcher,
-    ahead: Ahead,
+    ahead: WalkPrefetch,
     versions: Versions,
     log: Log,
     limiter: Limiter,
 }
 
 /// An inode inside a snapshot.
-struct Place {
+struct SnapshotNode {
     info: Arc<Info>,
     tree: Arc<Tree>,
     of: Of,
@@ -164,7 +164,7 @@ enum Of {
     Section(u64),
 }
 
-impl Place {
+impl SnapshotNode {
     /// How long the kernel may keep what is here: for ever where all of the snapshot is known.
     fn ttl(&self) -> Duration {
         if self.tree.is_cut() { MOMENT } else { FOREVER }
@@ -192,7 +192,7 @@ impl Fs {
         let top = top.map(|(top, info)| TopFolder::new(top, info.listed.number));
         let data = Arc::new(Data::new(repository.clone(), options.cache_size, options.freed.clone()));
         let prefetcher = Prefetcher::new(data.clone(), options.prefetch_threads, options.cache_size / 4);
-        let ahead = Ahead::new(data.clone(), options.prefetch_threads);
+        let ahead = WalkPrefetch::new(data.clone(), options.prefetch_threads);
         let versions = Versions::new(repository.clone(), data.clone(), options.owner, log.clone());
         let fs = Fs {
             ahead,
@@ -227,43 +227,43 @@ impl Fs {
     }
 
     /// Finds a name in a directory.
-    pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Entry> {
+    pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<LookupEntry> {
         match self.decode(parent)? {
             Inode::Layout(number) => {
                 let layout = self.snapshots.layout();
                 let folder = self.folder(&layout, number)?;
                 let attr = match name {
                     b"." => self.folder_attr(number, folder),
-                    b".." => self.target_attr(&layout, Target::Folder(folder.parent))?,
+                    b".." => self.target_attr(&layout, LayoutTarget::Folder(folder.parent))?,
                     name => match folder.lookup(name) {
                         Some(target) => self.target_attr(&layout, target)?,
                         None if self.is_partial(number) => return Err(FsError::Io),
                         None => return Err(FsError::NotFound),
                     },
                 };
-                Ok(Entry::Found(attr, MOMENT))
+                Ok(LookupEntry::Found(attr, MOMENT))
             }
             Inode::Folder(number) => self.lookup_version(number, name),
             Inode::Version { .. } | Inode::Latest { .. } => Err(FsError::NotADirectory),
             Inode::Node { snapshot, view, node } => {
                 if name == b"." {
-                    return self.getattr(parent).map(|(attr, ttl)| Entry::Found(attr, ttl));
+                    return self.getattr(parent).map(|(attr, ttl)| LookupEntry::Found(attr, ttl));
                 }
                 let place = self.place(snapshot, view, node)?;
                 if !place.meta.is_dir() {
                     return Err(FsError::NotADirectory);
                 }
                 if name == b".." {
-                    return self.getattr(self.above(&place)).map(|(attr, ttl)| Entry::Found(attr, ttl));
+                    return self.getattr(self.above(&place)).map(|(attr, ttl)| LookupEntry::Found(attr, ttl));
                 }
                 if name.len() > NAME_MAX {
                     return Err(FsError::NameTooLong);
                 }
                 Ok(match place.tree.lookup(node, name) {
-                    Some(child) => Entry::Found(self.node_attr(&place, child), place.ttl()),
+                    Some(child) => LookupEntry::Found(self.node_attr(&place, child), place.ttl()),
                     // It may be in the part that cannot be read.
                     None if place.tree.is_cut() => return Err(FsError::Damaged),
-                    None => Entry::Absent(if parent == ROOT { MOMENT } else { FOREVER }),
+                    None => LookupEntry::Absent(if parent == ROOT { MOMENT } else { FOREVER }),
                 })
             }
         }
@@ -358,7 +358,12 @@ impl Fs {
         }
     }
 
-    fn list(&self, place: &Place, offset: u64, emit: &mut dyn FnMut(Child<'_>, u64) -> bool) -> Result<()> {
+    fn list(
+        &self,
+        place: &SnapshotNode,
+        offset: u64,
+        emit: &mut dyn FnMut(Child<'_>, u64) -> bool,
+    ) -> Result<()> {
         let children = place.tree.children(place.node);
         if offset >= children.len() as u64 + 2 {
             // What is shown is right, and not all: the listing fails where it would end.
@@ -400,7 +405,7 @@ impl Fs {
         Err(FsError::Io)
     }
 
-    fn read_at(&self, inode: Inode, place: &Place, (offset, size): (u64, u32)) -> Result<Bytes> {
+    fn read_at(&self, inode: Inode, place: &SnapshotNode, (offset, size): (u64, u32)) -> Result<Bytes> {
         match place.meta.kind() {
             libc::S_IFREG => {}
             libc::S_IFDIR => return Err(FsError::IsADirectory),
@@ -436,19 +441,19 @@ impl Fs {
         Ok(self.data.freeze(gathered))
     }
 
-    fn piece(&self, place: &Place, id: ChunkId, size: u64) -> Result<Bytes> {
+    fn piece(&self, place: &SnapshotNode, id: ChunkId, size: u64) -> Result<Bytes> {
         self.data.chunk(&id, size).or_else(|error| {
             let verdict = match self.shown.on_damage {
-                OnDamage::Error => Verdict::Doubtful,
+                OnDamage::Error => ChunkVerdict::Doubtful,
                 OnDamage::Zero => judge(&error, (&id, size), &self.data),
             };
             match verdict {
-                Verdict::Readable(chunk) => Ok(chunk),
-                Verdict::Lost if place.tree.is_current() => {
+                ChunkVerdict::Readable(chunk) => Ok(chunk),
+                ChunkVerdict::Lost if place.tree.is_current() => {
                     self.log_read(place, id, &error, true);
                     Ok(Bytes::from(vec![0; size as usize]))
                 }
-                Verdict::Lost | Verdict::Doubtful => {
+                ChunkVerdict::Lost | ChunkVerdict::Doubtful => {
                     self.log_read(place, id, &error, false);
                     Err(FsError::Io)
                 }
@@ -456,7 +461,7 @@ impl Fs {
         })
     }
 
-    fn log_read(&self, place: &Place, chunk: ChunkId, error: &Shared, zeros: bool) {
+    fn log_read(&self, place: &SnapshotNode, chunk: ChunkId, error: &SharedError, zeros: bool) {
         let path = place.tree.path(place.node);
         let key =
             [&place.info.listed.id.as_bytes()[..], chunk.as_bytes(), &path[..], &[zeros.into()]].concat();
@@ -516,7 +521,7 @@ impl Fs {
     }
 
     /// Where files that are decoded ahead go.
-    pub(crate) fn set_store(&self, store: Store) {
+    pub(crate) fn set_store(&self, store: StorePages) {
         self.ahead.set_store(store);
     }
 
@@ -561,22 +566,22 @@ impl Fs {
         }
     }
 
-    fn folder<'l>(&self, layout: &'l Layout, number: u32) -> Result<&'l Folder> {
+    fn folder<'l>(&self, layout: &'l Layout, number: u32) -> Result<&'l LayoutFolder> {
         layout.folder(number).ok_or_else(|| match self.snapshots.latest(number) {
             Some(_) => FsError::NotADirectory,
             None => FsError::Stale,
         })
     }
 
-    fn place(&self, snapshot: u32, view: View, node: NodeId) -> Result<Place> {
+    fn place(&self, snapshot: u32, view: View, node: NodeId) -> Result<SnapshotNode> {
         let info = self.snapshots.get(snapshot).ok_or(FsError::Stale)?;
         let tree = self.tree(&info)?;
         let meta = if node == Tree::ROOT { info.root } else { *tree.meta(node).ok_or(FsError::Stale)? };
-        Ok(Place { info, tree, of: Of::Snapshot(view), node, meta })
+        Ok(SnapshotNode { info, tree, of: Of::Snapshot(view), node, meta })
     }
 
     /// Where an inode is that is a node of a tree; `None` for others.
-    fn node(&self, inode: Inode) -> Result<Option<Place>> {
+    fn node(&self, inode: Inode) -> Result<Option<SnapshotNode>> {
         match inode {
             Inode::Node { snapshot, view, node } => self.place(snapshot, view, node).map(Some),
             Inode::Version { section, node } => self.version(section, node).map(Some),

@@ -4,41 +4,22 @@
 //! never prints, never reads the environment and handles no signals; what is worth a line goes to a
 //! [`log::Log`].
 
-mod ahead;
-mod awake;
-mod cache;
-mod caller;
-mod damage;
-mod data;
+mod content;
 pub mod errno;
 pub mod fs;
-mod fuse;
 #[doc(hidden)]
 pub mod fuzzing;
-mod holes;
-mod inode;
-mod keeper;
-mod layout;
-mod loader;
 pub mod log;
-pub mod mount;
-pub mod mountpoint;
-mod names;
-mod prefetch;
-pub mod shown;
-mod snapshots;
-pub mod template;
+pub mod session;
 #[cfg(test)]
 mod testing;
-pub mod top;
 pub mod tree;
-pub mod unmount;
-pub mod users;
 mod versions;
+pub mod view;
 pub mod xattr;
 
-pub use data::Freed;
+pub use crate::content::chunk_source::Freed;
+pub use crate::session::mount::{Announce, Mount, MountOptions, Unmounter};
+pub use crate::session::mountpoint::MountError;
+pub use crate::session::unmount::{unmount, unmount_dead, unmount_stuck};
 pub use log::{Log, LogLine};
-pub use mount::{Announce, Mount, MountOptions, Unmounter};
-pub use mountpoint::MountError;
-pub use unmount::{unmount, unmount_dead, unmount_stuck};

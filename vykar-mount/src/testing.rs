@@ -22,11 +22,11 @@ use vykar_core::storage::testing::{Call, Op, TestBackend};
 use vykar_core::storage::{Backend, MemoryBackend, PutMode};
 use vykar_core::{ChunkId, SnapshotId, StorageError};
 
-use crate::fs::{Entry, Fs, FsOptions};
-use crate::inode::ROOT;
+use crate::fs::{Fs, FsOptions, LookupEntry};
 use crate::log::LogLine;
-use crate::shown::Shown;
-use crate::top::SetupError;
+use crate::view::attr_mapping::Shown;
+use crate::view::inode::ROOT;
+use crate::view::subtree_root::SetupError;
 
 /// Largest chunk of the files in these repositories, in bytes.
 pub const LARGEST: u32 = 4096;
@@ -284,8 +284,8 @@ impl Mounted {
         let mut at = ROOT;
         for name in path.split('/').filter(|name| !name.is_empty()) {
             match self.fs.lookup(at, name.as_bytes()) {
-                Ok(Entry::Found(attr, _)) => at = attr.ino,
-                Ok(Entry::Absent(_)) | Err(_) => return None,
+                Ok(LookupEntry::Found(attr, _)) => at = attr.ino,
+                Ok(LookupEntry::Absent(_)) | Err(_) => return None,
             }
         }
         Some(at)

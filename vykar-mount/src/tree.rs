@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use vykar_core::ChunkId;
 use vykar_core::format::IndexBlob;
 
-use crate::xattr::Xattrs;
+use crate::xattr::EncodedXattrs;
 
 pub use vykar_core::format::admission::NAME_MAX;
 
@@ -74,16 +74,16 @@ impl Meta {
 
 /// A piece of a file's content: 12 bytes instead of the 40 of an id and an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Piece {
+struct TreePiece {
     /// Its chunk's slot in the tree's index; behind those, a number in `strangers`.
     slot: u32,
     /// Where it ends in the file, in bytes, as low and high half; it begins where the one before ends.
     end: [u32; 2],
 }
 
-impl Piece {
+impl TreePiece {
     fn new(slot: u32, end: u64) -> Self {
-        Piece { slot, end: [end as u32, (end >> 32) as u32] }
+        TreePiece { slot, end: [end as u32, (end >> 32) as u32] }
     }
 
     fn end(&self) -> u64 {
@@ -93,12 +93,12 @@ impl Piece {
 
 /// The chunks of a file in order.
 #[derive(Debug, Clone, Copy)]
-pub struct Content<'t> {
+pub struct FileChunks<'t> {
     tree: &'t Tree,
-    pieces: &'t [Piece],
+    pieces: &'t [TreePiece],
 }
 
-impl Content<'_> {
+impl FileChunks<'_> {
     /// How many chunks it has.
     pub fn len(&self) -> usize {
         self.pieces.len()
@@ -111,21 +111,21 @@ impl Content<'_> {
 
     /// Its size in bytes.
     pub fn size(&self) -> u64 {
-        self.pieces.last().map_or(0, Piece::end)
+        self.pieces.last().map_or(0, TreePiece::end)
     }
 
     /// The bytes of the file that chunk number `at` holds; empty behind the last.
     pub fn range(&self, at: usize) -> Range<u64> {
-        let start = at.checked_sub(1).and_then(|before| self.pieces.get(before)).map_or(0, Piece::end);
-        start..self.pieces.get(at).map_or(start, Piece::end)
+        let start = at.checked_sub(1).and_then(|before| self.pieces.get(before)).map_or(0, TreePiece::end);
+        start..self.pieces.get(at).map_or(start, TreePiece::end)
     }
 
-    /// The number of the chunk that holds the byte at `offset`; [`Content::len`] behind the end.
+    /// The number of the chunk that holds the byte at `offset`; [`FileChunks::len`] behind the end.
     pub fn find(&self, offset: u64) -> usize {
         self.pieces.partition_point(|piece| piece.end() <= offset)
     }
 
-    /// The id of chunk number `at`, which must be below [`Content::len`].
+    /// The id of chunk number `at`, which must be below [`FileChunks::len`].
     pub fn id(&self, at: usize) -> ChunkId {
         let table = &self.tree.index.chunks;
         match self.pieces.get(at).map(|piece| piece.slot as usize) {
@@ -152,7 +152,7 @@ impl Content<'_> {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Node {
+struct TreeNode {
     meta: Meta,
     flags: u8,
     name_len: u8,
@@ -165,13 +165,13 @@ struct Node {
     count: u32,
 }
 
-impl Node {
+impl TreeNode {
     fn range(&self) -> Range<usize> {
         self.start as usize..self.start as usize + self.count as usize
     }
 }
 
-const _: () = assert!(size_of::<Node>() <= 72 && size_of::<Piece>() == 12);
+const _: () = assert!(size_of::<TreeNode>() <= 72 && size_of::<TreePiece>() == 12);
 
 /// It has an entry in the table of extended attributes.
 const HAS_XATTRS: u8 = 1;
@@ -181,10 +181,10 @@ const HAS_ITEM: u8 = 2;
 /// A snapshot's tree.
 #[derive(Debug)]
 pub struct Tree {
-    nodes: Vec<Node>,
+    nodes: Vec<TreeNode>,
     names: Vec<u8>,
-    pieces: Vec<Piece>,
-    /// Node, and where its attributes are in `xattr_bytes`; sorted by node.
+    pieces: Vec<TreePiece>,
+    /// TreeNode, and where its attributes are in `xattr_bytes`; sorted by node.
     xattrs: Vec<(NodeId, u32, u32)>,
     xattr_bytes: Vec<u8>,
     /// Further names of a file, and the node that stands for it; sorted.
@@ -235,9 +235,9 @@ impl Tree {
     /// Memory that it takes, in bytes, without the index that it shares.
     pub fn bytes(&self) -> usize {
         size_of::<Self>()
-            + self.nodes.capacity() * size_of::<Node>()
+            + self.nodes.capacity() * size_of::<TreeNode>()
             + self.names.capacity()
-            + self.pieces.capacity() * size_of::<Piece>()
+            + self.pieces.capacity() * size_of::<TreePiece>()
             + self.xattrs.capacity() * size_of::<(NodeId, u32, u32)>()
             + self.xattr_bytes.capacity()
             + self.links.capacity() * size_of::<(NodeId, NodeId)>()
@@ -270,7 +270,7 @@ impl Tree {
         self.nodes.get(node as usize).map_or(&[], |n| self.name_of(n))
     }
 
-    fn name_of(&self, node: &Node) -> &[u8] {
+    fn name_of(&self, node: &TreeNode) -> &[u8] {
         let from = node.name as usize;
         self.names.get(from..from + usize::from(node.name_len)).unwrap_or_default()
     }
@@ -300,12 +300,12 @@ impl Tree {
     }
 
     /// A regular file's content; empty for anything else.
-    pub fn content(&self, node: NodeId) -> Content<'_> {
+    pub fn content(&self, node: NodeId) -> FileChunks<'_> {
         let pieces = match self.nodes.get(node as usize) {
             Some(n) if n.meta.kind() == libc::S_IFREG => self.pieces.get(n.range()).unwrap_or_default(),
             _ => &[],
         };
-        Content { tree: self, pieces }
+        FileChunks { tree: self, pieces }
     }
 
     /// A symlink's target.
@@ -315,15 +315,15 @@ impl Tree {
     }
 
     /// A node's extended attributes.
-    pub fn xattrs(&self, node: NodeId) -> Xattrs<'_> {
+    pub fn xattrs(&self, node: NodeId) -> EncodedXattrs<'_> {
         if self.nodes.get(node as usize).is_none_or(|n| n.flags & HAS_XATTRS == 0) {
-            return Xattrs::default();
+            return EncodedXattrs::default();
         }
         let found = self.xattrs.binary_search_by_key(&node, |entry| entry.0).ok();
         let bytes = found
             .map(|at| self.xattrs[at])
             .and_then(|(_, start, len)| self.xattr_bytes.get(start as usize..start as usize + len as usize));
-        Xattrs(bytes.unwrap_or_default())
+        EncodedXattrs(bytes.unwrap_or_default())
     }
 
     /// A node's path from the root, without a leading slash.

@@ -44,9 +44,9 @@ pub(crate) fn encode(item: &Item<'_>, out: &mut Vec<u8>, left_out: &mut dyn FnMu
 
 /// Names and values of what [`encode`] wrote.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Xattrs<'a>(pub(crate) &'a [u8]);
+pub struct EncodedXattrs<'a>(pub(crate) &'a [u8]);
 
-impl<'a> Iterator for Xattrs<'a> {
+impl<'a> Iterator for EncodedXattrs<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -77,7 +77,7 @@ mod tests {
         ]);
         let (mut out, mut dropped) = (Vec::new(), 0);
         encode(&item, &mut out, &mut |_| dropped += 1);
-        let found: Vec<_> = Xattrs(&out).collect();
+        let found: Vec<_> = EncodedXattrs(&out).collect();
         assert_eq!(found, [(&b"user.a"[..], &[1, 0, 255][..]), (b"user.empty", b"")]);
         assert_eq!(dropped, 4);
     }

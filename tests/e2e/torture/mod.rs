@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vykar_core::maintenance::{CheckOptions, Severity, check};
-use vykar_core::repository::items::{Found, for_each_item};
+use vykar_core::repository::read::items::{FoundItem, for_each_item};
 use vykar_core::repository::{OpenOptions, Repository};
 use vykar_core::storage::LocalBackend;
 
@@ -63,7 +63,7 @@ fn snapshots(world: &World) -> BTreeMap<String, Files> {
     for snapshot in manifest.snapshots {
         let mut files = Files::new();
         for_each_item(&reader, &snapshot, &mut |found| {
-            let Found::Item(item) = found else { panic!("{found:?}") };
+            let FoundItem::Item(item) = found else { panic!("{found:?}") };
             let content = item.chunks.iter().flat_map(|c| reader.read_sized(&c.id, c.size).unwrap());
             files.insert(item.path.clone().into_owned(), content.collect());
             Ok(true)

@@ -7,7 +7,7 @@ use vykar_core::codec::Compression;
 use super::rule::RuleArg;
 use crate::parse;
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, PartialEq, clap::Args)]
 pub struct BackupArgs {
     /// What to store
     #[arg(value_name = "PATH")]
@@ -30,9 +30,9 @@ pub struct BackupArgs {
     /// Store what a command prints as a file, or nothing when it fails: --stdin-from-command -- pg_dump shop
     #[arg(long, group = "piped", requires = "paths")]
     pub stdin_from_command: bool,
-    /// The name of that file
-    #[arg(long, value_name = "NAME", default_value = "stdin", requires = "piped", value_parser = parse::relative_path)]
-    pub stdin_name: String,
+    /// The name of that file [default: stdin]
+    #[arg(long, value_name = "NAME", requires = "piped", value_parser = parse::relative_path)]
+    pub stdin_name: Option<String>,
     /// What to call this set of paths [default: the directory's name]
     #[arg(long)]
     pub label: Option<String>,
@@ -58,7 +58,7 @@ pub struct BackupArgs {
     pub json: bool,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, PartialEq, clap::Args)]
 #[command(next_help_heading = "What is left out")]
 pub struct ExcludeArgs {
     /// A rule as in a .gitignore at the top of each path: *.o, cache/, /top/only, !not/this; may be repeated

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 /// A rule for what is left out, in bytes as names of files are.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RuleArg(pub Vec<u8>);
 
 impl RuleArg {

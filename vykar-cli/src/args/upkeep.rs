@@ -6,7 +6,7 @@ use vykar_core::maintenance::GroupBy;
 
 use crate::parse;
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, PartialEq, clap::Args)]
 pub struct PruneArgs {
     #[command(flatten)]
     pub keep: KeepArgs,
@@ -30,7 +30,7 @@ pub struct PruneArgs {
     pub json: bool,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, PartialEq, clap::Args)]
 #[command(next_help_heading = "What is kept")]
 pub struct KeepArgs {
     /// The N newest

@@ -9,17 +9,18 @@ use vykar_core::backup::{BackupOptions, BackupSummary, Preview, backup, preview}
 use vykar_core::stage::{STAGES, Stage};
 use vykar_core::{Event, Planned};
 
-use self::choose::Job;
+use self::choose::BackupJob;
 use super::{both, print, print_json};
-use crate::args::{BackupArgs, Global};
+use crate::args::{BackupArgs, ResolvedOptions};
 use crate::config::Around;
 use crate::exit::{CliResult, Exit};
-use crate::hooks::{self, Told};
+use crate::hooks;
+use crate::hooks::HookFacts;
 use crate::progress::StatusLine;
 use crate::{context, metrics, render, say};
 
 /// Stores what is asked for, each source as a snapshot, between the hooks of the configuration.
-pub fn run(global: &Global, args: &BackupArgs) -> CliResult {
+pub fn run(global: &ResolvedOptions, args: &BackupArgs) -> CliResult {
     let jobs = choose::jobs(global, args)?;
     let all = || {
         let mut all = Ok(Exit::Success);
@@ -44,17 +45,17 @@ pub fn run(global: &Global, args: &BackupArgs) -> CliResult {
 }
 
 /// What the hooks of a source are told.
-fn told(global: &Global, job: &Job) -> Told {
+fn told(global: &ResolvedOptions, job: &BackupJob) -> HookFacts {
     let path = job.paths.first().map(|path| path.to_string_lossy().into_owned());
-    Told {
+    HookFacts {
         source_label: job.label.clone().unwrap_or_default(),
         source_path: path.unwrap_or_default(),
-        ..Told::of(Around::Backup, global)
+        ..HookFacts::of(Around::Backup, global)
     }
 }
 
 /// One snapshot.
-fn one(global: &Global, args: &BackupArgs, job: &Job) -> CliResult {
+fn one(global: &ResolvedOptions, args: &BackupArgs, job: &BackupJob) -> CliResult {
     let began = Instant::now();
     let cancel = context::interrupts();
     let repository = context::open_until(global, &cancel)?;

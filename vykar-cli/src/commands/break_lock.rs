@@ -3,15 +3,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::json;
 use vykar_core::clock;
-use vykar_core::repository::{LockInfo, Repository, SessionInfo, Standing};
+use vykar_core::repository::{Liveness, LockInfo, Repository, SessionInfo};
 
 use super::{print, print_json};
-use crate::args::Global;
+use crate::args::ResolvedOptions;
 use crate::confirm::confirm;
 use crate::exit::{CliResult, Exit};
 use crate::{context, render};
 
-pub struct Request {
+pub struct BreakLockRequest {
     pub sessions: bool,
     pub yes: bool,
     pub dry_run: bool,
@@ -22,18 +22,18 @@ pub struct Request {
 struct Marker {
     kind: &'static str,
     key: String,
-    holder: Option<Holder>,
-    standing: Standing,
+    holder: Option<MarkerHolder>,
+    standing: Liveness,
 }
 
-struct Holder {
+struct MarkerHolder {
     host: String,
     pid: u32,
     since: String,
     refreshed: String,
 }
 
-pub fn run(global: &Global, request: &Request) -> CliResult {
+pub fn run(global: &ResolvedOptions, request: &BreakLockRequest) -> CliResult {
     let repository = context::open(global)?;
     let markers = markers(&repository, request.sessions)?;
     if !request.json {
@@ -68,7 +68,7 @@ fn markers(repository: &Repository, sessions: bool) -> CliResult<Vec<Marker>> {
     let lock = |lock: LockInfo| Marker {
         kind: "lock",
         standing: lock.standing,
-        holder: lock.marker.map(|m| Holder {
+        holder: lock.marker.map(|m| MarkerHolder {
             host: m.hostname,
             pid: m.pid,
             since: m.time.clone(),
@@ -80,7 +80,7 @@ fn markers(repository: &Repository, sessions: bool) -> CliResult<Vec<Marker>> {
         kind: "session",
         key: session.marker_key(),
         standing: session.standing,
-        holder: session.marker.map(|m| Holder {
+        holder: session.marker.map(|m| MarkerHolder {
             host: m.hostname,
             pid: m.pid,
             since: m.registered_at,
@@ -102,7 +102,7 @@ fn text(markers: &[Marker], sessions: bool) -> String {
         };
     }
     let row = |m: &Marker| {
-        let of = |field: fn(&Holder) -> String| m.holder.as_ref().map_or("?".to_owned(), field);
+        let of = |field: fn(&MarkerHolder) -> String| m.holder.as_ref().map_or("?".to_owned(), field);
         vec![
             m.kind.to_owned(),
             of(|h| render::plain(h.host.as_bytes())),
@@ -117,13 +117,13 @@ fn text(markers: &[Marker], sessions: bool) -> String {
 }
 
 /// What is known about a marker's program, for people.
-pub fn standing(standing: Standing) -> &'static str {
+pub fn standing(standing: Liveness) -> &'static str {
     match standing {
-        Standing::Alive => "running",
-        Standing::Unknown => "cannot be told from here",
-        Standing::Dead => "gone",
-        Standing::Stale => "silent for too long",
-        Standing::Unreadable => "unreadable",
+        Liveness::Alive => "running",
+        Liveness::Unknown => "cannot be told from here",
+        Liveness::Dead => "gone",
+        Liveness::Stale => "silent for too long",
+        Liveness::Unreadable => "unreadable",
     }
 }
 
@@ -140,13 +140,13 @@ fn age(time: &str) -> String {
 }
 
 /// The same for programs.
-pub fn state(standing: Standing) -> &'static str {
+pub fn state(standing: Liveness) -> &'static str {
     match standing {
-        Standing::Alive => "alive",
-        Standing::Unknown => "unknown",
-        Standing::Dead => "dead",
-        Standing::Stale => "stale",
-        Standing::Unreadable => "unreadable",
+        Liveness::Alive => "alive",
+        Liveness::Unknown => "unknown",
+        Liveness::Dead => "dead",
+        Liveness::Stale => "stale",
+        Liveness::Unreadable => "unreadable",
     }
 }
 

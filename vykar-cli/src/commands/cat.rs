@@ -6,29 +6,29 @@ use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
 
 use vykar_core::Event;
-use vykar_core::export::{Content, ExportError, Lookup, archive, lookup};
+use vykar_core::export::{ContentReader, ExportError, Lookup, archive, lookup};
 use vykar_core::format::path::plain;
 use vykar_core::format::{ChunkRef, Snapshot};
-use vykar_core::repository::meant::meant;
-use vykar_core::repository::{MovingReader, Repository};
+use vykar_core::repository::read::path_hint::meant;
+use vykar_core::repository::{RefreshingReader, Repository};
 
-use crate::args::Global;
+use crate::args::ResolvedOptions;
 use crate::exit::{CliError, CliResult, Exit};
-use crate::place::Place;
+use crate::location::Location;
 use crate::{context, render};
 
 /// Bytes that are written at once.
 const BUFFER: usize = 256 << 10;
 
-pub struct Request {
+pub struct CatRequest {
     pub place: OsString,
     pub tar: bool,
 }
 
-pub fn run(global: &Global, request: &Request) -> CliResult {
+pub fn run(global: &ResolvedOptions, request: &CatRequest) -> CliResult {
     let repository = context::open(global)?;
     let manifest = repository.manifest()?;
-    let place = Place::resolve(&manifest, &request.place)?;
+    let place = Location::resolve(&manifest, &request.place)?;
     let (snapshot, path) = (place.snapshot, plain(place.path));
     match request.tar {
         true => tar(&repository, snapshot, &path),
@@ -45,7 +45,7 @@ fn error(snapshot: &Snapshot, path: &[u8], error: impl Into<CliError>) -> CliErr
 
 fn file(repository: &Repository, snapshot: &Snapshot, path: &[u8]) -> CliResult {
     let fails = |exit, reason: &str| error(snapshot, path, CliError::new(exit, reason));
-    let reader = MovingReader::new(repository)?;
+    let reader = RefreshingReader::new(repository)?;
     match lookup(&reader, snapshot, path)? {
         Lookup::File(chunks) => content(&reader, (snapshot, path), &chunks),
         Lookup::Directory => Err(fails(Exit::Failure, "a directory")
@@ -68,12 +68,12 @@ fn file(repository: &Repository, snapshot: &Snapshot, path: &[u8]) -> CliResult 
 }
 
 fn content(
-    reader: &MovingReader<'_>,
+    reader: &RefreshingReader<'_>,
     (snapshot, path): (&Snapshot, &[u8]),
     chunks: &[ChunkRef],
 ) -> CliResult {
     let mut out = stdout()?;
-    let written = Content::new(reader).write(path, chunks, &mut out);
+    let written = ContentReader::new(reader).write(path, chunks, &mut out);
     // What came before a chunk that is damaged is right, and all that there is.
     let flushed = out.flush().map_err(ExportError::Output);
     match written {

@@ -6,7 +6,7 @@ use vykar_core::maintenance::{CheckOptions, CheckReport, Severity, Subset, check
 use vykar_core::repository::Repository;
 
 use super::{print, print_json, repair};
-use crate::args::{CheckArgs, Global};
+use crate::args::{CheckArgs, ResolvedOptions};
 use crate::config::Around;
 use crate::exit::{CliError, CliResult, Exit};
 use crate::parse::DataSubset;
@@ -14,11 +14,11 @@ use crate::progress::StatusLine;
 use crate::{context, hooks, render, say};
 
 /// Between the hooks of the configuration.
-pub fn run(global: &Global, args: &CheckArgs) -> CliResult {
+pub fn run(global: &ResolvedOptions, args: &CheckArgs) -> CliResult {
     hooks::configured(Around::Check, global, || inside(global, args))
 }
 
-fn inside(global: &Global, args: &CheckArgs) -> CliResult {
+fn inside(global: &ResolvedOptions, args: &CheckArgs) -> CliResult {
     let repository = context::open(global)?;
     let subset = args.read_data_subset.map(subset).transpose()?;
     let options = CheckOptions { verify_data: args.verify_data, subset, threads: global.threads };
@@ -52,7 +52,7 @@ pub fn subset(asked: DataSubset) -> CliResult<Subset> {
 
 /// Checks, and prints what is found.
 pub fn show(
-    global: &Global,
+    global: &ResolvedOptions,
     repository: &Repository,
     options: &CheckOptions,
     json: bool,

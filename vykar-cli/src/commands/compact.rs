@@ -6,13 +6,15 @@ use vykar_core::maintenance::compact::{DEFAULT_THRESHOLD, Repack};
 use vykar_core::maintenance::{CompactOptions, CompactPlan, CompactReport, compact, plan_compact};
 
 use super::{print, print_json};
-use crate::args::Global;
+use crate::args::ResolvedOptions;
 use crate::config::Around;
 use crate::exit::{CliResult, Exit};
 use crate::progress::StatusLine;
 use crate::{context, hooks, render};
 
-pub struct Request {
+/// What to compact, and how; the configuration says what is not given.
+#[derive(Default)]
+pub struct CompactRequest {
     pub threshold: Option<u8>,
     pub max_repack_size: Option<u64>,
     pub dry_run: bool,
@@ -20,14 +22,14 @@ pub struct Request {
 }
 
 /// Between the hooks of the configuration.
-pub fn run(global: &Global, request: &Request) -> CliResult {
+pub fn run(global: &ResolvedOptions, request: &CompactRequest) -> CliResult {
     match request.dry_run {
         true => inside(global, request),
         false => hooks::configured(Around::Compact, global, || inside(global, request)),
     }
 }
 
-fn inside(global: &Global, request: &Request) -> CliResult {
+fn inside(global: &ResolvedOptions, request: &CompactRequest) -> CliResult {
     let cancel = context::interrupts();
     let repository = context::open_until(global, &cancel)?;
     context::cancel_on_signals()?;

@@ -2,12 +2,12 @@
 
 use serde_json::json;
 use vykar_core::Event;
-use vykar_core::backup::{Copied, CopyOptions, copy_snapshots, plan_copy};
 use vykar_core::format::Snapshot;
+use vykar_core::snapshot_ops::{Copied, CopyOptions, copy_snapshots, plan_copy};
 
 use super::list::snapshot_json;
 use super::{print, print_json};
-use crate::args::{CopyArgs, Global, GlobalArgs};
+use crate::args::{CopyArgs, GlobalArgs, ResolvedOptions};
 use crate::exit::{CliResult, Exit};
 use crate::progress::StatusLine;
 use crate::{context, render, settings};
@@ -24,10 +24,10 @@ pub fn run(given: &GlobalArgs, args: &CopyArgs) -> CliResult {
     let config = settings::configuration(&destination)?;
     let destination = settings::one(settings::choose(&destination, config.as_ref())?)?;
     context::set_nice(global.nice)?;
-    copy(&global, &Global { is_destination: true, ..destination }, args)
+    copy(&global, &ResolvedOptions { is_destination: true, ..destination }, args)
 }
 
-fn copy(global: &Global, destination: &Global, args: &CopyArgs) -> CliResult {
+fn copy(global: &ResolvedOptions, destination: &ResolvedOptions, args: &CopyArgs) -> CliResult {
     let options = CopyOptions {
         compression: destination.plan.as_ref().map(|plan| plan.compression).unwrap_or_default(),
         threads: global.threads,

@@ -3,14 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use clap::Parser;
 use jiff::Timestamp;
 use vykar_core::clock;
 use vykar_core::maintenance::{CheckOptions, Subset};
 use vykar_core::repository::Repository;
 
 use super::{backup, both, check, compact, prune};
-use crate::args::{Args, Command, Global};
+use crate::args::{BackupArgs, PruneArgs, ResolvedOptions};
 use crate::config::{Around, CheckPolicy};
 use crate::exit::{CliError, CliResult, Exit};
 use crate::parse::DataSubset;
@@ -22,15 +21,14 @@ const LAST_FULL_CHECK: &str = "last-full-check";
 /// Runs the cycle for one repository. When its backup fails nothing else is done: old snapshots are not to go while
 /// no new ones come. Only where the repository is full the cycle goes on: pruning and compacting make the room that the
 /// next backup needs.
-pub fn run(global: &Global) -> CliResult {
+pub fn run(global: &ResolvedOptions) -> CliResult {
     let Some(plan) = &global.plan else {
         return Err(CliError::new(Exit::Usage, "no command given, and no configuration says what to do")
             .hint("`vykar --help` lists the commands, `vykar config` prints a configuration to begin with"));
     };
     let mut result = Ok(Exit::Success);
     if !plan.sources.is_empty() {
-        let Command::Backup(args) = command(&["backup"])? else { return Ok(Exit::Failure) };
-        result = match backup::run(global, &args) {
+        result = match backup::run(global, &BackupArgs::default()) {
             Err(error) if error.is_full() && prune::is_configured(global) => {
                 say!("the repository is full: going on with prune and compact, which make room");
                 Err(error)
@@ -39,14 +37,11 @@ pub fn run(global: &Global) -> CliResult {
         };
     }
     if prune::is_configured(global) {
-        let Command::Prune(args) = command(&["prune"])? else { return Ok(Exit::Failure) };
-        result = both(result, prune::run(global, &args));
+        result = both(result, prune::run(global, &PruneArgs::default()));
         if ended(&result) {
             return result;
         }
-        let request =
-            compact::Request { threshold: None, max_repack_size: None, dry_run: false, json: false };
-        result = both(result, compact::run(global, &request));
+        result = both(result, compact::run(global, &compact::CompactRequest::default()));
         if ended(&result) {
             return result;
         }
@@ -56,13 +51,6 @@ pub fn run(global: &Global) -> CliResult {
 
 fn ended(result: &CliResult) -> bool {
     result.as_ref().is_err_and(|e| e.exit() == Exit::Interrupted)
-}
-
-/// A command with all its defaults.
-fn command(words: &[&str]) -> CliResult<Command> {
-    let args = Args::try_parse_from(std::iter::once(&"vykar").chain(words));
-    let command = args.ok().and_then(|args| args.command);
-    command.ok_or_else(|| CliError::new(Exit::Failure, format!("{words:?}: no such command")))
 }
 
 /// How much of the data a scheduled check reads.
@@ -75,7 +63,7 @@ enum Extent {
 }
 
 /// A check reads the part that is configured and, now and then, everything.
-fn scheduled_check(global: &Global, policy: CheckPolicy) -> CliResult {
+fn scheduled_check(global: &ResolvedOptions, policy: CheckPolicy) -> CliResult {
     hooks::configured(Around::Check, global, || {
         let repository = context::open(global)?;
         let record = repository.cache_dir().map(|dir| dir.join(LAST_FULL_CHECK));
@@ -137,8 +125,13 @@ mod tests {
     }
 
     #[test]
-    fn commands_have_their_defaults() {
-        assert!(matches!(command(&["backup"]), Ok(Command::Backup(_))));
-        assert!(matches!(command(&["prune"]), Ok(Command::Prune(_))));
+    fn what_the_cycle_runs_is_what_a_command_without_options_runs() {
+        use crate::args::{Args, Command};
+        use clap::Parser;
+        let parsed = |word| Args::try_parse_from(["vykar", word]).unwrap().command;
+        let Some(Command::Backup(backup)) = parsed("backup") else { panic!("no backup") };
+        assert_eq!(*backup, BackupArgs::default());
+        let Some(Command::Prune(prune)) = parsed("prune") else { panic!("no prune") };
+        assert_eq!(prune, PruneArgs::default());
     }
 }

@@ -16,7 +16,8 @@ use super::cycle;
 use crate::args::GlobalArgs;
 use crate::config::{Config, Schedule};
 use crate::exit::{CliError, CliResult, Exit};
-use crate::settings::{self, Chosen, Settings};
+use crate::settings;
+use crate::settings::{ChosenRepositories, ResolvedOptions};
 use crate::{context, render};
 
 /// How long to sleep at most: the clock may be set, and the machine suspended, meanwhile.
@@ -26,7 +27,7 @@ const MEMORY: &str = "daemon.json";
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wish {
+enum SignalWish {
     Reload,
     RunNow,
     End,
@@ -46,11 +47,11 @@ pub fn run(args: &GlobalArgs) -> CliResult {
             None => continue,
         };
         match wish {
-            Wish::End => {
+            SignalWish::End => {
                 say!("ends");
                 return Ok(Exit::Success);
             }
-            Wish::Reload => match Daemon::load(args) {
+            SignalWish::Reload => match Daemon::load(args) {
                 Ok(mut new) => {
                     say!("the configuration was read again");
                     new.plan(false);
@@ -61,22 +62,22 @@ pub fn run(args: &GlobalArgs) -> CliResult {
                     say!("goes on with the configuration it had");
                 }
             },
-            Wish::RunNow => daemon.all_due(),
+            SignalWish::RunNow => daemon.all_due(),
         }
     }
 }
 
 /// Signals, as wishes.
-fn wishes() -> CliResult<Receiver<Wish>> {
+fn wishes() -> CliResult<Receiver<SignalWish>> {
     let failed = |e: std::io::Error| CliError::new(Exit::Failure, format!("cannot handle signals: {e}"));
     let mut signals = Signals::new([SIGHUP, SIGUSR1, SIGTERM, SIGINT]).map_err(failed)?;
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         for signal in &mut signals {
             let wish = match signal {
-                SIGHUP => Wish::Reload,
-                SIGUSR1 => Wish::RunNow,
-                _ => Wish::End,
+                SIGHUP => SignalWish::Reload,
+                SIGUSR1 => SignalWish::RunNow,
+                _ => SignalWish::End,
             };
             if sender.send(wish).is_err() {
                 return;
@@ -87,14 +88,14 @@ fn wishes() -> CliResult<Receiver<Wish>> {
 }
 
 /// A repository and its next run.
-struct Entry {
-    settings: Settings,
+struct ScheduledRun {
+    settings: ResolvedOptions,
     schedule: Schedule,
     next: Timestamp,
 }
 
 struct Daemon {
-    entries: Vec<Entry>,
+    entries: Vec<ScheduledRun>,
     /// When each repository's cycle began last.
     memory: BTreeMap<String, Timestamp>,
     memory_path: Option<PathBuf>,
@@ -105,8 +106,8 @@ impl Daemon {
         let config = settings::configuration(args)?;
         let config: Option<&Config> = config.as_ref();
         let all = match settings::choose(args, config)? {
-            Chosen::One(one) => vec![*one],
-            Chosen::All(all) => all.into_iter().collect::<CliResult<_>>()?,
+            ChosenRepositories::One(one) => vec![*one],
+            ChosenRepositories::All(all) => all.into_iter().collect::<CliResult<_>>()?,
         };
         let memory_path =
             all.first().and_then(|s| context::open_options(s).cache_dir).map(|dir| dir.join(MEMORY));
@@ -114,9 +115,9 @@ impl Daemon {
         let memory = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         let scheduled = all.into_iter().filter_map(|settings| {
             let schedule = settings.plan.as_ref()?.schedule.clone();
-            schedule.enabled.then_some(Entry { settings, schedule, next: Timestamp::MAX })
+            schedule.enabled.then_some(ScheduledRun { settings, schedule, next: Timestamp::MAX })
         });
-        let entries: Vec<Entry> = scheduled.collect();
+        let entries: Vec<ScheduledRun> = scheduled.collect();
         if entries.is_empty() {
             return Err(CliError::new(Exit::Usage, "nothing is scheduled")
                 .hint("write `schedule: {enabled: true, every: 24h}` into the configuration"));
@@ -179,7 +180,7 @@ impl Daemon {
     }
 
     /// Waits for a wish, or for a while; `None` when it is time to look again.
-    fn wait(&self, wishes: &Receiver<Wish>) -> Option<Wish> {
+    fn wait(&self, wishes: &Receiver<SignalWish>) -> Option<SignalWish> {
         let next = self.entries.iter().map(|entry| entry.next).min().unwrap_or(Timestamp::MAX);
         let left = clock::now().duration_until(next);
         let nap = Duration::try_from(left).unwrap_or(Duration::ZERO).min(NAP);
@@ -187,12 +188,12 @@ impl Daemon {
             Ok(wish) => Some(wish),
             Err(RecvTimeoutError::Timeout) => None,
             // The thread that listens is gone, and with it any way to end this.
-            Err(RecvTimeoutError::Disconnected) => Some(Wish::End),
+            Err(RecvTimeoutError::Disconnected) => Some(SignalWish::End),
         }
     }
 }
 
-impl Entry {
+impl ScheduledRun {
     fn tell(&self) {
         let name = render::plain(self.settings.name().as_bytes());
         say!("repository {name}: next run {}", render::time(self.next));

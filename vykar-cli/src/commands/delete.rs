@@ -10,7 +10,7 @@ use vykar_core::storage::Backend;
 use vykar_core::text::first_few;
 
 use super::{print, print_json};
-use crate::args::Global;
+use crate::args::ResolvedOptions;
 use crate::confirm::ask;
 use crate::exit::{CliError, CliResult, Exit};
 use crate::progress::StatusLine;
@@ -21,13 +21,13 @@ const MAX_NAMES: usize = 10;
 const REMAINS: &str =
     "no repository any more: its deletion was cut off, and a lock or empty folders are left";
 
-pub struct Request {
+pub struct DeleteRequest {
     pub confirm: Option<String>,
     pub dry_run: bool,
     pub json: bool,
 }
 
-pub fn run(global: &Global, request: &Request) -> CliResult {
+pub fn run(global: &ResolvedOptions, request: &DeleteRequest) -> CliResult {
     let backend = context::backend(global, &Arc::default())?;
     if let Some(remains) = Remains::of(backend.as_ref())? {
         return run_remains(global, request, backend.as_ref(), &remains);
@@ -59,7 +59,12 @@ pub fn run(global: &Global, request: &Request) -> CliResult {
 }
 
 /// Ends a deletion that was cut off when it was no repository any more.
-fn run_remains(global: &Global, request: &Request, backend: &dyn Backend, remains: &Remains) -> CliResult {
+fn run_remains(
+    global: &ResolvedOptions,
+    request: &DeleteRequest,
+    backend: &dyn Backend,
+    remains: &Remains,
+) -> CliResult {
     let url = backend.url();
     let description = || format!("{}: {REMAINS}\n", render::plain(url.as_bytes()));
     if request.dry_run {
@@ -81,9 +86,9 @@ fn run_remains(global: &Global, request: &Request, backend: &dyn Backend, remain
 
 /// Returns when somebody has given the repository's path, or its label in the configuration, and fails otherwise.
 fn confirm(
-    global: &Global,
+    global: &ResolvedOptions,
     url: &str,
-    request: &Request,
+    request: &DeleteRequest,
     description: impl FnOnce() -> String,
 ) -> CliResult<()> {
     let shown = render::plain(url.as_bytes());

@@ -7,28 +7,28 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 use vykar_core::format::path::plain;
 use vykar_core::inspect::{Aspect, Change, ChangeKind, DiffReport, DiffSummary, Facts, diff};
-use vykar_core::repository::MovingReader;
+use vykar_core::repository::RefreshingReader;
 
 use super::items::{kind_name, put_path};
 use super::{print, print_json};
-use crate::args::Global;
+use crate::args::ResolvedOptions;
 use crate::exit::{CliError, CliResult, Exit};
 use crate::progress::StatusLine;
 use crate::{context, render};
 
-pub struct Request {
+pub struct DiffRequest {
     pub before: String,
     pub after: String,
     pub path: Option<PathBuf>,
     pub json: bool,
 }
 
-pub fn run(global: &Global, request: &Request) -> CliResult {
+pub fn run(global: &ResolvedOptions, request: &DiffRequest) -> CliResult {
     let repository = context::open(global)?;
     let manifest = repository.manifest()?;
     let snapshots = (manifest.resolve(&request.before)?, manifest.resolve(&request.after)?);
     let top = request.path.as_ref().map(|path| plain(path.as_os_str().as_bytes())).unwrap_or_default();
-    let reader = MovingReader::new(&repository)?;
+    let reader = RefreshingReader::new(&repository)?;
     let status = StatusLine::of(global, request.json);
     let report = diff(&reader, snapshots, &top, Some(&mut |event| status.event(&event)))?;
     drop(status);

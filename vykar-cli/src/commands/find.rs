@@ -7,19 +7,19 @@ use jiff::Timestamp;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 use vykar_core::format::{ItemType, Snapshot};
-use vykar_core::inspect::{FindOptions, FindReport, FoundPath, Pattern, State, Version, find};
-use vykar_core::repository::MovingReader;
-use vykar_core::repository::meant::meant;
+use vykar_core::inspect::{FindOptions, FindReport, FoundPath, PathState, PathVersion, Pattern, find};
+use vykar_core::repository::RefreshingReader;
+use vykar_core::repository::read::path_hint::meant;
 
 use super::items::{kind_name, put_path};
 use super::list::report_unreadable;
 use super::print_json;
-use crate::args::{FindArgs, Global, TypeArg};
+use crate::args::{FindArgs, ResolvedOptions, TypeArg};
 use crate::exit::{CliResult, Exit};
 use crate::progress::StatusLine;
 use crate::{context, render, say};
 
-pub fn run(global: &Global, args: &FindArgs) -> CliResult {
+pub fn run(global: &ResolvedOptions, args: &FindArgs) -> CliResult {
     let place = args.place.as_ref().map(|place| place.as_bytes()).unwrap_or_default();
     let options = FindOptions {
         pattern: Pattern::new(place, &args.name, &args.iname)?,
@@ -32,7 +32,7 @@ pub fn run(global: &Global, args: &FindArgs) -> CliResult {
     let manifest = repository.manifest()?;
     let mut damaged = report_unreadable(&manifest);
     let snapshots = args.filter.choose(manifest.snapshots, None);
-    let reader = MovingReader::new(&repository)?;
+    let reader = RefreshingReader::new(&repository)?;
     let status = StatusLine::of(global, args.json);
     let report = find(&reader, &snapshots, &options, Some(&mut |event| status.event(&event)))?;
     drop(status);
@@ -112,7 +112,7 @@ fn origin(snapshot: &Snapshot) -> String {
 }
 
 /// One row for the first snapshot, and one for all others, which are unchanged.
-fn rows<'s>(version: &Version, snapshot: &impl Fn(usize) -> &'s Snapshot) -> Vec<Vec<String>> {
+fn rows<'s>(version: &PathVersion, snapshot: &impl Fn(usize) -> &'s Snapshot) -> Vec<Vec<String>> {
     let row = |position: usize, what: String, facts: bool| {
         let snapshot = snapshot(position);
         let facts = version.facts.as_ref().filter(|_| facts);
@@ -137,10 +137,10 @@ fn rows<'s>(version: &Version, snapshot: &impl Fn(usize) -> &'s Snapshot) -> Vec
         }
     };
     let what = match &version.state {
-        State::Added => "added".to_owned(),
-        State::Removed => "removed".to_owned(),
-        State::Unchanged => return vec![same(version.first, further)],
-        State::Changed(aspects) => {
+        PathState::Added => "added".to_owned(),
+        PathState::Removed => "removed".to_owned(),
+        PathState::Unchanged => return vec![same(version.first, further)],
+        PathState::Changed(aspects) => {
             let aspects: Vec<_> = aspects.iter().map(ToString::to_string).collect();
             format!("changed ({})", aspects.join(", "))
         }
@@ -191,13 +191,13 @@ impl Json<'_> {
     }
 }
 
-fn version_json(version: &Version, position: usize, snapshot: &Snapshot) -> Value {
+fn version_json(version: &PathVersion, position: usize, snapshot: &Snapshot) -> Value {
     let status = match &version.state {
         _ if position > version.first => "unchanged",
-        State::Added => "added",
-        State::Changed(_) => "changed",
-        State::Unchanged => "unchanged",
-        State::Removed => "removed",
+        PathState::Added => "added",
+        PathState::Changed(_) => "changed",
+        PathState::Unchanged => "unchanged",
+        PathState::Removed => "removed",
     };
     let facts = version.facts.as_ref();
     let mut json = json!({
@@ -209,7 +209,7 @@ fn version_json(version: &Version, position: usize, snapshot: &Snapshot) -> Valu
         "size": facts.map(|facts| facts.size),
         "mtime": facts.map(|facts| facts.mtime),
     });
-    if let (State::Changed(aspects), "changed") = (&version.state, status) {
+    if let (PathState::Changed(aspects), "changed") = (&version.state, status) {
         json["changed"] = aspects.iter().map(ToString::to_string).collect();
     }
     json

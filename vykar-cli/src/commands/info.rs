@@ -7,11 +7,11 @@ use vykar_core::inspect::{RepositoryInfo, info};
 
 use super::break_lock::{standing, state};
 use super::{print, print_json};
-use crate::args::Global;
+use crate::args::ResolvedOptions;
 use crate::exit::{CliResult, Exit};
 use crate::{context, render};
 
-pub fn run(global: &Global, json: bool) -> CliResult {
+pub fn run(global: &ResolvedOptions, json: bool) -> CliResult {
     let info = info(&context::open(global)?)?;
     match json {
         true => print_json(&info_json(&info))?,
@@ -25,16 +25,16 @@ pub fn run(global: &Global, json: bool) -> CliResult {
 }
 
 /// Name and value, a line each.
-struct Lines(String);
+struct InfoLines(String);
 
-impl Lines {
+impl InfoLines {
     fn add(&mut self, name: &str, value: impl AsRef<str>) {
         let _ = writeln!(self.0, "{name:<18}{}", value.as_ref());
     }
 }
 
 fn text(info: &RepositoryInfo) -> String {
-    let mut lines = Lines(String::new());
+    let mut lines = InfoLines(String::new());
     identity(info, &mut lines);
     snapshots(info, &mut lines);
     stored(info, &mut lines);
@@ -54,7 +54,7 @@ fn text(info: &RepositoryInfo) -> String {
     lines.0
 }
 
-fn identity(info: &RepositoryInfo, lines: &mut Lines) {
+fn identity(info: &RepositoryInfo, lines: &mut InfoLines) {
     let config = &info.config;
     lines.add("Repository", render::plain(info.url.as_bytes()));
     lines.add("Id", config.id.to_string());
@@ -81,7 +81,7 @@ fn key_text(key: &KdfParams) -> String {
     format!("protected by a passphrase ({algorithm}, {passes} passes over {memory}, {lanes} lanes)")
 }
 
-fn snapshots(info: &RepositoryInfo, lines: &mut Lines) {
+fn snapshots(info: &RepositoryInfo, lines: &mut InfoLines) {
     let all = &info.snapshots;
     let mut count = all.readable.to_string();
     for (n, what) in [(all.damaged, "damaged"), (all.newer, "of a newer version")] {
@@ -108,7 +108,7 @@ fn counted(values: &BTreeMap<String, u64>) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-fn stored(info: &RepositoryInfo, lines: &mut Lines) {
+fn stored(info: &RepositoryInfo, lines: &mut InfoLines) {
     let stored = &info.stored;
     for (name, ratio) in [("Compression", info.compression()), ("Deduplication", info.deduplication())] {
         if let Some(ratio) = ratio {

@@ -5,12 +5,12 @@ use vykar_core::format::{ChunkerParams, Encryption, RepoConfig};
 use vykar_core::repository::{InitOptions, Repository};
 
 use super::print;
-use crate::args::{EncryptionArg, Global};
+use crate::args::{EncryptionArg, ResolvedOptions};
 use crate::exit::{CliResult, Exit};
-use crate::{context, passphrase, strength};
+use crate::{context, passphrase, passphrase_strength};
 
 pub fn run(
-    global: &Global,
+    global: &ResolvedOptions,
     encryption: Option<EncryptionArg>,
     pack_sizes: (Option<u32>, Option<u32>),
 ) -> CliResult {
@@ -41,7 +41,7 @@ pub fn run(
         &options,
         &mut || {
             let secret = passphrase::current(global, true)?;
-            warning = strength::warning(&secret);
+            warning = passphrase_strength::warning(&secret);
             Ok(secret)
         },
         &context::open_options(global),

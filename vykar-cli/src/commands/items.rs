@@ -9,38 +9,38 @@ use std::os::unix::ffi::OsStrExt;
 use data_encoding::HEXLOWER;
 use serde_json::{Map, Value, json};
 use vykar_core::format::{Item, ItemType, path};
-use vykar_core::repository::MovingReader;
-use vykar_core::repository::items::{Found, Loss, for_each_item};
+use vykar_core::repository::RefreshingReader;
+use vykar_core::repository::read::items::{FoundItem, Loss, for_each_item};
 
 use super::stdout_failed;
-use crate::args::{Global, ItemsArgs, SortBy};
+use crate::args::{ItemsArgs, ResolvedOptions, SortBy};
 use crate::exit::{CliError, CliResult, Exit};
 use crate::progress::Room;
 use crate::{context, render, say};
 
-pub fn run(global: &Global, args: &ItemsArgs) -> CliResult {
+pub fn run(global: &ResolvedOptions, args: &ItemsArgs) -> CliResult {
     let repository = context::open(global)?;
     let manifest = repository.manifest()?;
     let snapshot = manifest.resolve(&args.snapshot)?;
-    let reader = MovingReader::new(&repository)?;
+    let reader = RefreshingReader::new(&repository)?;
     let top = args.path.as_ref().map(|typed| path::plain(typed.as_os_str().as_bytes())).unwrap_or_default();
-    let mut lines = Lines { args, out: BufWriter::new(std::io::stdout().lock()), kept: Vec::new() };
+    let mut lines = ItemLines { args, out: BufWriter::new(std::io::stdout().lock()), kept: Vec::new() };
     let (mut damaged, mut met, mut out_of_reach) = (false, false, false);
     let room = Room::of(global);
     for_each_item(&reader, snapshot, &mut |found| {
         match found {
-            Found::Item(item) if path::is_within(item.path_bytes(), &top) => {
+            FoundItem::Item(item) if path::is_within(item.path_bytes(), &top) => {
                 met = true;
                 return Ok(lines.add(&item));
             }
-            Found::Item(_) => {}
-            Found::Problem(problem) => {
+            FoundItem::Item(_) => {}
+            FoundItem::Problem(problem) => {
                 if room.take() {
                     say!("{}: left out: {problem}", render::plain(problem.path().as_bytes()));
                 }
                 damaged = true;
             }
-            Found::Lost(Loss { reason, may_come_back }) => {
+            FoundItem::Lost(Loss { reason, may_come_back }) => {
                 out_of_reach |= may_come_back;
                 say!("snapshot {}: {reason}", snapshot.id.short());
                 damaged = true;
@@ -61,20 +61,20 @@ pub fn run(global: &Global, args: &ItemsArgs) -> CliResult {
 
 /// Where a line stands among others.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Key {
+enum SortKey {
     Path,
     Size(Reverse<u64>),
     Mtime(Reverse<i64>),
 }
 
-/// Lines on their way to stdout: at once, or sorted at the end.
-struct Lines<'a, W: Write> {
+/// ItemLines on their way to stdout: at once, or sorted at the end.
+struct ItemLines<'a, W: Write> {
     args: &'a ItemsArgs,
     out: W,
-    kept: Vec<(Key, Vec<u8>, String)>,
+    kept: Vec<(SortKey, Vec<u8>, String)>,
 }
 
-impl<W: Write> Lines<'_, W> {
+impl<W: Write> ItemLines<'_, W> {
     /// False when nobody reads on.
     fn add(&mut self, item: &Item<'_>) -> bool {
         let line = match self.args {
@@ -84,9 +84,9 @@ impl<W: Write> Lines<'_, W> {
         };
         let key = match self.args.sort {
             None => return self.write(&line),
-            Some(SortBy::Name) => Key::Path,
-            Some(SortBy::Size) => Key::Size(Reverse(item.size)),
-            Some(SortBy::Mtime) => Key::Mtime(Reverse(item.mtime)),
+            Some(SortBy::Name) => SortKey::Path,
+            Some(SortBy::Size) => SortKey::Size(Reverse(item.size)),
+            Some(SortBy::Mtime) => SortKey::Mtime(Reverse(item.mtime)),
         };
         self.kept.push((key, item.path_bytes().to_vec(), line));
         true

@@ -9,15 +9,15 @@ use vykar_core::format::{Encryption, KeyExport};
 use vykar_core::maintenance::{Held, KeyImport};
 
 use super::print;
-use crate::args::{Global, ImportArgs, KeyCommand, NewPassphraseArgs};
+use crate::args::{ImportArgs, KeyCommand, NewPassphraseArgs, ResolvedOptions};
 use crate::confirm::confirm;
 use crate::exit::{CliError, CliResult, Exit};
-use crate::{context, passphrase, render, strength};
+use crate::{context, passphrase, passphrase_strength, render};
 
 /// Longest file that is taken for an export, in bytes.
 const EXPORT_MAX: u64 = 256 << 10;
 
-pub fn run(global: &Global, command: KeyCommand) -> CliResult {
+pub fn run(global: &ResolvedOptions, command: KeyCommand) -> CliResult {
     match command {
         KeyCommand::ChangePassphrase(new) => change_passphrase(global, &new),
         KeyCommand::Export { output } => export(global, output.as_deref()),
@@ -25,7 +25,7 @@ pub fn run(global: &Global, command: KeyCommand) -> CliResult {
     }
 }
 
-fn change_passphrase(global: &Global, new: &NewPassphraseArgs) -> CliResult {
+fn change_passphrase(global: &ResolvedOptions, new: &NewPassphraseArgs) -> CliResult {
     let repository = context::open(global)?;
     let url = render::plain(repository.backend().url().as_bytes());
     // Before anything is asked for.
@@ -35,7 +35,7 @@ fn change_passphrase(global: &Global, new: &NewPassphraseArgs) -> CliResult {
     // It was asked for when the repository was opened.
     let old = passphrase::current(global, false).map_err(|e| CliError::new(Exit::Passphrase, e))?;
     let new = passphrase::replacement(new)?;
-    if let Some(warning) = strength::warning(&new) {
+    if let Some(warning) = passphrase_strength::warning(&new) {
         say!("{warning}");
     }
     repository.change_passphrase(&old, &new, &context::lock_to_the_end(global)?)?;
@@ -55,7 +55,7 @@ fn not_encrypted(url: &str) -> CliError {
         .hint("encryption is chosen when a repository is made (`vykar init --encryption`)")
 }
 
-fn export(global: &Global, output: Option<&Path>) -> CliResult {
+fn export(global: &ResolvedOptions, output: Option<&Path>) -> CliResult {
     let repository = context::open(global)?;
     if repository.config().encryption == Encryption::None {
         return Err(not_encrypted(&render::plain(repository.backend().url().as_bytes())));
@@ -96,7 +96,7 @@ fn write_new(path: &Path, text: &str) -> CliResult<()> {
     })
 }
 
-fn import(global: &Global, args: &ImportArgs) -> CliResult {
+fn import(global: &ResolvedOptions, args: &ImportArgs) -> CliResult {
     let export = read_export(&args.file)?;
     let backend = context::backend(global, &Arc::default())?;
     let url = render::plain(backend.url().as_bytes());

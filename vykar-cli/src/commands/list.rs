@@ -5,11 +5,11 @@ use vykar_core::maintenance::SetAside;
 use vykar_core::repository::{KeyKind, Manifest};
 
 use super::{print, print_json};
-use crate::args::{Global, ListArgs};
+use crate::args::{ListArgs, ResolvedOptions};
 use crate::exit::{CliResult, Exit};
 use crate::{context, render};
 
-pub fn run(global: &Global, args: &ListArgs) -> CliResult {
+pub fn run(global: &ResolvedOptions, args: &ListArgs) -> CliResult {
     let repository = context::open(global)?;
     let mut manifest = repository.manifest()?;
     let folder = repository.backend().folder();
@@ -30,7 +30,7 @@ pub fn run(global: &Global, args: &ListArgs) -> CliResult {
 }
 
 /// What repairs set aside.
-pub fn damaged(global: &Global, json: bool) -> CliResult {
+pub fn damaged(global: &ResolvedOptions, json: bool) -> CliResult {
     let repository = context::open(global)?;
     let aside = SetAside::list(&repository)?;
     if json {

@@ -29,93 +29,82 @@ mod snapshot;
 
 use std::path::PathBuf;
 
-use crate::args::{Args, Command, Global, RuleArg};
+use crate::args::{Args, Command, GlobalArgs, ResolvedOptions, RuleArg};
 use crate::exit::{CliError, CliResult, Exit};
 pub use crate::say::{print, stdout_failed};
-use crate::settings::{self, Chosen};
+use crate::settings;
+use crate::settings::ChosenRepositories;
 use crate::{context, render, say};
 
 /// Runs the command that was asked for.
 pub fn run(args: Args) -> CliResult {
-    let Args { global, command } = args;
+    let Args { global: given, command } = args;
     match command {
-        // These are about no repository.
+        // About no repository, or about several in another way.
         Some(Command::Umount { mountpoint, lazy }) => mount::unmount(&mountpoint, lazy),
-        Some(Command::Config(args)) => config::run(&global, &args),
+        Some(Command::Config(args)) => config::run(&given, &args),
         Some(Command::Completions { shell }) => completions::run(shell),
         Some(Command::Man { dir }) => man::run(&dir),
-        Some(Command::Copy(args)) => copy::run(&global, &args),
-        Some(Command::Daemon) => daemon::run(&global),
-        command => {
-            let config = settings::configuration(&global)?;
-            let chosen = settings::choose(&global, config.as_ref())?;
-            with_repository(command, chosen)
-        }
-    }
-}
-
-fn with_repository(command: Option<Command>, chosen: Chosen) -> CliResult {
-    match command {
-        None => every(chosen, cycle::run),
+        Some(Command::Copy(args)) => copy::run(&given, &args),
+        Some(Command::Daemon) => daemon::run(&given),
+        // About each repository that is configured.
+        None => for_every(&given, cycle::run),
         Some(Command::Init { encryption, min_pack_size, max_pack_size }) => {
-            every(chosen, |global| init::run(global, encryption, (min_pack_size, max_pack_size)))
+            for_every(&given, |global| init::run(global, encryption, (min_pack_size, max_pack_size)))
         }
-        Some(Command::Backup(args)) => every(chosen, |global| backup::run(global, &args)),
-        Some(Command::Prune(args)) => every(chosen, |global| prune::run(global, &args)),
+        Some(Command::Backup(args)) => for_every(&given, |global| backup::run(global, &args)),
+        Some(Command::Prune(args)) => for_every(&given, |global| prune::run(global, &args)),
         Some(Command::Compact { threshold, max_repack_size, dry_run, json }) => {
-            let request = compact::Request { threshold, max_repack_size, dry_run, json };
-            every(chosen, |global| compact::run(global, &request))
+            let request = compact::CompactRequest { threshold, max_repack_size, dry_run, json };
+            for_every(&given, |global| compact::run(global, &request))
         }
-        Some(Command::Check(args)) if !args.repair => every(chosen, |global| check::run(global, &args)),
-        Some(command) => {
-            let global = settings::one(chosen)?;
-            context::set_nice(global.nice)?;
-            with_one(command, &global)
+        Some(Command::Check(args)) if !args.repair => for_every(&given, |global| check::run(global, &args)),
+        // About one repository.
+        Some(Command::Check(args)) => for_one(&given, |global| check::run(global, &args)),
+        Some(Command::List(args)) if args.damaged => {
+            for_one(&given, |global| list::damaged(global, args.json))
         }
+        Some(Command::List(args)) => for_one(&given, |global| list::run(global, &args)),
+        Some(Command::Cat { place, tar }) => {
+            let request = cat::CatRequest { place, tar };
+            for_one(&given, |global| cat::run(global, &request))
+        }
+        Some(Command::Snapshot(command)) => for_one(&given, |global| snapshot::run(global, command)),
+        Some(Command::Restore(args)) => for_one(&given, |global| restore::run(global, &args)),
+        Some(Command::Rewrite(args)) => for_one(&given, |global| rewrite::run(global, &args)),
+        Some(Command::Info { json }) => for_one(&given, |global| info::run(global, json)),
+        Some(Command::Delete { confirm, dry_run, json }) => {
+            let request = delete::DeleteRequest { confirm, dry_run, json };
+            for_one(&given, |global| delete::run(global, &request))
+        }
+        Some(Command::BreakLock { sessions, yes, dry_run, json }) => {
+            let request = break_lock::BreakLockRequest { sessions, yes, dry_run, json };
+            for_one(&given, |global| break_lock::run(global, &request))
+        }
+        Some(Command::Key(command)) => for_one(&given, |global| key::run(global, command)),
+        Some(Command::Mount(args)) => for_one(&given, |global| mount::run(global, &args)),
     }
 }
 
-/// Commands that are about one repository.
-fn with_one(command: Command, global: &Global) -> CliResult {
-    match command {
-        Command::List(args) if args.damaged => list::damaged(global, args.json),
-        Command::List(args) => list::run(global, &args),
-        Command::Cat { place, tar } => cat::run(global, &cat::Request { place, tar }),
-        Command::Snapshot(command) => snapshot::run(global, command),
-        Command::Restore(args) => restore::run(global, &args),
-        Command::Rewrite(args) => rewrite::run(global, &args),
-        Command::Info { json } => info::run(global, json),
-        Command::Delete { confirm, dry_run, json } => {
-            delete::run(global, &delete::Request { confirm, dry_run, json })
-        }
-        Command::Check(args) => check::run(global, &args),
-        Command::BreakLock { sessions, yes, dry_run, json } => {
-            break_lock::run(global, &break_lock::Request { sessions, yes, dry_run, json })
-        }
-        Command::Key(command) => key::run(global, command),
-        Command::Mount(args) => mount::run(global, &args),
-        // Those that were done already.
-        Command::Init { .. }
-        | Command::Backup(_)
-        | Command::Prune(_)
-        | Command::Compact { .. }
-        | Command::Config(_)
-        | Command::Completions { .. }
-        | Command::Man { .. }
-        | Command::Copy(_)
-        | Command::Daemon
-        | Command::Umount { .. } => Ok(Exit::Success),
-    }
+/// Runs something for the repository that is meant, of which there must be one.
+fn for_one(given: &GlobalArgs, run: impl FnOnce(&ResolvedOptions) -> CliResult) -> CliResult {
+    let only = settings::one(chosen(given)?)?;
+    context::set_nice(only.nice)?;
+    run(&only)
+}
+
+fn chosen(given: &GlobalArgs) -> CliResult<ChosenRepositories> {
+    settings::choose(given, settings::configuration(given)?.as_ref())
 }
 
 /// Runs something for each repository that is meant. What is wrong with one keeps no other from its turn.
-fn every(chosen: Chosen, run: impl Fn(&Global) -> CliResult) -> CliResult {
-    let all = match chosen {
-        Chosen::One(one) => {
+fn for_every(given: &GlobalArgs, run: impl Fn(&ResolvedOptions) -> CliResult) -> CliResult {
+    let all = match chosen(given)? {
+        ChosenRepositories::One(one) => {
             context::set_nice(one.nice)?;
             return run(&one);
         }
-        Chosen::All(all) => all,
+        ChosenRepositories::All(all) => all,
     };
     let mut result = Ok(Exit::Success);
     for one in all {

@@ -3,11 +3,11 @@ use std::sync::Arc;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use vykar_mount::top::SetupError;
+use vykar_mount::view::subtree_root::SetupError;
 use vykar_mount::{Freed, Mount, MountError, MountOptions};
 
 use super::print;
-use crate::args::{Global, MountArgs};
+use crate::args::{MountArgs, ResolvedOptions};
 use crate::background::{self, Ready, Side};
 use crate::exit::{CliError, CliResult, Exit};
 use crate::watchdog::Watchdog;
@@ -31,7 +31,7 @@ impl From<MountError> for CliError {
     }
 }
 
-pub fn run(global: &Global, args: &MountArgs) -> CliResult {
+pub fn run(global: &ResolvedOptions, args: &MountArgs) -> CliResult {
     let Some(mountpoint) = &args.mountpoint else {
         return Err(CliError::new(Exit::Usage, "no folder to mount on")
             .hint("give an empty folder, or configure `mount: {mountpoint: ...}`"));
@@ -46,7 +46,7 @@ pub fn run(global: &Global, args: &MountArgs) -> CliResult {
     }
 }
 
-fn serve(global: &Global, args: &MountArgs, mountpoint: &Path, ready: Option<Ready>) -> CliResult {
+fn serve(global: &ResolvedOptions, args: &MountArgs, mountpoint: &Path, ready: Option<Ready>) -> CliResult {
     platform::return_freed_memory();
     // Before the mount, so that no moment of it is without, and by the process's first thread.
     let watchdog = Watchdog::start();

@@ -4,12 +4,12 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 use vykar_core::Event;
 use vykar_core::format::Snapshot;
-use vykar_core::maintenance::{DeleteReport, KeepRules, PruneOptions, PruneReport, Rule, prune};
+use vykar_core::maintenance::{DeleteReport, KeepRule, KeepRules, PruneOptions, PruneReport, prune};
 use vykar_core::platform::process::short_hostname;
 
 use super::list::snapshot_json;
 use super::{print, print_json, series};
-use crate::args::{Global, KeepArgs, PruneArgs};
+use crate::args::{KeepArgs, PruneArgs, ResolvedOptions};
 use crate::config::{Around, SourcePlan};
 use crate::exit::{CliError, CliResult, Exit};
 use crate::hooks;
@@ -17,7 +17,7 @@ use crate::progress::StatusLine;
 use crate::{context, render};
 
 /// Deletes what no rule keeps, between the hooks of the configuration.
-pub fn run(global: &Global, args: &PruneArgs) -> CliResult {
+pub fn run(global: &ResolvedOptions, args: &PruneArgs) -> CliResult {
     let jobs = jobs(global, args)?;
     let prune = || {
         for job in &jobs {
@@ -35,7 +35,7 @@ pub fn run(global: &Global, args: &PruneArgs) -> CliResult {
 }
 
 /// Rules, and the snapshots that they are for.
-struct Job {
+struct PruneJob {
     rules: KeepRules,
     host: Option<String>,
     label: Option<String>,
@@ -43,10 +43,10 @@ struct Job {
 
 /// The rules of the command line; without any, those of the configuration, each for its own sources on this host:
 /// what other machines keep in the same repository is theirs to decide.
-fn jobs(global: &Global, args: &PruneArgs) -> CliResult<Vec<Job>> {
+fn jobs(global: &ResolvedOptions, args: &PruneArgs) -> CliResult<Vec<PruneJob>> {
     let given = rules(&args.keep);
     if !given.is_empty() {
-        return Ok(vec![Job { rules: given, host: args.host.clone(), label: args.label.clone() }]);
+        return Ok(vec![PruneJob { rules: given, host: args.host.clone(), label: args.label.clone() }]);
     }
     let nothing = || {
         CliError::new(Exit::Usage, "no rule says what to keep, so nothing is pruned")
@@ -55,21 +55,21 @@ fn jobs(global: &Global, args: &PruneArgs) -> CliResult<Vec<Job>> {
     let plan = global.plan.as_ref().ok_or_else(nothing)?;
     let asked = |label: &str| args.label.as_deref().is_none_or(|asked| asked == label);
     let host = args.host.clone().or_else(|| plan.hostname.clone()).unwrap_or_else(short_hostname);
-    let job = |source: &SourcePlan| Job {
+    let job = |source: &SourcePlan| PruneJob {
         rules: source.retention.unwrap_or(plan.retention),
         host: Some(host.clone()),
         label: Some(source.label.clone()),
     };
-    let mut jobs: Vec<Job> = plan.sources.iter().filter(|s| asked(&s.label)).map(job).collect();
+    let mut jobs: Vec<PruneJob> = plan.sources.iter().filter(|s| asked(&s.label)).map(job).collect();
     if plan.sources.is_empty() {
-        jobs.push(Job { rules: plan.retention, host: args.host.clone(), label: args.label.clone() });
+        jobs.push(PruneJob { rules: plan.retention, host: args.host.clone(), label: args.label.clone() });
     }
     jobs.retain(|job| !job.rules.is_empty());
     if jobs.is_empty() { Err(nothing()) } else { Ok(jobs) }
 }
 
 /// True when the configuration says what is kept of anything.
-pub fn is_configured(global: &Global) -> bool {
+pub fn is_configured(global: &ResolvedOptions) -> bool {
     let plan = global.plan.as_ref();
     plan.is_some_and(|plan| {
         !plan.retention.is_empty()
@@ -77,7 +77,7 @@ pub fn is_configured(global: &Global) -> bool {
     })
 }
 
-fn one(global: &Global, args: &PruneArgs, job: &Job) -> CliResult<()> {
+fn one(global: &ResolvedOptions, args: &PruneArgs, job: &PruneJob) -> CliResult<()> {
     let repository = context::open(global)?;
     let options = PruneOptions {
         group_by: args.group_by,
@@ -117,7 +117,7 @@ fn rules(keep: &KeepArgs) -> KeepRules {
 }
 
 fn list(report: &PruneReport) -> String {
-    let row = |(s, rules): &(Snapshot, Vec<Rule>)| {
+    let row = |(s, rules): &(Snapshot, Vec<KeepRule>)| {
         let rules: Vec<_> = rules.iter().map(ToString::to_string).collect();
         vec![
             render::plain(s.meta.name.as_bytes()),

@@ -11,13 +11,18 @@ use vykar_core::repository::Repository;
 use vykar_core::{Event, VykarError};
 
 use super::{check, print};
-use crate::args::{CheckArgs, Global};
+use crate::args::{CheckArgs, ResolvedOptions};
 use crate::confirm::confirm;
 use crate::exit::{CliError, CliResult, Exit};
 use crate::progress::StatusLine;
 use crate::{context, render, say};
 
-pub fn run(global: &Global, repository: &Repository, args: &CheckArgs, checked: &CheckReport) -> CliResult {
+pub fn run(
+    global: &ResolvedOptions,
+    repository: &Repository,
+    args: &CheckArgs,
+    checked: &CheckReport,
+) -> CliResult {
     let options = RepairOptions { threads: global.threads, lock: context::lock_options(global) };
     if !global.quiet {
         print("Reading everything to plan the repair\n");
@@ -46,7 +51,11 @@ pub fn run(global: &Global, repository: &Repository, args: &CheckArgs, checked: 
 }
 
 /// Makes the plan, and prints what would be dropped as it is found: that may be more than fits into memory.
-fn make_plan(global: &Global, repository: &Repository, options: &RepairOptions) -> CliResult<RepairPlan> {
+fn make_plan(
+    global: &ResolvedOptions,
+    repository: &Repository,
+    options: &RepairOptions,
+) -> CliResult<RepairPlan> {
     let status = StatusLine::of(global, false);
     let names: HashMap<_, _> =
         repository.manifest()?.snapshots.into_iter().map(|s| (s.id, s.meta.name)).collect();

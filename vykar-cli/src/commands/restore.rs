@@ -6,12 +6,12 @@ use vykar_core::restore::{Overwrite, RestoreOptions, RestoreSummary, restore};
 use vykar_core::{Event, Restoring};
 
 use super::{print, print_json};
-use crate::args::{Global, OverwriteArg, RestoreArgs};
+use crate::args::{OverwriteArg, ResolvedOptions, RestoreArgs};
 use crate::exit::{CliResult, Exit};
 use crate::progress::StatusLine;
 use crate::{context, render, say};
 
-pub fn run(global: &Global, args: &RestoreArgs) -> CliResult {
+pub fn run(global: &ResolvedOptions, args: &RestoreArgs) -> CliResult {
     let cancel = context::interrupts();
     let repository = context::open_until(global, &cancel)?;
     context::cancel_on_signals()?;

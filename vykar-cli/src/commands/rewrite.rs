@@ -3,20 +3,20 @@
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
-use vykar_core::backup::{RewriteOptions, Rewritten, rewrite};
 use vykar_core::format::Snapshot;
 use vykar_core::maintenance::{DeleteOptions, DeleteReport, delete_snapshots};
 use vykar_core::repository::Repository;
+use vykar_core::snapshot_ops::{RewriteOptions, Rewritten, rewrite};
 use vykar_core::{Event, SnapshotId};
 
 use super::list::snapshot_json;
 use super::{print, print_json, prune, rules};
-use crate::args::{Global, RewriteArgs};
+use crate::args::{ResolvedOptions, RewriteArgs};
 use crate::exit::{CliResult, Exit};
 use crate::progress::StatusLine;
 use crate::{context, render, say};
 
-pub fn run(global: &Global, args: &RewriteArgs) -> CliResult {
+pub fn run(global: &ResolvedOptions, args: &RewriteArgs) -> CliResult {
     let options = RewriteOptions {
         patterns: rules(&args.exclude, &args.exclude_file)?,
         dry_run: args.dry_run,
@@ -62,7 +62,7 @@ struct Done {
 }
 
 fn one(
-    global: &Global,
+    global: &ResolvedOptions,
     args: &RewriteArgs,
     (repository, snapshot): (&Repository, &Snapshot),
     options: &RewriteOptions,
@@ -116,7 +116,7 @@ fn text(snapshot: &Snapshot, done: &Rewritten) -> String {
 
 /// Deletes the originals of those that were made anew.
 fn forget(
-    global: &Global,
+    global: &ResolvedOptions,
     args: &RewriteArgs,
     repository: &Repository,
     done: &[Done],

@@ -6,10 +6,11 @@ use vykar_core::format::Snapshot;
 use vykar_core::platform::process::short_hostname;
 use vykar_core::repository::Repository;
 
-use crate::args::{Global, GlobalArgs};
+use crate::args::{GlobalArgs, ResolvedOptions};
 use crate::config::{Config, RepositoryPlan};
 use crate::exit::CliResult;
-use crate::settings::{self, Chosen};
+use crate::settings;
+use crate::settings::ChosenRepositories;
 use crate::{context, passphrase, render};
 
 /// Labels of snapshots that this machine made and that no source has, with their numbers of snapshots.
@@ -33,7 +34,7 @@ fn text(label: &str, count: usize) -> String {
 }
 
 /// Says which there are, after a prune by the rules of the configuration.
-pub fn warn(global: &Global) -> CliResult<()> {
+pub fn warn(global: &ResolvedOptions) -> CliResult<()> {
     let Some(plan) = global.plan.as_ref().filter(|_| !global.quiet) else { return Ok(()) };
     for (label, count) in unfed(plan, &context::open(global)?.manifest()?.snapshots) {
         say!("{}", text(&label, count));
@@ -45,8 +46,8 @@ pub fn warn(global: &Global) -> CliResult<()> {
 /// command.
 pub fn warnings(args: &GlobalArgs, config: &Config) -> CliResult<Vec<String>> {
     let chosen = match settings::choose(args, Some(config)) {
-        Ok(Chosen::One(one)) => vec![*one],
-        Ok(Chosen::All(all)) => all.into_iter().flatten().collect(),
+        Ok(ChosenRepositories::One(one)) => vec![*one],
+        Ok(ChosenRepositories::All(all)) => all.into_iter().flatten().collect(),
         // What is wrong with it is said elsewhere.
         Err(_) => Vec::new(),
     };
@@ -63,7 +64,7 @@ pub fn warnings(args: &GlobalArgs, config: &Config) -> CliResult<Vec<String>> {
 }
 
 /// Opens a repository, leaving no trace.
-fn look(global: &Global) -> CliResult<Repository> {
+fn look(global: &ResolvedOptions) -> CliResult<Repository> {
     let mut passphrase = || match passphrase::is_at_hand(global) {
         true => passphrase::current(global, false),
         false => Err("no passphrase is at hand".to_owned()),

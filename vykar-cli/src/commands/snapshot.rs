@@ -7,28 +7,28 @@ use vykar_core::{Event, SnapshotId};
 
 use super::list::snapshot_json;
 use super::{diff, find, items, print, print_json, prune};
-use crate::args::{Global, SnapshotCommand};
+use crate::args::{ResolvedOptions, SnapshotCommand};
 use crate::exit::{CliError, CliResult, Exit};
 use crate::progress::StatusLine;
 use crate::{context, render};
 
-pub fn run(global: &Global, command: SnapshotCommand) -> CliResult {
+pub fn run(global: &ResolvedOptions, command: SnapshotCommand) -> CliResult {
     match command {
         SnapshotCommand::List(args) => items::run(global, &args),
         SnapshotCommand::Find(args) => find::run(global, &args),
         SnapshotCommand::Diff { before, after, path, json } => {
-            diff::run(global, &diff::Request { before, after, path, json })
+            diff::run(global, &diff::DiffRequest { before, after, path, json })
         }
         SnapshotCommand::Delete { snapshots, dry_run, json } => delete(global, &snapshots, dry_run, json),
         SnapshotCommand::Info { snapshot, json } => info(global, &snapshot, json),
     }
 }
 
-fn delete(global: &Global, wanted: &[String], dry_run: bool, json: bool) -> CliResult {
+fn delete(global: &ResolvedOptions, wanted: &[String], dry_run: bool, json: bool) -> CliResult {
     let repository = context::open(global)?;
     let manifest = repository.manifest()?;
     // All of them before the first goes: `latest` is what it is now.
-    let Chosen { ids, missing } = Chosen::of(&repository, &manifest, wanted)?;
+    let ChosenSnapshots { ids, missing } = ChosenSnapshots::of(&repository, &manifest, wanted)?;
     if let (true, Some(_)) = (ids.is_empty(), &missing) {
         return missing.map_or(Ok(Exit::Success), |e| Err(e.into()));
     }
@@ -50,16 +50,16 @@ fn delete(global: &Global, wanted: &[String], dry_run: bool, json: bool) -> CliR
 }
 
 /// Which snapshots are deleted.
-struct Chosen {
+struct ChosenSnapshots {
     ids: Vec<SnapshotId>,
     /// The first that nobody knows. The others are deleted all the same, as rm(1) does it, so that a deletion that was
     /// cut off can be run again.
     missing: Option<VykarError>,
 }
 
-impl Chosen {
+impl ChosenSnapshots {
     fn of(repository: &Repository, manifest: &Manifest, wanted: &[String]) -> CliResult<Self> {
-        let mut chosen = Chosen { ids: Vec::new(), missing: None };
+        let mut chosen = ChosenSnapshots { ids: Vec::new(), missing: None };
         for wanted in wanted {
             match manifest.resolve_id(wanted) {
                 Ok(id) => chosen.ids.push(id),
@@ -80,7 +80,7 @@ fn deleted_before(snapshot: &str) -> String {
     format!("snapshot {snapshot} was deleted before")
 }
 
-fn info(global: &Global, wanted: &str, json: bool) -> CliResult {
+fn info(global: &ResolvedOptions, wanted: &str, json: bool) -> CliResult {
     let manifest = context::open(global)?.manifest()?;
     let snapshot = manifest.resolve(wanted)?;
     if json {

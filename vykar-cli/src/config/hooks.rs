@@ -80,7 +80,7 @@ impl<'de> Deserialize<'de> for HookLine {
     }
 }
 
-/// Keys of hooks, in the order in which they are shown.
+/// HookKeys of hooks, in the order in which they are shown.
 const KEYS: [&str; 20] = [
     "before",
     "after",
@@ -146,8 +146,8 @@ impl Hooks {
 
 impl<'de> Deserialize<'de> for Hooks {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Keys;
-        impl<'de> Visitor<'de> for Keys {
+        struct HookKeys;
+        impl<'de> Visitor<'de> for HookKeys {
             type Value = Hooks;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a map of hooks")
@@ -157,23 +157,23 @@ impl<'de> Deserialize<'de> for Hooks {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Hooks, A::Error> {
                 let mut hooks = Hooks::default();
-                while let Some(key) = map.next_key::<Key>()? {
+                while let Some(key) = map.next_key::<HookKey>()? {
                     let Commands(commands) = map.next_value()?;
                     hooks.0.entry(key.0).or_default().extend(commands);
                 }
                 Ok(hooks)
             }
         }
-        deserializer.deserialize_map(Keys)
+        deserializer.deserialize_map(HookKeys)
     }
 }
 
-struct Key((When, Option<Around>));
+struct HookKey((When, Option<Around>));
 
-impl<'de> Deserialize<'de> for Key {
+impl<'de> Deserialize<'de> for HookKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        meaning(&text).map(Key).ok_or_else(|| de::Error::unknown_field(&text, &KEYS))
+        meaning(&text).map(HookKey).ok_or_else(|| de::Error::unknown_field(&text, &KEYS))
     }
 }
 
@@ -182,8 +182,8 @@ struct Commands(Vec<String>);
 
 impl<'de> Deserialize<'de> for Commands {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
+        struct HookEither;
+        impl<'de> Visitor<'de> for HookEither {
             type Value = Commands;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a command, or a list of commands")
@@ -203,7 +203,7 @@ impl<'de> Deserialize<'de> for Commands {
                 Ok(Commands(all))
             }
         }
-        deserializer.deserialize_any(Either)
+        deserializer.deserialize_any(HookEither)
     }
 }
 

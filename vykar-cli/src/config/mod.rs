@@ -103,8 +103,8 @@ fn parse(path: &Path, text: &str) -> CliResult<Config> {
             .hint("set it, or give a default: ${NAME:-default}; a $ alone is not special")
     })?;
     let expanded = zeroize::Zeroizing::new(expanded);
-    let file: schema::File = match expanded.trim().is_empty() {
-        true => schema::File::default(),
+    let file: schema::ConfigFile = match expanded.trim().is_empty() {
+        true => schema::ConfigFile::default(),
         false => serde_saphyr::from_str(&expanded).map_err(|e| error::explain(path, &e))?,
     };
     resolve::resolve(path, file)
@@ -118,7 +118,7 @@ pub fn absolute_path(file: &Path, path: &str) -> PathBuf {
 /// A schedule's cron, for tests.
 #[cfg(test)]
 pub fn test_cron(text: &str) -> Option<values::Cron> {
-    serde_saphyr::from_str::<schema::Schedule>(text).ok()?.cron
+    serde_saphyr::from_str::<schema::ScheduleSection>(text).ok()?.cron
 }
 
 #[cfg(test)]

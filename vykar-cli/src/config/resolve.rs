@@ -121,7 +121,7 @@ struct Placed {
 }
 
 /// Puts everything together.
-pub fn resolve(path: &Path, file: schema::File) -> CliResult<Config> {
+pub fn resolve(path: &Path, file: schema::ConfigFile) -> CliResult<Config> {
     let mut warnings = Vec::new();
     let chunker = chunker(path, &file.chunker)?;
     let sources = sources(path, &file, &mut warnings)?;
@@ -181,8 +181,8 @@ fn unknown_repository(
 
 fn repository_plan(
     path: &Path,
-    file: &schema::File,
-    repository: &schema::Repository,
+    file: &schema::ConfigFile,
+    repository: &schema::RepositorySection,
 ) -> CliResult<RepositoryPlan> {
     let own = repository.encryption.clone().unwrap_or_default();
     // One that says where its passphrase comes from says all of it.
@@ -274,7 +274,7 @@ pub fn absolute(folder: &Path, path: &str) -> PathBuf {
     }
 }
 
-fn chunker(path: &Path, chunker: &schema::Chunker) -> CliResult<ChunkerParams> {
+fn chunker(path: &Path, chunker: &schema::ChunkerSection) -> CliResult<ChunkerParams> {
     let default = ChunkerParams::FILES;
     let params = ChunkerParams {
         min: chunker.min_size.unwrap_or(default.min),
@@ -304,7 +304,7 @@ fn texts(all: Option<&Vec<Spanned<String>>>) -> impl Iterator<Item = String> {
     all.into_iter().flatten().map(|text| text.value.clone())
 }
 
-fn excludes(file: &schema::File) -> Excludes {
+fn excludes(file: &schema::ConfigFile) -> Excludes {
     Excludes {
         patterns: texts(file.exclude_patterns.as_ref()).map(String::into_bytes).collect(),
         if_present: texts(file.exclude_if_present.as_ref()).collect(),
@@ -315,7 +315,7 @@ fn excludes(file: &schema::File) -> Excludes {
 }
 
 /// All sources; plain paths together are one.
-fn sources(path: &Path, file: &schema::File, warnings: &mut Vec<String>) -> CliResult<Vec<Placed>> {
+fn sources(path: &Path, file: &schema::ConfigFile, warnings: &mut Vec<String>) -> CliResult<Vec<Placed>> {
     let folder = &folder_of(path);
     check_patterns(path, file.exclude_patterns.as_ref())?;
     check_markers(path, file.exclude_if_present.as_ref())?;
@@ -326,11 +326,11 @@ fn sources(path: &Path, file: &schema::File, warnings: &mut Vec<String>) -> CliR
     for source in file.sources.iter().flatten() {
         let line = source.referenced.line();
         match &source.value {
-            schema::Source::Path(text) => {
+            schema::SourceSection::Path(text) => {
                 plain.push(absolute(folder, text));
                 plain_line = line;
             }
-            schema::Source::Map(map) => {
+            schema::SourceSection::Map(map) => {
                 let source = source_plan(path, line, map, &options)?;
                 all.push(Placed { source, repos: map.repos.clone(), line });
             }

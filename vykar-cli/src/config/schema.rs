@@ -15,23 +15,23 @@ use super::values;
 /// The whole file.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct File {
-    pub repositories: Option<Vec<Repository>>,
-    pub sources: Option<Vec<Spanned<Source>>>,
-    pub encryption: Encryption,
-    pub compression: Compression,
+pub struct ConfigFile {
+    pub repositories: Option<Vec<RepositorySection>>,
+    pub sources: Option<Vec<Spanned<SourceSection>>>,
+    pub encryption: EncryptionSection,
+    pub compression: CompressionSection,
     pub exclude_patterns: Option<Vec<Spanned<String>>>,
     pub exclude_if_present: Option<Vec<Spanned<String>>>,
     pub one_file_system: Option<bool>,
     pub git_ignore: Option<bool>,
-    pub xattrs: Xattrs,
-    pub chunker: Chunker,
+    pub xattrs: XattrsSection,
+    pub chunker: ChunkerSection,
     pub retention: Option<Retention>,
     pub compact: Compact,
     pub check: Check,
-    pub limits: Limits,
+    pub limits: LimitsSection,
     pub hooks: Hooks,
-    pub schedule: Option<Schedule>,
+    pub schedule: Option<ScheduleSection>,
     pub mount: values::MountValues,
     pub hostname: Option<String>,
     pub cache_dir: Option<String>,
@@ -40,7 +40,7 @@ pub struct File {
 /// Where a repository is, and what is different there.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Repository {
+pub struct RepositorySection {
     pub url: Spanned<String>,
     #[serde(default)]
     pub label: Option<Spanned<String>>,
@@ -51,17 +51,17 @@ pub struct Repository {
     #[serde(default, rename = "retry")]
     pub _retry: Retry,
     #[serde(default)]
-    pub encryption: Option<Encryption>,
+    pub encryption: Option<EncryptionSection>,
     #[serde(default)]
-    pub compression: Option<Compression>,
+    pub compression: Option<CompressionSection>,
     #[serde(default)]
     pub retention: Option<Retention>,
     #[serde(default)]
-    pub limits: Option<Limits>,
+    pub limits: Option<LimitsSection>,
     #[serde(default)]
     pub hooks: Hooks,
     #[serde(default)]
-    pub schedule: Option<Schedule>,
+    pub schedule: Option<ScheduleSection>,
     // What other storage needs is accepted, so that one file serves programs that have it.
     #[serde(default, rename = "region")]
     pub _region: Option<String>,
@@ -102,7 +102,7 @@ pub struct SourceMap {
     pub exclude_if_present: Option<Vec<Spanned<String>>>,
     pub one_file_system: Option<bool>,
     pub git_ignore: Option<bool>,
-    pub xattrs: Option<Xattrs>,
+    pub xattrs: Option<XattrsSection>,
     pub repos: Option<Vec<Spanned<String>>>,
     pub retention: Option<Retention>,
     pub hooks: Hooks,
@@ -121,7 +121,7 @@ pub struct CommandDump {
 /// How the repository is made, and where its passphrase comes from.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Encryption {
+pub struct EncryptionSection {
     #[serde(deserialize_with = "values::optional_encryption")]
     pub mode: Option<crate::args::EncryptionArg>,
     #[serde(deserialize_with = "values::optional_secret")]
@@ -131,7 +131,7 @@ pub struct Encryption {
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Compression {
+pub struct CompressionSection {
     #[serde(deserialize_with = "values::optional_algorithm")]
     pub algorithm: Option<values::Algorithm>,
     #[serde(deserialize_with = "values::optional_zstd_level")]
@@ -140,14 +140,14 @@ pub struct Compression {
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Xattrs {
+pub struct XattrsSection {
     pub enabled: Option<bool>,
 }
 
 /// Sizes of chunks in bytes, for repositories that are made.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Chunker {
+pub struct ChunkerSection {
     #[serde(deserialize_with = "values::optional_bytes")]
     pub min_size: Option<u32>,
     #[serde(deserialize_with = "values::optional_bytes")]
@@ -187,7 +187,7 @@ pub struct Check {
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Limits {
+pub struct LimitsSection {
     #[serde(rename = "connections", deserialize_with = "values::optional_connections")]
     pub _connections: Option<u32>,
     #[serde(deserialize_with = "values::optional_threads")]
@@ -202,7 +202,7 @@ pub struct Limits {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Schedule {
+pub struct ScheduleSection {
     pub enabled: Option<bool>,
     #[serde(deserialize_with = "values::optional_interval")]
     pub every: Option<Duration>,
@@ -217,25 +217,25 @@ pub struct Schedule {
 
 /// A source: a path, or a map.
 #[derive(Debug, Clone)]
-pub enum Source {
+pub enum SourceSection {
     Path(String),
     Map(Box<SourceMap>),
 }
 
-impl<'de> Deserialize<'de> for Source {
+impl<'de> Deserialize<'de> for SourceSection {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either;
         impl<'de> Visitor<'de> for Either {
-            type Value = Source;
+            type Value = SourceSection;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a path, or a map with `path`")
             }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Source, E> {
-                Ok(Source::Path(text.to_owned()))
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<SourceSection, E> {
+                Ok(SourceSection::Path(text.to_owned()))
             }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Source, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SourceSection, A::Error> {
                 let map = de::value::MapAccessDeserializer::new(map);
-                Ok(Source::Map(Box::new(SourceMap::deserialize(map)?)))
+                Ok(SourceSection::Map(Box::new(SourceMap::deserialize(map)?)))
             }
         }
         deserializer.deserialize_any(Either)

@@ -194,8 +194,8 @@ pub struct MountValues(pub Vec<(String, Spanned<MountValue>)>);
 
 impl<'de> Deserialize<'de> for MountValues {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Keys;
-        impl<'de> Visitor<'de> for Keys {
+        struct KeyNames;
+        impl<'de> Visitor<'de> for KeyNames {
             type Value = MountValues;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a map of options")
@@ -216,7 +216,7 @@ impl<'de> Deserialize<'de> for MountValues {
                 Ok(MountValues(all))
             }
         }
-        deserializer.deserialize_map(Keys)
+        deserializer.deserialize_map(KeyNames)
     }
 }
 

@@ -9,49 +9,26 @@
 //! A job is some files and what lies between them, or one large file, whose segments several workers share. Every
 //! queue is bounded, so memory is.
 
-mod attempt;
-mod commit;
-mod context;
-mod emit;
-mod encoded;
-mod exclude;
-mod extras;
-pub(crate) mod filecache;
-mod identity;
-mod job;
-mod large;
-mod mounts;
+pub(crate) mod commit;
+mod parent;
+pub(crate) mod pipeline;
 mod preview;
 mod progress;
-mod read;
-mod references;
-mod rewrite;
-mod run;
-mod source;
-mod sources;
-mod store;
-mod stream;
-mod surroundings;
+pub(crate) mod run;
+pub(crate) mod source;
 #[cfg(test)]
 mod tests;
-mod transfer;
-mod walk;
-mod worker;
-mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use self::attempt::Task;
-pub use self::exclude::{Excludes, Exclusion};
-pub use self::mounts::MOUNT_TYPE;
 pub use self::preview::{Preview, preview};
-pub use self::sources::Sources;
-pub use self::stream::{Content, DUMPS, Open, Stream};
-pub use self::transfer::{
-    Copied, CopyOptions, CopyPlan, CopyReport, RewriteOptions, Rewritten, copy_snapshots, plan_copy, rewrite,
-};
+use crate::backup::commit::retry::BackupTask;
+pub use crate::backup::source::command::{DUMPS, OpenStream, Stream, StreamContent};
+pub use crate::backup::source::exclude::Excludes;
+pub use crate::backup::source::mounts::MOUNT_TYPE;
+pub use crate::backup::source::set::Sources;
 use crate::codec::Compression;
 use crate::error::Result;
 use crate::event::{Event, Events, emit};
@@ -182,7 +159,7 @@ pub fn backup(
     mut events: Events<'_>,
 ) -> Result<BackupSummary> {
     let sources = resolve_sources(options, &mut events)?;
-    Task::new(repository, options, &sources)?.run(&mut events)
+    BackupTask::new(repository, options, &sources)?.run(&mut events)
 }
 
 /// The paths that are asked for; none where everything comes from streams.

@@ -6,14 +6,16 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, unbounded};
 
-use super::context::{Context, Parts};
-use super::emit::offer;
-use super::identity::Identity;
-use super::references::References;
-use super::surroundings::{self, KnownFiles};
-use super::walk::{Draft, Piece, Walk};
-use super::{BackupOptions, emit, resolve_sources};
+use super::{BackupOptions, resolve_sources};
+use crate::backup::commit::references::BackupReferences;
+use crate::backup::parent::known_files;
+use crate::backup::parent::known_files::KnownFiles;
+use crate::backup::parent::selection::SourceIdentity;
+use crate::backup::pipeline::context::{Context, ContextParts};
+use crate::backup::pipeline::scheduler::offer;
+use crate::backup::pipeline::walk::{Draft, ListedPiece, SourceWalk};
 use crate::error::Result;
+use crate::event::emit;
 use crate::event::{Event, Events, Planned};
 use crate::format::wire::Reader;
 use crate::format::{Item, ItemType, special};
@@ -52,29 +54,29 @@ pub struct Preview {
 /// The repository or a source cannot be read, a rule is wrong, or the caller cancelled.
 pub fn preview(repository: &Repository, options: &BackupOptions, mut events: Events<'_>) -> Result<Preview> {
     let sources = resolve_sources(options, &mut events)?;
-    let identity = Identity::new(options, &sources);
+    let identity = SourceIdentity::new(options, &sources);
     let base = repository.open_index()?;
     let lost = LostPacks::find(repository, &base.index.chunks)?;
-    let references = References::new(base.index.clone(), Arc::default(), lost);
+    let references = BackupReferences::new(base.index.clone(), Arc::default(), lost);
     let stages = Stages::default();
     let (sender, receiver) = unbounded();
-    let context = Context::new(Parts {
+    let context = Context::new(ContextParts {
         keys: repository.keys(),
         references: &references,
         cache: KnownFiles::new(repository, &identity, options)?.open(),
         stages: &stages,
         read_xattrs: false,
         reread: options.reread,
-        filter: surroundings::filter(options)?,
+        filter: known_files::filter(options)?,
         report_excluded: options.report_excluded,
         report_stored: false,
         base: sources.base(),
-        excluded: surroundings::own_places(repository),
+        excluded: known_files::own_places(repository),
         events: sender,
         cancel: options.cancel.clone(),
     });
     let pieces = sources.pieces(&context)?;
-    let walk = Walk::new(&context);
+    let walk = SourceWalk::new(&context);
     offer(&walk, &pieces);
     let mut visitor =
         Visitor { context: &context, found: Preview::default(), received: &receiver, events: &mut events };
@@ -105,8 +107,8 @@ struct Visitor<'v, 'e> {
 }
 
 impl Visitor<'_, '_> {
-    fn visit(&mut self, walk: &Walk<'_>, sources: Vec<Vec<Piece>>) {
-        let mut stack: Vec<std::vec::IntoIter<Piece>> =
+    fn visit(&mut self, walk: &SourceWalk<'_>, sources: Vec<Vec<ListedPiece>>) {
+        let mut stack: Vec<std::vec::IntoIter<ListedPiece>> =
             sources.into_iter().rev().map(Vec::into_iter).collect();
         while let Some(top) = stack.last_mut() {
             if self.context.is_aborted() {
@@ -114,11 +116,11 @@ impl Visitor<'_, '_> {
             }
             match top.next() {
                 None => drop(stack.pop()),
-                Some(Piece::Dir(ticket)) => stack.push(walk.take(&ticket).into_iter()),
-                Some(Piece::File(draft)) => self.file(&draft),
-                Some(Piece::Encoded(encoded)) => self.encoded(&encoded.items),
+                Some(ListedPiece::Dir(ticket)) => stack.push(walk.take(&ticket).into_iter()),
+                Some(ListedPiece::File(draft)) => self.file(&draft),
+                Some(ListedPiece::Encoded(encoded)) => self.encoded(&encoded.items),
                 // Told apart from the tree.
-                Some(Piece::Stream(_)) => {}
+                Some(ListedPiece::Stream(_)) => {}
             }
             self.pass_on();
         }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::error::Result;
 use crate::event::{Event, Totals};
 use crate::format::Snapshot;
-use crate::repository::manifest::read_snapshot;
+use crate::repository::objects::manifest::read_snapshot;
 use crate::repository::{Manifest, Repository};
 
 /// Files from this size on tell their path whether asked or not, in bytes.
@@ -21,20 +21,20 @@ const LARGE: u64 = 1 << 20;
 /// Where some threads are. On a cache line of its own: counters change all the time.
 #[derive(Debug)]
 #[repr(align(64))]
-struct Place {
+struct ThreadProgress {
     /// Somebody wants to know.
     asked: AtomicBool,
     path: Mutex<Option<Vec<u8>>>,
 }
 
 /// Somebody will want to know where it began.
-impl Default for Place {
+impl Default for ThreadProgress {
     fn default() -> Self {
-        Place { asked: AtomicBool::new(true), path: Mutex::new(None) }
+        ThreadProgress { asked: AtomicBool::new(true), path: Mutex::new(None) }
     }
 }
 
-impl Place {
+impl ThreadProgress {
     fn tell(&self, path: &[u8], always: bool) {
         if always || self.asked.load(Ordering::Relaxed) {
             self.asked.store(false, Ordering::Relaxed);
@@ -54,8 +54,8 @@ impl Place {
 pub struct Progress {
     files: AtomicU64,
     bytes: AtomicU64,
-    reading: Place,
-    listing: Place,
+    reading: ThreadProgress,
+    listing: ThreadProgress,
     /// What was last said.
     shown: Mutex<Vec<u8>>,
     expected: OnceLock<Totals>,

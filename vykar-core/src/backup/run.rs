@@ -6,23 +6,25 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded, select, unbounded};
 use serde_bytes::ByteBuf;
 
-use super::attempt::{Ground, Task};
-use super::commit::{Published, Refusal};
-use super::context::{Context, Parts};
-use super::emit::{Emitter, JOB_QUEUE, offer};
 use super::progress::{Progress, previous_totals};
-use super::store::{ChunkStore, Sealer};
-use super::stream;
-use super::surroundings::{self, KnownFiles};
-use super::walk::Walk;
-use super::worker::{Queues, Worker};
-use super::writer::{ItemWriter, Written};
-use super::{BackupOptions, BackupSummary, emit};
+use super::{BackupOptions, BackupSummary};
+use crate::backup::commit::item_writer::{ItemWriter, WrittenItems};
+use crate::backup::commit::publish::{Published, Refusal};
+use crate::backup::commit::retry::{BackupTask, BaseState};
+use crate::backup::parent::known_files;
+use crate::backup::parent::known_files::KnownFiles;
+use crate::backup::pipeline::chunk_store::{ChunkStore, Sealer};
+use crate::backup::pipeline::context::{Context, ContextParts};
+use crate::backup::pipeline::scheduler::{Emitter, JOB_QUEUE, offer};
+use crate::backup::pipeline::walk::SourceWalk;
+use crate::backup::pipeline::worker::{Queues, ReadWorker};
+use crate::backup::source::command;
 use crate::error::{Result, VykarError};
+use crate::event::emit;
 use crate::event::{Event, Events};
 use crate::format::{SnapshotMeta, SnapshotStats, snapshot};
 use crate::platform::{self, process};
-use crate::repository::pack_writer::PackUploader;
+use crate::repository::objects::pack_writer::PackUploader;
 use crate::repository::{Repository, now_rfc3339};
 use crate::stage::Stage;
 
@@ -34,11 +36,11 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 const MAX_THREADS: usize = 256;
 
 /// A backup under way.
-pub struct Run<'r> {
-    task: &'r Task<'r>,
+pub struct BackupRun<'r> {
+    task: &'r BackupTask<'r>,
     repository: &'r Repository,
     options: &'r BackupOptions,
-    ground: &'r Ground,
+    ground: &'r BaseState,
     began: String,
     threads: usize,
     files: KnownFiles<'r>,
@@ -46,7 +48,7 @@ pub struct Run<'r> {
 
 /// What was stored and is not published yet.
 pub struct Stored {
-    written: Written,
+    written: WrittenItems,
     ext: Option<ByteBuf>,
     special: u64,
     errors: u64,
@@ -54,31 +56,31 @@ pub struct Stored {
     excluded: u64,
 }
 
-impl<'r> Run<'r> {
+impl<'r> BackupRun<'r> {
     /// On the ground that an attempt stands on.
-    pub fn prepare(task: &'r Task<'r>, ground: &'r Ground) -> Result<Self> {
-        let Task { repository, options, .. } = *task;
+    pub fn prepare(task: &'r BackupTask<'r>, ground: &'r BaseState) -> Result<Self> {
+        let BackupTask { repository, options, .. } = *task;
         let threads = platform::threads(options.threads, MAX_THREADS);
         let files = KnownFiles::new(repository, &task.identity, options)?;
         let began = now_rfc3339();
-        Ok(Run { task, repository, options, ground, began, threads, files })
+        Ok(BackupRun { task, repository, options, ground, began, threads, files })
     }
 
     /// Walks, reads and stores everything; all packs are durable when this returns.
     pub fn store(&self, events: &mut Events<'_>) -> Result<Stored> {
         let (sender, receiver) = unbounded();
-        let context = Context::new(Parts {
+        let context = Context::new(ContextParts {
             keys: self.repository.keys(),
             references: &self.ground.references,
             cache: self.files.open(),
             stages: &self.task.stages,
             read_xattrs: self.options.xattrs,
             reread: self.options.reread,
-            filter: surroundings::filter(self.options)?,
+            filter: known_files::filter(self.options)?,
             report_excluded: self.options.report_excluded,
             report_stored: self.options.report_stored,
             base: self.task.sources.base(),
-            excluded: surroundings::own_places(self.repository),
+            excluded: known_files::own_places(self.repository),
             events: sender,
             cancel: self.options.cancel.clone(),
         });
@@ -110,10 +112,10 @@ impl<'r> Run<'r> {
         store: &ChunkStore<'_>,
         received: &Receiver<Event>,
         events: &mut Events<'_>,
-    ) -> Result<Written> {
+    ) -> Result<WrittenItems> {
         let mut pieces = self.task.sources.pieces(context)?;
         if !self.options.streams.is_empty() {
-            pieces.push(stream::pieces(context, &self.options.streams));
+            pieces.push(command::pieces(context, &self.options.streams));
         }
         let (job_sender, jobs) = bounded(JOB_QUEUE);
         let (next_sender, next) = bounded(ITEM_QUEUE);
@@ -121,7 +123,7 @@ impl<'r> Run<'r> {
         let (finished, writing_ends) = bounded::<()>(0);
         let chunker = self.repository.config().chunker;
         let compression = self.options.compression;
-        let walk = Walk::new(context);
+        let walk = SourceWalk::new(context);
         offer(&walk, &pieces);
         let new_cache = self.files.writer();
         let item_writer = ItemWriter::new(context, store, Sealer::new(compression)?, new_cache);
@@ -136,7 +138,7 @@ impl<'r> Run<'r> {
             let mut started = writing.as_ref().map(drop).map_err(std::io::Error::kind);
             for number in 0..self.threads {
                 let ask = ask.clone();
-                let work = move || match Worker::new(context, store, queues, chunker, compression) {
+                let work = move || match ReadWorker::new(context, store, queues, chunker, compression) {
                     Ok(mut worker) => worker.run(ask),
                     Err(e) => {
                         context.abort(e);

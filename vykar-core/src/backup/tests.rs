@@ -19,8 +19,8 @@ use crate::codec::Chunker;
 use crate::error::{StorageError, VykarError};
 use crate::format::{ChunkRef, Encryption, Item, ItemType, Snapshot};
 use crate::id::ChunkId;
-use crate::repository::items::{Found, for_each_item};
 use crate::repository::now_rfc3339;
+use crate::repository::read::items::{FoundItem, for_each_item};
 use crate::repository::{InitOptions, OpenOptions, Passphrase};
 use crate::storage::{Backend, MemoryBackend, PutMode};
 
@@ -135,7 +135,7 @@ fn read_items(repository: &Repository, snapshot: &Snapshot) -> BTreeMap<Vec<u8>,
     let reader = repository.chunk_reader().unwrap();
     let mut items = BTreeMap::new();
     for_each_item(&reader, snapshot, &mut |found| {
-        let Found::Item(item) = found else { panic!("{found:?}") };
+        let FoundItem::Item(item) = found else { panic!("{found:?}") };
         let read = |c: &ChunkRef| reader.read_sized(&c.id, c.size).unwrap();
         let content = item.chunks.iter().flat_map(read).collect();
         items.insert(item.path_bytes().to_vec(), (owned(item), content));

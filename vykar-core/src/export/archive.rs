@@ -9,8 +9,8 @@ use std::collections::{HashMap, HashSet};
 use std::io::Write;
 
 use super::ExportError;
-use super::content::Content;
-use super::header::{BLOCK, END, Kind, headers, padding};
+use super::content::ContentReader;
+use super::header::{BLOCK, END, EntryKind, headers, padding};
 use super::survey::{Survey, Trouble, is_wanted};
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Events, emit};
@@ -18,8 +18,8 @@ use crate::format::admission::above;
 use crate::format::special::is_special;
 use crate::format::{Item, ItemType, Snapshot, path};
 use crate::id::ChunkId;
-use crate::repository::items::{Found, Loss, for_each_item};
-use crate::repository::{MovingReader, Repository};
+use crate::repository::read::items::{FoundItem, Loss, for_each_item};
+use crate::repository::{RefreshingReader, Repository};
 
 /// Files up to this size, in bytes, are read before their header is written, so that one that is damaged can be left
 /// out.
@@ -56,14 +56,14 @@ pub fn archive(
     out: &mut dyn Write,
     mut events: Events<'_>,
 ) -> Result<ArchiveSummary, ExportError> {
-    let reader = MovingReader::new(repository)?;
+    let reader = RefreshingReader::new(repository)?;
     let mut summary = ArchiveSummary::default();
     let survey = Survey::read(&reader, snapshot, top, &mut |trouble| {
         summary.left_out += 1;
         emit(&mut events, told(snapshot, trouble));
     })?;
     summary.met = survey.met;
-    let content = Content::new(&reader);
+    let content = ContentReader::new(&reader);
     let (names, opened) = (HashMap::new(), HashSet::new());
     let mut archiver = Archiver { content, snapshot, top, out, events, survey, names, opened, summary };
     archiver.specials(b"")?;
@@ -72,7 +72,7 @@ pub fn archive(
         false => archiver.sorted(&reader)?,
     }
     if let Some(root) = snapshot.meta.root_item().filter(|_| top.is_empty()) {
-        archiver.entry(&root, b"./", Kind::Directory)?;
+        archiver.entry(&root, b"./", EntryKind::Directory)?;
     }
     archiver.out.write_all(&END).map_err(ExportError::Output)?;
     Ok(archiver.summary)
@@ -90,7 +90,7 @@ fn told(snapshot: &Snapshot, trouble: Trouble) -> Event {
 }
 
 /// The first name in the archive of what has several, and all that the others must have in common with it.
-struct FirstName {
+struct ArchivedName {
     path: Box<[u8]>,
     kind: ItemType,
     chunks: Box<[ChunkId]>,
@@ -98,9 +98,9 @@ struct FirstName {
     rdev: u64,
 }
 
-impl FirstName {
+impl ArchivedName {
     fn of(item: &Item<'_>) -> Self {
-        FirstName {
+        ArchivedName {
             path: item.path_bytes().into(),
             kind: item.kind,
             chunks: item.chunks.iter().map(|chunk| chunk.id).collect(),
@@ -119,14 +119,14 @@ impl FirstName {
 }
 
 struct Archiver<'a, 'e> {
-    content: Content<'a>,
+    content: ContentReader<'a>,
     snapshot: &'a Snapshot,
     top: &'a [u8],
     out: &'a mut dyn Write,
     events: Events<'e>,
     survey: Survey,
     /// First names in the archive, by device and inode.
-    names: HashMap<(u64, u64), FirstName>,
+    names: HashMap<(u64, u64), ArchivedName>,
     /// Hashes of the directories in the archive.
     opened: HashSet<u64>,
     summary: ArchiveSummary,
@@ -134,7 +134,7 @@ struct Archiver<'a, 'e> {
 
 impl Archiver<'_, '_> {
     /// Writes all items in the order of the snapshot.
-    fn as_they_come(&mut self, reader: &MovingReader<'_>) -> Result<(), ExportError> {
+    fn as_they_come(&mut self, reader: &RefreshingReader<'_>) -> Result<(), ExportError> {
         let mut ended = Ok(());
         self.each(reader, &mut |archiver, item| {
             ended = archiver.item(&item);
@@ -145,7 +145,7 @@ impl Archiver<'_, '_> {
     }
 
     /// Writes all items in the order of a walk.
-    fn sorted(&mut self, reader: &MovingReader<'_>) -> Result<(), ExportError> {
+    fn sorted(&mut self, reader: &RefreshingReader<'_>) -> Result<(), ExportError> {
         let mut items = self.survey.take_all_specials();
         self.each(reader, &mut |_, item| {
             items.push(item.into_owned());
@@ -161,24 +161,24 @@ impl Archiver<'_, '_> {
     /// Calls `each` for the wanted items of the stream that have a place, until it returns false.
     fn each(
         &mut self,
-        reader: &MovingReader<'_>,
+        reader: &RefreshingReader<'_>,
         each: &mut dyn FnMut(&mut Self, Item<'_>) -> bool,
     ) -> Result<(), ExportError> {
         let mut number = 0;
         for_each_item(reader, self.snapshot, &mut |found| {
             match found {
                 // They are known already.
-                Found::Item(item) if is_special(item.kind) => {}
-                Found::Item(item) if is_wanted(&item, self.top) => {
+                FoundItem::Item(item) if is_special(item.kind) => {}
+                FoundItem::Item(item) if is_wanted(&item, self.top) => {
                     let admitted = self.survey.admits(number);
                     number += 1;
                     return Ok(!admitted || each(self, item));
                 }
-                Found::Lost(Loss { reason, .. }) if !self.survey.lost => {
+                FoundItem::Lost(Loss { reason, .. }) if !self.survey.lost => {
                     self.summary.left_out += 1;
                     emit(&mut self.events, Event::SnapshotUnreadable { snapshot: self.snapshot.id, reason });
                 }
-                Found::Item(_) | Found::Problem(_) | Found::Lost(_) => {}
+                FoundItem::Item(_) | FoundItem::Problem(_) | FoundItem::Lost(_) => {}
             }
             Ok(true)
         })?;
@@ -190,7 +190,7 @@ impl Archiver<'_, '_> {
         let wanted = path::is_within(path, self.top);
         if item.kind == ItemType::Directory {
             self.directories_above(path)?;
-            self.entry(item, &[path, b"/"].concat(), Kind::Directory)?;
+            self.entry(item, &[path, b"/"].concat(), EntryKind::Directory)?;
             return self.opened(path);
         }
         if !wanted {
@@ -214,17 +214,17 @@ impl Archiver<'_, '_> {
             match self.names.get(&key) {
                 Some(first) if first.is_of(item) => {
                     let first = first.path.clone();
-                    return self.entry(item, path, Kind::Link(&first));
+                    return self.entry(item, path, EntryKind::Link(&first));
                 }
                 Some(_) => {}
-                None => drop(self.names.insert(key, FirstName::of(item))),
+                None => drop(self.names.insert(key, ArchivedName::of(item))),
             }
         }
         let kind = match item.kind {
-            ItemType::CharDevice => Kind::CharDevice,
-            ItemType::BlockDevice => Kind::BlockDevice,
-            ItemType::Fifo => Kind::Fifo,
-            _ => Kind::Symlink(item.target_bytes().unwrap_or_default()),
+            ItemType::CharDevice => EntryKind::CharDevice,
+            ItemType::BlockDevice => EntryKind::BlockDevice,
+            ItemType::Fifo => EntryKind::Fifo,
+            _ => EntryKind::Symlink(item.target_bytes().unwrap_or_default()),
         };
         self.entry(item, path, kind)
     }
@@ -239,7 +239,7 @@ impl Archiver<'_, '_> {
             if self.survey.admission.is_implied(dir) {
                 let mtime = i64::try_from(self.snapshot.time.as_nanosecond()).unwrap_or(0);
                 let made_up = Item { mode: IMPLIED, mtime, ..Item::new("", ItemType::Directory) };
-                self.entry(&made_up, &[dir, b"/"].concat(), Kind::Directory)?;
+                self.entry(&made_up, &[dir, b"/"].concat(), EntryKind::Directory)?;
             }
             self.opened(dir)?;
         }
@@ -266,12 +266,12 @@ impl Archiver<'_, '_> {
         if let Some(first) = self.names.get(&key) {
             if first.is_of(item) {
                 let first = first.path.clone();
-                return self.entry(item, item.path_bytes(), Kind::Link(&first));
+                return self.entry(item, item.path_bytes(), EntryKind::Link(&first));
             }
             return self.file(item).map(drop);
         }
         if self.file(item)? {
-            self.names.insert(key, FirstName::of(item));
+            self.names.insert(key, ArchivedName::of(item));
         }
         Ok(())
     }
@@ -287,7 +287,7 @@ impl Archiver<'_, '_> {
             }
             Err(other) => return Err(other),
         };
-        self.entry(item, path, Kind::File)?;
+        self.entry(item, path, EntryKind::File)?;
         match data {
             Some(data) => self.out.write_all(&data).map_err(ExportError::Output)?,
             None => self.content.write(path, &item.chunks, self.out)?,
@@ -313,7 +313,7 @@ impl Archiver<'_, '_> {
         Ok(Some(data))
     }
 
-    fn entry(&mut self, item: &Item<'_>, name: &[u8], kind: Kind<'_>) -> Result<(), ExportError> {
+    fn entry(&mut self, item: &Item<'_>, name: &[u8], kind: EntryKind<'_>) -> Result<(), ExportError> {
         self.summary.entries += 1;
         self.out.write_all(&headers(item, name, kind, &self.survey.names)).map_err(ExportError::Output)
     }

@@ -9,8 +9,8 @@ use super::ExportError;
 use crate::error::{Result, VykarError};
 use crate::format::{ChunkRef, Item, ItemType, Snapshot, path};
 use crate::id::ChunkId;
-use crate::repository::items::{Found, Loss, for_each_item};
-use crate::repository::{MovingReader, ReadChunk};
+use crate::repository::read::items::{FoundItem, Loss, for_each_item};
+use crate::repository::{ReadChunk, RefreshingReader};
 
 /// Chunks that are decoded ahead of the output.
 const AHEAD: usize = 2;
@@ -45,23 +45,23 @@ pub fn lookup(reader: &dyn ReadChunk, snapshot: &Snapshot, wanted: &[u8]) -> Res
     let mut result = None;
     for_each_item(reader, snapshot, &mut |found| {
         let here = match found {
-            Found::Item(item) if item.path_bytes() == wanted => Some(kind_of(&item)),
-            Found::Item(item) => {
+            FoundItem::Item(item) if item.path_bytes() == wanted => Some(kind_of(&item)),
+            FoundItem::Item(item) => {
                 found_below |= path::is_within(item.path_bytes(), wanted);
                 None
             }
-            Found::Problem(problem) if problem.path().as_bytes() == wanted => {
+            FoundItem::Problem(problem) if problem.path().as_bytes() == wanted => {
                 Some(Lookup::Unusable(problem.to_string()))
             }
-            Found::Problem(_) => None,
-            Found::Lost(Loss { reason, may_come_back: true }) => {
+            FoundItem::Problem(_) => None,
+            FoundItem::Lost(Loss { reason, may_come_back: true }) => {
                 return Err(VykarError::OutOfReach {
                     part: "a part of the snapshot's items".to_owned(),
                     reason,
                 });
             }
-            Found::Lost(Loss { reason, .. }) if !found_below => Some(Lookup::Unusable(reason)),
-            Found::Lost(_) => None,
+            FoundItem::Lost(Loss { reason, .. }) if !found_below => Some(Lookup::Unusable(reason)),
+            FoundItem::Lost(_) => None,
         };
         result = here;
         Ok(result.is_none())
@@ -79,14 +79,14 @@ fn kind_of(item: &Item<'_>) -> Lookup {
 }
 
 /// Reads the contents of files, each chunk verified.
-pub struct Content<'r> {
-    reader: &'r MovingReader<'r>,
+pub struct ContentReader<'r> {
+    reader: &'r RefreshingReader<'r>,
 }
 
-impl<'r> Content<'r> {
+impl<'r> ContentReader<'r> {
     /// Of files whose chunks `reader` reads.
-    pub fn new(reader: &'r MovingReader<'r>) -> Self {
-        Content { reader }
+    pub fn new(reader: &'r RefreshingReader<'r>) -> Self {
+        ContentReader { reader }
     }
 
     /// The first of these chunks that the index does not have.
@@ -173,8 +173,8 @@ mod tests {
         let data = noise(3, 9500);
         let item = t.file("f", &data);
         t.snapshot("s", std::slice::from_ref(&item), None);
-        let reader = MovingReader::new(&t.repository).unwrap();
-        let content = Content::new(&reader);
+        let reader = RefreshingReader::new(&t.repository).unwrap();
+        let content = ContentReader::new(&reader);
         let mut out = Vec::new();
         content.write(b"f", &item.chunks, &mut out).unwrap();
         assert!(out == data);
@@ -203,8 +203,8 @@ mod tests {
         t.chunk_size = 1000;
         let item = t.file("f", &noise(4, 20_000));
         t.snapshot("s", std::slice::from_ref(&item), None);
-        let reader = MovingReader::new(&t.repository).unwrap();
-        let content = Content::new(&reader);
+        let reader = RefreshingReader::new(&t.repository).unwrap();
+        let content = ContentReader::new(&reader);
         for writes in [0, 3] {
             let error = content.write(b"f", &item.chunks, &mut Closed(writes)).unwrap_err();
             assert!(matches!(error, ExportError::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe));

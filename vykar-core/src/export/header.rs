@@ -25,7 +25,7 @@ const NANOS: u64 = 1_000_000_000;
 
 /// What an entry of an archive is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind<'a> {
+pub(super) enum EntryKind<'a> {
     /// A file, followed by its content.
     File,
     /// Another name of a file.
@@ -43,19 +43,19 @@ pub(super) enum Kind<'a> {
 }
 
 /// The headers of an item, which is called `name` in the archive. `names` are for the users and groups of its ACLs.
-pub(super) fn headers(item: &Item<'_>, name: &[u8], kind: Kind<'_>, names: &IdNames) -> Vec<u8> {
+pub(super) fn headers(item: &Item<'_>, name: &[u8], kind: EntryKind<'_>, names: &IdNames) -> Vec<u8> {
     let (letter, target) = match kind {
-        Kind::File => (b'0', &b""[..]),
-        Kind::Link(to) => (b'1', to),
-        Kind::Symlink(target) => (b'2', target),
-        Kind::CharDevice => (b'3', &b""[..]),
-        Kind::BlockDevice => (b'4', &b""[..]),
-        Kind::Directory => (b'5', &b""[..]),
-        Kind::Fifo => (b'6', &b""[..]),
+        EntryKind::File => (b'0', &b""[..]),
+        EntryKind::Link(to) => (b'1', to),
+        EntryKind::Symlink(target) => (b'2', target),
+        EntryKind::CharDevice => (b'3', &b""[..]),
+        EntryKind::BlockDevice => (b'4', &b""[..]),
+        EntryKind::Directory => (b'5', &b""[..]),
+        EntryKind::Fifo => (b'6', &b""[..]),
     };
-    let size = if kind == Kind::File { item.size } else { 0 };
+    let size = if kind == EntryKind::File { item.size } else { 0 };
     let (user, group) = (owner(item.user.as_deref()), owner(item.group.as_deref()));
-    let mut records = Records::default();
+    let mut records = PaxRecords::default();
     records.add_if(name.len() > NAME, "path", name);
     records.add_if(target.len() > NAME, "linkpath", target);
     records.add_if(size > MAX_LONG, "size", size.to_string().as_bytes());
@@ -70,7 +70,7 @@ pub(super) fn headers(item: &Item<'_>, name: &[u8], kind: Kind<'_>, names: &IdNa
     if let Some(atime) = item.atime {
         records.add("atime", time(atime).as_bytes());
     }
-    if !matches!(kind, Kind::Link(_)) {
+    if !matches!(kind, EntryKind::Link(_)) {
         records.add_xattrs(item, names);
     }
     let mut out = records.with_header(name);
@@ -81,7 +81,7 @@ pub(super) fn headers(item: &Item<'_>, name: &[u8], kind: Kind<'_>, names: &IdNa
     header.number(124, 12, size);
     header.number(136, 12, seconds);
     header.text(157, NAME, target);
-    if matches!(kind, Kind::CharDevice | Kind::BlockDevice) {
+    if matches!(kind, EntryKind::CharDevice | EntryKind::BlockDevice) {
         header.number(329, 8, rustix::fs::major(item.rdev).into());
         header.number(337, 8, rustix::fs::minor(item.rdev).into());
     }
@@ -127,11 +127,11 @@ fn time(ns: i64) -> String {
     }
 }
 
-/// Records of one entry.
+/// PaxRecords of one entry.
 #[derive(Default)]
-struct Records(Vec<u8>);
+struct PaxRecords(Vec<u8>);
 
-impl Records {
+impl PaxRecords {
     fn add_if(&mut self, needed: bool, key: &str, value: &[u8]) {
         if needed {
             self.add(key, value);
@@ -170,7 +170,7 @@ impl Records {
 
     /// With a header of their own, if there are any.
     fn with_header(self, name: &[u8]) -> Vec<u8> {
-        let Records(mut records) = self;
+        let PaxRecords(mut records) = self;
         if records.is_empty() {
             return Vec::new();
         }
@@ -239,7 +239,7 @@ mod tests {
             size: 5,
             ..Item::new("d/f", ItemType::RegularFile)
         };
-        let header = headers(&item, b"d/f", Kind::File, &IdNames::default());
+        let header = headers(&item, b"d/f", EntryKind::File, &IdNames::default());
         assert_eq!(header.len(), BLOCK);
         assert_eq!(&header[..4], b"d/f\0");
         assert_eq!(
@@ -253,7 +253,7 @@ mod tests {
     }
 
     /// Keys and values of an item's records.
-    fn records(item: &Item<'_>, name: &[u8], kind: Kind<'_>) -> Vec<(String, Vec<u8>)> {
+    fn records(item: &Item<'_>, name: &[u8], kind: EntryKind<'_>) -> Vec<(String, Vec<u8>)> {
         let headers = headers(item, name, kind, &IdNames::default());
         if headers[156] != b'x' {
             return Vec::new();
@@ -293,14 +293,14 @@ mod tests {
             ("SCHILY.xattr.user.a%3D%25", b"\0\n=".to_vec()),
         ];
         let expected = expected.map(|(key, value)| (key.to_owned(), value));
-        assert_eq!(records(&large, b"f", Kind::File), expected);
-        assert_eq!(records(&large, b"f", Kind::Link(b"x")), expected[1..4], "its name says no more");
+        assert_eq!(records(&large, b"f", EntryKind::File), expected);
+        assert_eq!(records(&large, b"f", EntryKind::Link(b"x")), expected[1..4], "its name says no more");
 
         let small = Item::new("f", ItemType::Symlink);
-        assert_eq!(records(&small, &[b'n'; 100], Kind::Symlink(&[b't'; 100])), []);
+        assert_eq!(records(&small, &[b'n'; 100], EntryKind::Symlink(&[b't'; 100])), []);
         for len in 101..1200 {
             let (name, target) = (vec![0xff; len], vec![b't'; len - 1]);
-            let found = records(&small, &name, Kind::Symlink(&target));
+            let found = records(&small, &name, EntryKind::Symlink(&target));
             assert_eq!(found[0], ("path".to_owned(), name));
             assert_eq!(found.get(1).is_some(), len > 101);
         }
@@ -328,8 +328,8 @@ mod tests {
             ("SCHILY.acl.default".to_owned(), text),
             ("SCHILY.xattr.system.posix_acl_default".to_owned(), b"none".to_vec()),
         ];
-        assert_eq!(records(&item, b"d/", Kind::Directory), expected);
-        let headers = headers(&item, b"d/", Kind::Directory, &IdNames::default());
+        assert_eq!(records(&item, b"d/", EntryKind::Directory), expected);
+        let headers = headers(&item, b"d/", EntryKind::Directory, &IdNames::default());
         assert_eq!(&headers[headers.len() - BLOCK..][100..107], b"0000640");
     }
 
@@ -352,7 +352,7 @@ mod tests {
             (1, true),
             (9_000_000_000_000_000_000, true),
         ] {
-            assert_eq!(!records(&item(mtime), b"f/", Kind::Directory).is_empty(), recorded, "{mtime}");
+            assert_eq!(!records(&item(mtime), b"f/", EntryKind::Directory).is_empty(), recorded, "{mtime}");
         }
         assert_eq!((padding(0), padding(1), padding(512), padding(513)), (0, 511, 0, 511));
     }

@@ -6,7 +6,7 @@ mod header;
 mod survey;
 
 pub use archive::{ArchiveSummary, archive};
-pub use content::{Content, Lookup, lookup};
+pub use content::{ContentReader, Lookup, lookup};
 
 use std::io;
 

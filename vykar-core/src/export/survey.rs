@@ -8,7 +8,7 @@ use crate::format::admission::{Admission, Misplaced, above};
 use crate::format::special::is_special;
 use crate::format::{Item, ItemProblem, ItemType, Snapshot, path};
 use crate::repository::ReadChunk;
-use crate::repository::items::{Found, Loss, for_each_item};
+use crate::repository::read::items::{FoundItem, Loss, for_each_item};
 
 /// What is left out, as it is found.
 pub(super) enum Trouble {
@@ -54,7 +54,7 @@ impl Survey {
         let mut specials = Vec::new();
         for_each_item(reader, snapshot, &mut |found| {
             match found {
-                Found::Item(item) => {
+                FoundItem::Item(item) => {
                     survey.names.note(&item);
                     match is_wanted(&item, top) {
                         false => {}
@@ -62,13 +62,13 @@ impl Survey {
                         true => survey.item(&item, top, trouble),
                     }
                 }
-                Found::Problem(problem) => {
+                FoundItem::Problem(problem) => {
                     let path = problem.path();
                     if path.is_empty() || path::is_within(path.as_bytes(), top) {
                         trouble(Trouble::Problem(problem));
                     }
                 }
-                Found::Lost(Loss { reason, .. }) => {
+                FoundItem::Lost(Loss { reason, .. }) => {
                     survey.lost = true;
                     trouble(Trouble::Lost(reason));
                 }

@@ -31,14 +31,14 @@ pub fn has_long_name(path: &[u8]) -> bool {
 /// Admits items in their order. Keeps a hash of each path, 16 bytes or so, and no more.
 #[derive(Debug, Default)]
 pub struct Admission {
-    seen: HashMap<u64, Seen>,
+    seen: HashMap<u64, SeenPath>,
     hasher: RandomState,
     /// The directory of the item before: most items are beside it.
     parent: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seen {
+enum SeenPath {
     /// A directory that only the paths below it tell of.
     Implied,
     Directory,
@@ -56,20 +56,20 @@ impl Admission {
         }
         let parent = path.iter().rposition(|c| *c == b'/').map_or(&[][..], |end| &path[..end]);
         let is_new = self.parent != parent;
-        if is_new && above(path).any(|dir| self.seen(dir) == Some(Seen::Other)) {
+        if is_new && above(path).any(|dir| self.seen(dir) == Some(SeenPath::Other)) {
             return Err(Misplaced::BelowFile);
         }
-        let own = if is_directory { Seen::Directory } else { Seen::Other };
+        let own = if is_directory { SeenPath::Directory } else { SeenPath::Other };
         match self.seen(path) {
             None => {}
-            Some(Seen::Implied) if is_directory => {}
-            Some(Seen::Implied) => return Err(Misplaced::HasEntries),
+            Some(SeenPath::Implied) if is_directory => {}
+            Some(SeenPath::Implied) => return Err(Misplaced::HasEntries),
             Some(_) => return Err(Misplaced::Twice),
         }
         self.seen.insert(self.hash(path), own);
         if is_new {
             for dir in above(path) {
-                self.seen.entry(self.hasher.hash_one(dir)).or_insert(Seen::Implied);
+                self.seen.entry(self.hasher.hash_one(dir)).or_insert(SeenPath::Implied);
             }
             self.parent.clear();
             self.parent.extend_from_slice(parent);
@@ -77,7 +77,7 @@ impl Admission {
         Ok(())
     }
 
-    fn seen(&self, path: &[u8]) -> Option<Seen> {
+    fn seen(&self, path: &[u8]) -> Option<SeenPath> {
         self.seen.get(&self.hash(path)).copied()
     }
 
@@ -88,12 +88,12 @@ impl Admission {
 
     /// True for a directory, with an item of its own or without.
     pub fn is_directory(&self, path: &[u8]) -> bool {
-        path.is_empty() || matches!(self.seen(path), Some(Seen::Implied | Seen::Directory))
+        path.is_empty() || matches!(self.seen(path), Some(SeenPath::Implied | SeenPath::Directory))
     }
 
     /// True for a directory that has no item of its own.
     pub fn is_implied(&self, path: &[u8]) -> bool {
-        self.seen(path) == Some(Seen::Implied)
+        self.seen(path) == Some(SeenPath::Implied)
     }
 }
 

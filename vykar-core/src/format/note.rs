@@ -125,9 +125,9 @@ pub(crate) fn other_entries<'e>(
 }
 
 /// An entry's key, and its bytes, key included.
-type Entry<'e> = (&'e str, Cow<'e, [u8]>);
+type ExtEntry<'e> = (&'e str, Cow<'e, [u8]>);
 
-fn entries<'e>(ext: &'e [u8], note: &str) -> Option<Vec<Entry<'e>>> {
+fn entries<'e>(ext: &'e [u8], note: &str) -> Option<Vec<ExtEntry<'e>>> {
     let mut r = Reader::new(ext);
     let count = r.map("ext").ok()?;
     let mut entries = Vec::with_capacity(r.capacity(count, 2));

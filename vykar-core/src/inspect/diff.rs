@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::event::{Event, Events, emit};
 use crate::format::{Item, Snapshot, path};
 use crate::repository::ReadChunk;
-use crate::repository::items::{Found, Loss, for_each_item};
+use crate::repository::read::items::{FoundItem, Loss, for_each_item};
 
 /// How a path differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +150,7 @@ pub fn diff(
 }
 
 /// What is known of a path of either snapshot.
-struct Known {
+struct KnownPath {
     /// Digest of its facts.
     facts: u128,
     /// The second snapshot has it, or it was dealt with otherwise.
@@ -165,7 +165,7 @@ struct Comparison<'a, 'e> {
     events: Events<'e>,
     digester: Digester,
     /// By digests of paths.
-    known: HashMap<u128, Known>,
+    known: HashMap<u128, KnownPath>,
     /// What differs: the state in the second snapshot.
     differing: HashMap<u128, Facts>,
     changes: Vec<Change>,
@@ -195,7 +195,7 @@ impl<'a, 'e> Comparison<'a, 'e> {
         self.each(snapshot, true, &mut |this, path, facts| {
             let facts = this.digester.of(&facts);
             // Of a path that is there twice, the first one counts.
-            this.known.entry(this.digester.of(&path)).or_insert(Known { facts, met: false });
+            this.known.entry(this.digester.of(&path)).or_insert(KnownPath { facts, met: false });
         })
     }
 
@@ -204,7 +204,7 @@ impl<'a, 'e> Comparison<'a, 'e> {
             let (digest, of_facts) = (this.digester.of(&path), this.digester.of(&facts));
             match this.known.get_mut(&digest) {
                 None => {
-                    this.known.insert(digest, Known { facts: of_facts, met: true });
+                    this.known.insert(digest, KnownPath { facts: of_facts, met: true });
                     this.change(Change { path: path.to_vec(), before: None, after: Some(facts) });
                 }
                 Some(known) if known.met => {}
@@ -263,21 +263,21 @@ impl<'a, 'e> Comparison<'a, 'e> {
         }
         for_each_item(self.reader, snapshot, &mut |found| {
             let event = match found {
-                Found::Item(item) => {
+                FoundItem::Item(item) => {
                     if path::is_within(item.path_bytes(), self.top) {
                         let facts = self.facts(&item, &mut links);
                         take(self, item.path_bytes(), facts);
                     }
                     return Ok(true);
                 }
-                Found::Problem(problem) => {
+                FoundItem::Problem(problem) => {
                     let path = problem.path().to_owned();
                     if !path.is_empty() && !path::is_within(path.as_bytes(), self.top) {
                         return Ok(true);
                     }
                     Event::ItemSkipped { snapshot: snapshot.id, path, reason: problem.to_string() }
                 }
-                Found::Lost(Loss { reason, may_come_back }) => {
+                FoundItem::Lost(Loss { reason, may_come_back }) => {
                     self.out_of_reach |= may_come_back;
                     Event::SnapshotUnreadable { snapshot: snapshot.id, reason }
                 }

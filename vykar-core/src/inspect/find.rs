@@ -4,13 +4,13 @@ use std::collections::{HashMap, HashSet};
 
 use super::facts::{Digester, Facts};
 use super::pattern::Pattern;
-use super::timeline::{Added, FactsTable, Timeline, Version};
+use super::timeline::{AddedFacts, FactsTable, PathVersion, Timeline};
 use crate::error::Result;
 use crate::event::{Event, Events, emit};
 use crate::format::{Item, ItemType, Snapshot};
 use crate::repository::ReadChunk;
-use crate::repository::items::{Found, Loss};
-use crate::repository::shared_items::{Part, SharedItems};
+use crate::repository::read::item_stream_cache::{ItemStreamCache, StreamPart};
+use crate::repository::read::items::{FoundItem, Loss};
 
 /// What is looked for: paths that fit the pattern and, in any snapshot, everything else.
 #[derive(Debug, Clone, Default)]
@@ -44,7 +44,7 @@ impl FindOptions {
 
 /// Snapshots of the same host, label and paths: each says what became of what the one before it has.
 #[derive(Debug)]
-pub struct Series {
+pub struct SnapshotSeries {
     /// Indices of the snapshots, oldest first.
     pub snapshots: Vec<usize>,
     /// Whether all of each could be read.
@@ -59,14 +59,14 @@ pub struct FoundPath {
     /// Number of the series.
     pub series: usize,
     /// What became of it, in order of time. Never empty.
-    pub versions: Vec<Version>,
+    pub versions: Vec<PathVersion>,
 }
 
 /// What was found.
 #[derive(Debug)]
 pub struct FindReport {
     /// Every series that there is.
-    pub series: Vec<Series>,
+    pub series: Vec<SnapshotSeries>,
     /// Sorted; the number of each is its place in `timelines`.
     names: Vec<(Box<[u8]>, u32)>,
     timelines: Vec<Vec<(u32, Timeline)>>,
@@ -119,7 +119,7 @@ pub fn find(
     };
     let mut finder = Finder::new(series_of(snapshots));
     if wanted.as_ref().is_none_or(|(paths, whole)| !paths.is_empty() || !whole) {
-        let mut items = SharedItems::new(reader);
+        let mut items = ItemStreamCache::new(reader);
         for (at, snapshot) in snapshots.iter().enumerate() {
             finder.enter(at);
             items.read(snapshot, &mut |part| {
@@ -137,17 +137,17 @@ fn paths_that_fit(
     snapshots: &[Snapshot],
     options: &FindOptions,
 ) -> Result<(HashSet<Box<[u8]>>, bool)> {
-    let (mut items, mut paths, mut whole) = (SharedItems::new(reader), HashSet::new(), true);
+    let (mut items, mut paths, mut whole) = (ItemStreamCache::new(reader), HashSet::new(), true);
     for snapshot in snapshots {
         items.read(snapshot, &mut |part| {
             match part {
-                Part::Found(Found::Item(item)) => {
+                StreamPart::Found(FoundItem::Item(item)) => {
                     let path = item.path_bytes();
                     if options.fits(&item) && options.pattern.matches(path) && !paths.contains(path) {
                         paths.insert(path.into());
                     }
                 }
-                Part::Found(_) => whole = false,
+                StreamPart::Found(_) => whole = false,
                 _ => {}
             }
             Ok(true)
@@ -157,14 +157,14 @@ fn paths_that_fit(
 }
 
 /// The series of each snapshot, and each series.
-fn series_of(snapshots: &[Snapshot]) -> (Vec<usize>, Vec<Series>) {
-    let (mut numbers, mut all) = (HashMap::new(), Vec::<Series>::new());
+fn series_of(snapshots: &[Snapshot]) -> (Vec<usize>, Vec<SnapshotSeries>) {
+    let (mut numbers, mut all) = (HashMap::new(), Vec::<SnapshotSeries>::new());
     let mut of_each = Vec::with_capacity(snapshots.len());
     for (at, snapshot) in snapshots.iter().enumerate() {
         let key = (&snapshot.meta.hostname, snapshot.label(), &snapshot.meta.source_paths);
         let number = *numbers.entry(key).or_insert(all.len());
         if number == all.len() {
-            all.push(Series { snapshots: Vec::new(), whole: Vec::new() });
+            all.push(SnapshotSeries { snapshots: Vec::new(), whole: Vec::new() });
         }
         all[number].snapshots.push(at);
         all[number].whole.push(true);
@@ -184,7 +184,7 @@ struct Matches {
 
 struct Finder {
     series_of: Vec<usize>,
-    series: Vec<Series>,
+    series: Vec<SnapshotSeries>,
     digester: Digester,
     numbers: HashMap<Box<[u8]>, u32>,
     /// For each path, what became of it in each series that has it, in the order of the series.
@@ -202,7 +202,7 @@ struct Finder {
 }
 
 impl Finder {
-    fn new((series_of, series): (Vec<usize>, Vec<Series>)) -> Self {
+    fn new((series_of, series): (Vec<usize>, Vec<SnapshotSeries>)) -> Self {
         let mut positions = vec![0; series_of.len()];
         for series in &series {
             series.snapshots.iter().enumerate().for_each(|(position, at)| positions[*at] = position);
@@ -231,20 +231,20 @@ impl Finder {
     fn part(
         &mut self,
         snapshot: &Snapshot,
-        part: Part<'_>,
+        part: StreamPart<'_>,
         is_wanted: &dyn Fn(&[u8]) -> bool,
         events: &mut Events<'_>,
     ) {
         match part {
-            Part::Begin(stretch) => self.stretch = (stretch, Matches::default()),
-            Part::Found(Found::Item(item)) if is_wanted(item.path_bytes()) => {
+            StreamPart::Begin(stretch) => self.stretch = (stretch, Matches::default()),
+            StreamPart::Found(FoundItem::Item(item)) if is_wanted(item.path_bytes()) => {
                 let facts = Facts::of(&item, 0, &self.digester);
                 let number = self.number(item.path_bytes());
-                let facts = self.add(number, Added::New(facts));
+                let facts = self.add(number, AddedFacts::New(facts));
                 self.stretch.1.items.push((number, facts));
             }
-            Part::Found(Found::Item(_)) => {}
-            Part::Found(Found::Problem(problem)) => {
+            StreamPart::Found(FoundItem::Item(_)) => {}
+            StreamPart::Found(FoundItem::Problem(problem)) => {
                 let (path, reason) = (problem.path().to_owned(), problem.to_string());
                 if path.is_empty() || is_wanted(path.as_bytes()) {
                     self.stretch.1.damaged = true;
@@ -252,25 +252,25 @@ impl Finder {
                     emit(events, Event::ItemSkipped { snapshot: snapshot.id, path, reason });
                 }
             }
-            Part::Found(Found::Lost(Loss { reason, may_come_back })) => {
+            StreamPart::Found(FoundItem::Lost(Loss { reason, may_come_back })) => {
                 self.is_damaged();
                 self.out_of_reach |= may_come_back;
                 emit(events, Event::SnapshotUnreadable { snapshot: snapshot.id, reason });
             }
-            Part::End(kept) => {
+            StreamPart::End(kept) => {
                 let (stretch, matches) = std::mem::take(&mut self.stretch);
                 if kept && (matches.damaged || !matches.items.is_empty()) {
                     self.stretches.insert(stretch, matches);
                 }
             }
-            Part::Again(stretch) => self.again(stretch),
+            StreamPart::Again(stretch) => self.again(stretch),
         }
     }
 
     fn again(&mut self, stretch: usize) {
         let Some(matches) = self.stretches.remove(&stretch) else { return };
         for (number, facts) in &matches.items {
-            self.add(*number, Added::Known(*facts));
+            self.add(*number, AddedFacts::Known(*facts));
         }
         if matches.damaged {
             self.is_damaged();
@@ -289,7 +289,7 @@ impl Finder {
         number
     }
 
-    fn add(&mut self, number: u32, added: Added) -> u32 {
+    fn add(&mut self, number: u32, added: AddedFacts) -> u32 {
         let (series, position) = (self.now.0 as u32, self.now.1); // there are fewer series than snapshots
         let all = &mut self.timelines[number as usize];
         let at = all.binary_search_by_key(&series, |(series, _)| *series).unwrap_or_else(|at| {

@@ -11,7 +11,7 @@ use crate::format::pack::{HEADER, LENGTH_PREFIX};
 use crate::format::table::ChunkTable;
 use crate::format::{EncryptedKey, Encryption, KdfParams, MAX_SMALL_OBJECT, RepoConfig};
 use crate::id::PackId;
-use crate::repository::layout::{KeyKind, objects};
+use crate::repository::objects::layout::{KeyKind, objects};
 use crate::repository::{LockInfo, Manifest, REPOKEY, Repository, SessionInfo};
 use crate::storage::ObjectInfo;
 

@@ -9,7 +9,7 @@ mod timeline;
 
 pub use diff::{Change, ChangeKind, DiffReport, DiffSummary, diff};
 pub use facts::{Aspect, Facts};
-pub use find::{FindOptions, FindReport, FoundPath, Series, find};
+pub use find::{FindOptions, FindReport, FoundPath, SnapshotSeries, find};
 pub use info::{RepositoryInfo, SnapshotsInfo, StoredInfo, info};
 pub use pattern::Pattern;
-pub use timeline::{State, Version};
+pub use timeline::{PathState, PathVersion};

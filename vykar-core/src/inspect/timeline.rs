@@ -4,7 +4,7 @@ use super::facts::{Aspect, Facts};
 
 /// What a snapshot says of a path, compared with the one before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub enum PathState {
     /// It was not there.
     Added,
     /// It was there, and differs in this.
@@ -17,13 +17,13 @@ pub enum State {
 
 /// Snapshots that say the same of a path. Snapshots count from zero among those of their series.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Version {
+pub struct PathVersion {
     /// The first snapshot.
     pub first: usize,
     /// The last one.
     pub last: usize,
     /// What the first one says. The others are unchanged.
-    pub state: State,
+    pub state: PathState,
     /// The path as it is there; `None` where it was removed.
     pub facts: Option<Facts>,
 }
@@ -49,7 +49,7 @@ impl FactsTable {
 
 /// Snapshots, one after another, in which a path is the same.
 #[derive(Debug, Clone, Copy)]
-struct Run {
+struct SnapshotRun {
     first: u32,
     last: u32,
     facts: u32,
@@ -57,10 +57,10 @@ struct Run {
 
 /// Where a path was met.
 #[derive(Debug, Default)]
-pub(super) struct Timeline(Vec<Run>);
+pub(super) struct Timeline(Vec<SnapshotRun>);
 
 /// What is added to a timeline: facts that are new, or known by their number.
-pub(super) enum Added {
+pub(super) enum AddedFacts {
     New(Facts),
     Known(u32),
 }
@@ -68,12 +68,12 @@ pub(super) enum Added {
 impl Timeline {
     /// It is like this in a snapshot, which is not before those that were added. When a snapshot has it twice, the
     /// first one counts. Gives the number of the facts.
-    pub fn add(&mut self, snapshot: usize, added: Added, table: &mut FactsTable) -> u32 {
+    pub fn add(&mut self, snapshot: usize, added: AddedFacts, table: &mut FactsTable) -> u32 {
         let snapshot = u32::try_from(snapshot).unwrap_or(u32::MAX); // there are fewer
         let last = self.0.last_mut();
-        let is_same = |run: &Run| match &added {
-            Added::New(facts) => table.get(run.facts) == facts,
-            Added::Known(number) => run.facts == *number || table.get(run.facts) == table.get(*number),
+        let is_same = |run: &SnapshotRun| match &added {
+            AddedFacts::New(facts) => table.get(run.facts) == facts,
+            AddedFacts::Known(number) => run.facts == *number || table.get(run.facts) == table.get(*number),
         };
         match last.filter(|run| is_same(run)) {
             Some(run) if run.last == snapshot => return run.facts,
@@ -84,46 +84,56 @@ impl Timeline {
             _ => {}
         }
         let facts = match added {
-            Added::New(facts) => table.add(facts),
-            Added::Known(number) => number,
+            AddedFacts::New(facts) => table.add(facts),
+            AddedFacts::Known(number) => number,
         };
         if self.0.last().is_none_or(|run| run.last != snapshot) {
             if self.0.is_empty() {
                 // Most have one run.
                 self.0.reserve_exact(1);
             }
-            self.0.push(Run { first: snapshot, last: snapshot, facts });
+            self.0.push(SnapshotRun { first: snapshot, last: snapshot, facts });
         }
         facts
     }
 
     /// All that is to be said of it, in order. `whole` has, for each snapshot, whether all of it could be read: what is
     /// missing in another one may well be there.
-    pub fn versions(&self, whole: &[bool], table: &FactsTable) -> Vec<Version> {
+    pub fn versions(&self, whole: &[bool], table: &FactsTable) -> Vec<PathVersion> {
         let missing_in = |range: std::ops::Range<usize>| range.into_iter().find(|at| whole[*at]);
         let mut versions = Vec::new();
-        let mut before: Option<&Run> = None;
+        let mut before: Option<&SnapshotRun> = None;
         for run in &self.0 {
             let facts = table.get(run.facts);
             let state = match before {
-                None => State::Added,
+                None => PathState::Added,
                 Some(before) => match missing_in(before.last as usize + 1..run.first as usize) {
                     Some(at) => {
-                        versions.push(Version { first: at, last: at, state: State::Removed, facts: None });
-                        State::Added
+                        versions.push(PathVersion {
+                            first: at,
+                            last: at,
+                            state: PathState::Removed,
+                            facts: None,
+                        });
+                        PathState::Added
                     }
                     None => match table.get(before.facts) {
-                        same if same == facts => State::Unchanged,
-                        other => State::Changed(other.differences(facts)),
+                        same if same == facts => PathState::Unchanged,
+                        other => PathState::Changed(other.differences(facts)),
                     },
                 },
             };
             let (first, last) = (run.first as usize, run.last as usize);
-            versions.push(Version { first, last, state, facts: Some(facts.clone()) });
+            versions.push(PathVersion { first, last, state, facts: Some(facts.clone()) });
             before = Some(run);
         }
         let end = before.and_then(|before| missing_in(before.last as usize + 1..whole.len()));
-        versions.extend(end.map(|at| Version { first: at, last: at, state: State::Removed, facts: None }));
+        versions.extend(end.map(|at| PathVersion {
+            first: at,
+            last: at,
+            state: PathState::Removed,
+            facts: None,
+        }));
         versions
     }
 }
@@ -141,18 +151,18 @@ mod tests {
         for (at, mtime) in mtimes.iter().enumerate() {
             if let Some(mtime) = *mtime {
                 let item = Item { mtime, ..Item::new("f", ItemType::RegularFile) };
-                timeline.add(at, Added::New(Facts::of(&item, 0, &digester)), &mut table);
+                timeline.add(at, AddedFacts::New(Facts::of(&item, 0, &digester)), &mut table);
             }
         }
         let said = timeline.versions(whole, &table).into_iter().map(|version| {
             let state = match version.state {
-                State::Added => "added",
-                State::Changed(aspects) => {
+                PathState::Added => "added",
+                PathState::Changed(aspects) => {
                     assert_eq!(aspects, [Aspect::Mtime]);
                     "changed"
                 }
-                State::Unchanged => "unchanged",
-                State::Removed => "removed",
+                PathState::Unchanged => "unchanged",
+                PathState::Removed => "removed",
             };
             (version.first, version.last, state)
         });

@@ -15,7 +15,7 @@ use super::finding::{Finding, Severity};
 use super::items::ItemCheck;
 use super::objects;
 use super::references;
-use super::verify::{ByPack, Pack, Told, Verifier, verdict};
+use super::verify::{ByPack, Pack, ThreadReport, Verifier, verdict};
 use crate::crypto::pack_id;
 use crate::error::{Result, StorageError, VykarError};
 use crate::event::{Event, Events};
@@ -24,8 +24,9 @@ use crate::format::pack::{HEADER, LENGTH_PREFIX};
 use crate::format::{IndexBlob, Snapshot};
 use crate::id::{PackId, SnapshotId};
 use crate::platform;
-use crate::repository::manifest::read_snapshot;
-use crate::repository::{ChunkReader, IndexStamp, Manifest, Repository, layout};
+use crate::repository::objects::layout;
+use crate::repository::objects::manifest::read_snapshot;
+use crate::repository::{ChunkReader, IndexStamp, Manifest, Repository};
 use crate::storage::ObjectInfo;
 
 /// An unfinished write that is younger may be going on.
@@ -182,7 +183,7 @@ fn look(
 ) -> Result<CheckReport> {
     let mut found = Collector::default();
     objects::check_opened_with(repository, &mut |finding| found.add(finding));
-    let before = Version::of(repository)?;
+    let before = RepositoryState::of(repository)?;
     let (snapshots, all_known) = read_snapshots(repository, &before.snapshots, &mut found);
     objects::check_snapshot_names(&snapshots, &mut |finding| found.add(finding));
     objects::check_chunk_sizes(repository, &snapshots, &mut |finding| found.add(finding));
@@ -222,7 +223,7 @@ fn look(
     found.report.snapshots = snapshots.len() as u64;
     found.report.chunks = table.len() as u64;
     found.report.packs = packs.len() as u64;
-    found.report.changed_meanwhile = Version::of(repository)? != before;
+    found.report.changed_meanwhile = RepositoryState::of(repository)? != before;
     Ok(found.report)
 }
 
@@ -239,15 +240,18 @@ fn read_index(repository: &Repository, found: &mut Collector) -> Option<IndexBlo
 
 /// What changes whenever somebody publishes something, or takes it away.
 #[derive(PartialEq, Eq)]
-struct Version {
+struct RepositoryState {
     snapshots: Vec<SnapshotId>,
     index: Option<IndexStamp>,
 }
 
-impl Version {
+impl RepositoryState {
     fn of(repository: &Repository) -> Result<Self> {
         // One that cannot be read is a finding, and stays the same.
-        Ok(Version { snapshots: Manifest::ids(repository)?, index: repository.index_stamp().ok().flatten() })
+        Ok(RepositoryState {
+            snapshots: Manifest::ids(repository)?,
+            index: repository.index_stamp().ok().flatten(),
+        })
     }
 }
 
@@ -353,8 +357,8 @@ fn verify(verifier: &Verifier<'_>, threads: usize, found: &mut Collector, events
         let mut files = 0;
         for told in told {
             match told {
-                Told::Found(finding) => found.add(finding),
-                Told::Read(bytes) => {
+                ThreadReport::Found(finding) => found.add(finding),
+                ThreadReport::Read(bytes) => {
                     files += 1;
                     found.report.packs_verified = files;
                     found.report.bytes_verified += bytes;

@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use super::deletion_note::write_down;
 use super::evidence::refuse_unless_one_opens;
-use super::missing::refuse_vanished;
-use super::references::{self, Seen};
+use super::references;
+use super::references::CountedPart;
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Events};
 use crate::format::{IndexEntry, Snapshot};
 use crate::id::SnapshotId;
+use crate::maintenance::vanished_guard::refuse_vanished;
 use crate::repository::{
     ChunkReader, LockOptions, Manifest, OpenIndex, Repository, WriteGuard, snapshot_key,
 };
@@ -187,22 +188,22 @@ pub(super) struct Counting<'c, 'e> {
 }
 
 impl Counting<'_, '_> {
-    pub fn see(&mut self, seen: Seen<'_, '_>) {
+    pub fn see(&mut self, seen: CountedPart<'_, '_>) {
         let Some(events) = self.events else { return };
         match seen {
-            Seen::Begin(..) | Seen::Again(..) => {}
-            Seen::Item(..) => {
+            CountedPart::Begin(..) | CountedPart::Again(..) => {}
+            CountedPart::Item(..) => {
                 self.items += 1;
                 if self.items.is_multiple_of(PROGRESS_EVERY) {
                     events(Event::Progress { files: self.items, bytes: 0, path: None, expected: None });
                 }
             }
-            Seen::Problem(snapshot, problem) => events(Event::ItemSkipped {
+            CountedPart::Problem(snapshot, problem) => events(Event::ItemSkipped {
                 snapshot: snapshot.id,
                 path: problem.path().to_owned(),
                 reason: format!("{problem}; what it refers to stays counted"),
             }),
-            Seen::Lost(snapshot, reason) => events(Event::SnapshotUnreadable {
+            CountedPart::Lost(snapshot, reason) => events(Event::SnapshotUnreadable {
                 snapshot: snapshot.id,
                 reason: format!("{reason}; what it refers to stays counted"),
             }),

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Result, StorageError, VykarError};
 use crate::format::MAX_METADATA_OBJECT;
 use crate::id::{ChunkId, SnapshotId};
-use crate::repository::layout::DELETIONS;
+use crate::repository::objects::layout::DELETIONS;
 use crate::repository::{Repository, WriteGuard, now_micros};
 use crate::storage::PutMode;
 

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use super::repair::survey::Survey;
+use super::repair::survey::WholeSurvey;
 use crate::error::{ObjectError, Result, VykarError};
 use crate::format::{Encryption, Snapshot};
 use crate::id::ChunkId;
@@ -24,7 +24,7 @@ fn wrong_keys(reason: &str) -> VykarError {
 /// Refuses where not one chunk, or hardly any, is what names it, although the packs are as they were written.
 pub(super) fn refuse_wrong_keys(
     repository: &Repository,
-    survey: &Survey,
+    survey: &WholeSurvey,
     readable: &[Snapshot],
     has_unreadable: bool,
     index_is_lost: bool,

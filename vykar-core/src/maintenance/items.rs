@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::finding::Finding;
-use super::references::{MISSING, Seen};
+use super::references::{CountedPart, MISSING};
 use super::verify::verdict;
 use crate::format::{Item, ItemProblem, Snapshot};
 use crate::id::SnapshotId;
@@ -40,13 +40,13 @@ impl<'v, 's> ItemCheck<'v, 's> {
     }
 
     /// Takes what the count passes by.
-    pub fn see(&mut self, seen: Seen<'s, '_>, found: &mut dyn FnMut(Finding)) {
+    pub fn see(&mut self, seen: CountedPart<'s, '_>, found: &mut dyn FnMut(Finding)) {
         match seen {
-            Seen::Begin(snapshot, stretch) => {
+            CountedPart::Begin(snapshot, stretch) => {
                 self.enter(snapshot, found);
                 self.stretch = stretch;
             }
-            Seen::Again(snapshot, stretch) => {
+            CountedPart::Again(snapshot, stretch) => {
                 self.enter(snapshot, found);
                 if let Some(stretch) = self.stretches.get(&stretch) {
                     self.shared += stretch.damaged;
@@ -54,7 +54,7 @@ impl<'v, 's> ItemCheck<'v, 's> {
                     self.paths.extend(&stretch.paths);
                 }
             }
-            Seen::Item(snapshot, item, slots) => {
+            CountedPart::Item(snapshot, item, slots) => {
                 let hash = self.hasher.hash_one(item.path_bytes());
                 self.stretches.entry(self.stretch).or_default().paths.push(hash);
                 let (id, name) = (snapshot.id, &snapshot.meta.name);
@@ -67,13 +67,13 @@ impl<'v, 's> ItemCheck<'v, 's> {
                     found(finding);
                 }
             }
-            Seen::Problem(snapshot, problem) => {
+            CountedPart::Problem(snapshot, problem) => {
                 if matches!(problem, ItemProblem::Invalid { .. }) {
                     self.damaged();
                 }
                 found(item_problem(snapshot, &problem));
             }
-            Seen::Lost(snapshot, reason) => {
+            CountedPart::Lost(snapshot, reason) => {
                 self.enter(snapshot, found);
                 found(Finding::ItemsLost { snapshot: snapshot.id, name: snapshot.meta.name.clone(), reason });
             }

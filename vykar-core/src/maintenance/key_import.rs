@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::repair::aside::set_aside;
 use crate::crypto::pack_id;
 use crate::error::{FormatError, ObjectError, Result, StorageError, VykarError};
 use crate::format::{EncryptedKey, KeyExport, MAX_SMALL_OBJECT, RepoConfig, wire};
-use crate::repository::manifest::read_snapshot;
-use crate::repository::open::PassphraseSource;
+use crate::maintenance::repair::quarantine::set_aside;
+use crate::repository::handle::open::PassphraseSource;
+use crate::repository::objects::manifest::read_snapshot;
 use crate::repository::{
     CONFIG, INDEX, LockOptions, Manifest, OpenOptions, REPOKEY, Repository, RepositoryLock,
 };
@@ -29,7 +29,7 @@ pub enum Held {
 }
 
 /// One of the two objects.
-struct Target {
+struct ImportTarget {
     key: &'static str,
     /// What is there now.
     bytes: Option<Vec<u8>>,
@@ -42,7 +42,7 @@ struct Target {
 pub struct KeyImport {
     repository: Repository,
     /// The key before the parameters, which make it a repository.
-    targets: [Target; 2],
+    targets: [ImportTarget; 2],
 }
 
 impl KeyImport {
@@ -58,7 +58,7 @@ impl KeyImport {
         options: &OpenOptions,
     ) -> Result<Self> {
         let wrapped = export.key.encode()?;
-        let config = Target::look(&*backend, CONFIG, wire::encode(CONFIG, &export.config)?, |bytes| {
+        let config = ImportTarget::look(&*backend, CONFIG, wire::encode(CONFIG, &export.config)?, |bytes| {
             let found = RepoConfig::decode(bytes)?;
             if found.id != export.config.id {
                 let (url, found, wanted) = (backend.url(), found.id.short(), export.config.id.short());
@@ -66,7 +66,7 @@ impl KeyImport {
             }
             Ok(Ok(found == export.config))
         })?;
-        let key = Target::look(&*backend, REPOKEY, wrapped.clone(), |bytes| {
+        let key = ImportTarget::look(&*backend, REPOKEY, wrapped.clone(), |bytes| {
             EncryptedKey::decode(bytes).map(|found| Ok(found == export.key))
         })?;
         let repository = Repository::from_export(backend, export, pack_id(&wrapped), passphrase, options)?;
@@ -112,7 +112,7 @@ impl KeyImport {
         Ok(written)
     }
 
-    fn write(&self, target: &Target) -> Result<()> {
+    fn write(&self, target: &ImportTarget) -> Result<()> {
         let backend = &**self.repository.backend();
         let mode = match &target.held {
             Held::Missing => PutMode::Exclusive,
@@ -133,7 +133,7 @@ impl KeyImport {
     }
 }
 
-impl Target {
+impl ImportTarget {
     /// `compare` says whether it is the same, or why it must not be touched.
     fn look(
         backend: &dyn Backend,
@@ -150,7 +150,7 @@ impl Target {
             Some(Err(e @ FormatError::Newer { .. })) => Held::Newer(e.to_string()),
             Some(Err(e)) => Held::Damaged(e.to_string()),
         };
-        Ok(Target { key, bytes, held, wanted })
+        Ok(ImportTarget { key, bytes, held, wanted })
     }
 }
 
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
     use crate::format::Encryption;
     use crate::repository::Passphrase;
-    use crate::repository::layout::KeyKind;
+    use crate::repository::objects::layout::KeyKind;
     use crate::storage::MemoryBackend;
     use crate::testing::TestRepository;
 

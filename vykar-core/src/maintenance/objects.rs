@@ -12,9 +12,10 @@ use crate::format::{
     ChunkerParams, MAX_METADATA_OBJECT, MAX_METADATA_PLAINTEXT, ObjectKind, Snapshot, pending,
 };
 use crate::id::{PackId, SessionId, SnapshotId};
-use crate::repository::layout::{self, KeyKind};
-use crate::repository::standing::journal_key;
-use crate::repository::{INDEX_GENERATION, LockInfo, Repository, SessionInfo, Standing};
+use crate::repository::lock::liveness::journal_key;
+use crate::repository::objects::layout;
+use crate::repository::objects::layout::KeyKind;
+use crate::repository::{INDEX_GENERATION, Liveness, LockInfo, Repository, SessionInfo};
 use crate::storage::ObjectInfo;
 
 /// The parameters and keys in the storage.
@@ -45,7 +46,7 @@ pub(super) fn check_hint(repository: &Repository, generation: u64, found: &mut d
 
 /// Locks and sessions that nobody keeps, and journals that cannot be used.
 pub(super) fn check_markers(repository: &Repository, found: &mut dyn FnMut(Finding)) -> Result<()> {
-    let left = |standing: Standing| standing.is_over() || standing == Standing::Unreadable;
+    let left = |standing: Liveness| standing.is_over() || standing == Liveness::Unreadable;
     for lock in LockInfo::list(repository)?.into_iter().filter(|lock| left(lock.standing)) {
         found(Finding::LockLeft { holder: lock.describe(), key: lock.key });
     }

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::tz::TimeZone;
 
 use super::delete::{DeleteReport, Removal};
-use super::missing::refuse_none;
-use super::retention::{GroupBy, GroupKey, KeepRules, Rule, decide};
+use super::retention::{GroupBy, GroupKey, KeepRule, KeepRules, decide};
 use crate::error::{Result, VykarError};
 use crate::event::{Event, Events, emit};
 use crate::format::Snapshot;
 use crate::id::SnapshotId;
+use crate::maintenance::vanished_guard::refuse_none;
 use crate::repository::{LockOptions, Manifest, Repository};
 use crate::text::first_few;
 
@@ -60,7 +60,7 @@ impl PruneOptions {
 #[derive(Debug)]
 pub struct PruneReport {
     /// Every snapshot that was looked at, oldest first, with the rules that keep it. It is deleted if there are none.
-    pub decisions: Vec<(Snapshot, Vec<Rule>)>,
+    pub decisions: Vec<(Snapshot, Vec<KeepRule>)>,
     /// What was deleted, or would be.
     pub removal: DeleteReport,
 }
@@ -111,7 +111,7 @@ fn all_snapshots(repository: &Repository) -> Result<Manifest> {
     Ok(Manifest { snapshots, unreadable: Vec::new() })
 }
 
-type Decisions = Vec<(Snapshot, Vec<Rule>)>;
+type Decisions = Vec<(Snapshot, Vec<KeepRule>)>;
 
 fn decisions(manifest: &Manifest, options: &PruneOptions) -> (Decisions, Vec<SnapshotId>) {
     let looked_at: Vec<_> = manifest.snapshots.iter().filter(|s| options.looks_at(s)).cloned().collect();
@@ -123,7 +123,7 @@ fn decisions(manifest: &Manifest, options: &PruneOptions) -> (Decisions, Vec<Sna
 
 /// Says what about the decisions may not be what was meant.
 fn notes(decisions: &Decisions, group_by: GroupBy, events: &mut Events<'_>) {
-    let future = decisions.iter().filter(|(_, rules)| rules.contains(&Rule::Future));
+    let future = decisions.iter().filter(|(_, rules)| rules.contains(&KeepRule::Future));
     let future: Vec<_> =
         future.map(|(s, _)| format!("{:?} ({}), {}", s.meta.name, s.id.short(), s.time)).collect();
     if !future.is_empty() {
@@ -242,7 +242,7 @@ mod tests {
             assert_eq!(names(&test), ["s4", "s5", "future"]);
         }
         let report = prune(&test.repository, &keep_last(1), None).unwrap();
-        assert_eq!(report.decisions[2].1, [Rule::Future]);
+        assert_eq!(report.decisions[2].1, [KeepRule::Future]);
     }
 
     #[test]

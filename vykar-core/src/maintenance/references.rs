@@ -1,6 +1,6 @@
 //! Counting what all snapshots refer to.
 //!
-//! Snapshots share most of their item stream. What they share is decoded once ([`SharedItems`]), and how often it was
+//! Snapshots share most of their item stream. What they share is decoded once ([`ItemStreamCache`]), and how often it was
 //! met is multiplied in at the end.
 
 use std::collections::HashMap;
@@ -8,13 +8,13 @@ use std::collections::HashMap;
 use crate::format::index::ChunkTable;
 use crate::format::{Item, ItemProblem, Snapshot};
 use crate::repository::ChunkReader;
-use crate::repository::items::{Found, Loss};
-use crate::repository::shared_items::{Part, SharedItems};
+use crate::repository::read::item_stream_cache::{ItemStreamCache, StreamPart};
+use crate::repository::read::items::{FoundItem, Loss};
 
 /// A chunk that the index does not have, among an item's slots.
 pub(crate) const MISSING: u32 = u32::MAX;
 /// What the count passes by. What several snapshots share is shown for the first of them.
-pub(crate) enum Seen<'s, 'i> {
+pub(crate) enum CountedPart<'s, 'i> {
     /// A stretch of items that was not met before, with its number, comes now.
     Begin(&'s Snapshot, usize),
     /// A stretch that an earlier snapshot had too, by its number.
@@ -27,10 +27,10 @@ pub(crate) enum Seen<'s, 'i> {
     Lost(&'s Snapshot, String),
 }
 
-/// References of all snapshots.
+/// ReferenceCounts of all snapshots.
 #[derive(Debug)]
-pub(crate) struct References {
-    /// Found for each slot of the table.
+pub(crate) struct ReferenceCounts {
+    /// FoundItem for each slot of the table.
     pub counts: Vec<u32>,
     /// Those of the snapshots that were to be counted apart, and not in `counts`; empty where there are none.
     pub apart: Vec<u32>,
@@ -42,7 +42,7 @@ pub(crate) struct References {
 
 /// What a stretch of items gives.
 #[derive(Default)]
-struct Given {
+struct StretchReferences {
     /// How often it was met, by snapshots that are counted together, and by those that are counted apart.
     times: [u32; 2],
     items: u64,
@@ -51,11 +51,11 @@ struct Given {
 
 struct Counter<'a> {
     table: &'a ChunkTable,
-    references: References,
+    references: ReferenceCounts,
     /// By the number of the stretch, of those that may be met again.
-    given: HashMap<usize, Given>,
+    given: HashMap<usize, StretchReferences>,
     /// The stretch at hand.
-    stretch: (usize, Given),
+    stretch: (usize, StretchReferences),
     /// The snapshot at hand is one that is counted apart.
     apart: bool,
     /// Index slots of an item's chunks.
@@ -67,8 +67,8 @@ pub(crate) fn count<'s>(
     reader: &ChunkReader,
     table: &ChunkTable,
     snapshots: &'s [Snapshot],
-    seen: &mut dyn FnMut(Seen<'s, '_>),
-) -> References {
+    seen: &mut dyn FnMut(CountedPart<'s, '_>),
+) -> ReferenceCounts {
     count_apart(reader, table, (snapshots, &[]), seen)
 }
 
@@ -77,14 +77,14 @@ pub(crate) fn count_apart<'s>(
     reader: &ChunkReader,
     table: &ChunkTable,
     (snapshots, apart): (&'s [Snapshot], &'s [Snapshot]),
-    seen: &mut dyn FnMut(Seen<'s, '_>),
-) -> References {
+    seen: &mut dyn FnMut(CountedPart<'s, '_>),
+) -> ReferenceCounts {
     let second = if apart.is_empty() { 0 } else { table.len() };
     let (counts, of_apart) = (vec![0; table.len()], vec![0; second]);
-    let references = References { counts, apart: of_apart, complete: true, items: 0 };
-    let (given, stretch) = (HashMap::new(), (0, Given::default()));
+    let references = ReferenceCounts { counts, apart: of_apart, complete: true, items: 0 };
+    let (given, stretch) = (HashMap::new(), (0, StretchReferences::default()));
     let mut counter = Counter { table, references, given, stretch, apart: false, of_item: Vec::new() };
-    let mut items = SharedItems::new(reader);
+    let mut items = ItemStreamCache::new(reader);
     for (snapshot, is_apart) in snapshots.iter().map(|s| (s, false)).chain(apart.iter().map(|s| (s, true))) {
         counter.apart = is_apart;
         counter.count_pointers(snapshot);
@@ -108,14 +108,14 @@ impl Counter<'_> {
     }
 
     fn add_one(&mut self, slot: usize) {
-        let References { counts, apart, .. } = &mut self.references;
+        let ReferenceCounts { counts, apart, .. } = &mut self.references;
         let count = &mut (if self.apart { apart } else { counts })[slot];
         *count = count.saturating_add(1);
     }
 
-    fn add(&mut self, given: &Given) {
+    fn add(&mut self, given: &StretchReferences) {
         let [together, apart] = given.times;
-        let References { counts, apart: of_apart, .. } = &mut self.references;
+        let ReferenceCounts { counts, apart: of_apart, .. } = &mut self.references;
         for slot in given.slots.iter().map(|slot| *slot as usize) {
             counts[slot] = counts[slot].saturating_add(together);
             if apart > 0 {
@@ -128,16 +128,16 @@ impl Counter<'_> {
     fn part<'s>(
         &mut self,
         snapshot: &'s Snapshot,
-        part: Part<'_>,
-        seen: &mut dyn FnMut(Seen<'s, '_>),
+        part: StreamPart<'_>,
+        seen: &mut dyn FnMut(CountedPart<'s, '_>),
     ) -> bool {
         match part {
-            Part::Begin(stretch) => {
-                self.stretch = (stretch, Given::default());
+            StreamPart::Begin(stretch) => {
+                self.stretch = (stretch, StretchReferences::default());
                 self.stretch.1.times[usize::from(self.apart)] = 1;
-                seen(Seen::Begin(snapshot, stretch));
+                seen(CountedPart::Begin(snapshot, stretch));
             }
-            Part::End(kept) => {
+            StreamPart::End(kept) => {
                 let (stretch, mut given) = std::mem::take(&mut self.stretch);
                 match kept {
                     true => {
@@ -147,29 +147,34 @@ impl Counter<'_> {
                     false => self.add(&given),
                 }
             }
-            Part::Again(stretch) => {
+            StreamPart::Again(stretch) => {
                 if let Some(given) = self.given.get_mut(&stretch) {
                     let times = &mut given.times[usize::from(self.apart)];
                     *times = times.saturating_add(1);
                     self.references.items += given.items;
                 }
-                seen(Seen::Again(snapshot, stretch));
+                seen(CountedPart::Again(snapshot, stretch));
             }
-            Part::Found(Found::Item(item)) => self.item(snapshot, &item, seen),
-            Part::Found(Found::Problem(problem)) => {
+            StreamPart::Found(FoundItem::Item(item)) => self.item(snapshot, &item, seen),
+            StreamPart::Found(FoundItem::Problem(problem)) => {
                 // What it refers to is counted in the index, and not here.
                 self.references.complete = false;
-                seen(Seen::Problem(snapshot, problem));
+                seen(CountedPart::Problem(snapshot, problem));
             }
-            Part::Found(Found::Lost(Loss { reason, .. })) => {
+            StreamPart::Found(FoundItem::Lost(Loss { reason, .. })) => {
                 self.references.complete = false;
-                seen(Seen::Lost(snapshot, reason));
+                seen(CountedPart::Lost(snapshot, reason));
             }
         }
         true
     }
 
-    fn item<'s>(&mut self, snapshot: &'s Snapshot, item: &Item<'_>, seen: &mut dyn FnMut(Seen<'s, '_>)) {
+    fn item<'s>(
+        &mut self,
+        snapshot: &'s Snapshot,
+        item: &Item<'_>,
+        seen: &mut dyn FnMut(CountedPart<'s, '_>),
+    ) {
         // The table has less than 2^32 slots.
         let slots = item.chunks.iter().map(|c| self.table.find(&c.id).map_or(MISSING, |slot| slot as u32));
         self.of_item.clear();
@@ -178,6 +183,6 @@ impl Counter<'_> {
         given.slots.extend(self.of_item.iter().filter(|slot| **slot != MISSING));
         given.items += 1;
         self.references.items += 1;
-        seen(Seen::Item(snapshot, item, &self.of_item));
+        seen(CountedPart::Item(snapshot, item, &self.of_item));
     }
 }

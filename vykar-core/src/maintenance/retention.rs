@@ -43,7 +43,7 @@ impl KeepRules {
 /// Why a snapshot is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "named like the rules")]
-pub enum Rule {
+pub enum KeepRule {
     Last,
     Hourly,
     Daily,
@@ -55,17 +55,17 @@ pub enum Rule {
     Future,
 }
 
-impl fmt::Display for Rule {
+impl fmt::Display for KeepRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Rule::Last => "last",
-            Rule::Hourly => "hourly",
-            Rule::Daily => "daily",
-            Rule::Weekly => "weekly",
-            Rule::Monthly => "monthly",
-            Rule::Yearly => "yearly",
-            Rule::Within => "within",
-            Rule::Future => "future",
+            KeepRule::Last => "last",
+            KeepRule::Hourly => "hourly",
+            KeepRule::Daily => "daily",
+            KeepRule::Weekly => "weekly",
+            KeepRule::Monthly => "monthly",
+            KeepRule::Yearly => "yearly",
+            KeepRule::Within => "within",
+            KeepRule::Future => "future",
         })
     }
 }
@@ -110,7 +110,7 @@ pub fn decide(
     rules: &KeepRules,
     group_by: GroupBy,
     (now, zone): (Timestamp, &TimeZone),
-) -> Vec<Vec<Rule>> {
+) -> Vec<Vec<KeepRule>> {
     let mut groups: BTreeMap<_, Vec<usize>> = BTreeMap::new();
     for (at, snapshot) in snapshots.iter().enumerate() {
         groups.entry(group_by.key(snapshot)).or_default().push(at);
@@ -135,10 +135,10 @@ fn decide_group(
     times: &[Timestamp],
     rules: &KeepRules,
     (now, zone): (Timestamp, &TimeZone),
-) -> Vec<Vec<Rule>> {
+) -> Vec<Vec<KeepRule>> {
     let horizon = now.checked_add(FUTURE).unwrap_or(Timestamp::MAX);
     let future = if rules.is_empty() { 0 } else { times.partition_point(|time| *time > horizon) };
-    let mut kept = vec![vec![Rule::Future]; future];
+    let mut kept = vec![vec![KeepRule::Future]; future];
     kept.extend(decide_past(times.get(future..).unwrap_or_default(), rules, (now, zone)));
     kept
 }
@@ -148,10 +148,10 @@ fn decide_past(
     times: &[Timestamp],
     rules: &KeepRules,
     (now, zone): (Timestamp, &TimeZone),
-) -> Vec<Vec<Rule>> {
+) -> Vec<Vec<KeepRule>> {
     let mut kept = vec![Vec::new(); times.len()];
     for reasons in kept.iter_mut().take(rules.last as usize) {
-        reasons.push(Rule::Last);
+        reasons.push(KeepRule::Last);
     }
     // An hour by its distance from the epoch: the one that comes twice in autumn is two.
     let hour: Period = |t| {
@@ -162,12 +162,12 @@ fn decide_past(
         let week = t.date().iso_week_date();
         (week.year(), week.week().into(), 0)
     };
-    let periods: [(u32, Rule, Period); 5] = [
-        (rules.hourly, Rule::Hourly, hour),
-        (rules.daily, Rule::Daily, |t| (t.year(), t.month().into(), t.day().into())),
-        (rules.weekly, Rule::Weekly, week),
-        (rules.monthly, Rule::Monthly, |t| (t.year(), t.month().into(), 0)),
-        (rules.yearly, Rule::Yearly, |t| (t.year(), 0, 0)),
+    let periods: [(u32, KeepRule, Period); 5] = [
+        (rules.hourly, KeepRule::Hourly, hour),
+        (rules.daily, KeepRule::Daily, |t| (t.year(), t.month().into(), t.day().into())),
+        (rules.weekly, KeepRule::Weekly, week),
+        (rules.monthly, KeepRule::Monthly, |t| (t.year(), t.month().into(), 0)),
+        (rules.yearly, KeepRule::Yearly, |t| (t.year(), 0, 0)),
     ];
     for (count, rule, period) in periods {
         let mut left = count;
@@ -188,7 +188,7 @@ fn decide_past(
         // A span that reaches before all time keeps everything.
         let from = now.min(*newest).checked_sub(within).unwrap_or(Timestamp::MIN);
         for (_, reasons) in times.iter().zip(&mut kept).filter(|(time, _)| **time >= from) {
-            reasons.push(Rule::Within);
+            reasons.push(KeepRule::Within);
         }
     }
     kept
@@ -325,7 +325,7 @@ mod tests {
             for (few, many) in decided.iter().zip(decide(&times, &more)) {
                 prop_assert!(few.is_empty() || !many.is_empty());
             }
-            for (count, rule) in [(rules.last, Rule::Last), (rules.daily, Rule::Daily), (rules.monthly, Rule::Monthly)] {
+            for (count, rule) in [(rules.last, KeepRule::Last), (rules.daily, KeepRule::Daily), (rules.monthly, KeepRule::Monthly)] {
                 let by_rule = decided.iter().filter(|k| k.contains(&rule)).count();
                 prop_assert!(by_rule <= count as usize);
             }

@@ -81,7 +81,7 @@ pub(super) fn newer_pack(data: &[u8]) -> Option<String> {
 }
 
 /// What a thread tells.
-pub(super) enum Told {
+pub(super) enum ThreadReport {
     Found(Finding),
     /// A pack is done; its length in bytes.
     Read(u64),
@@ -136,13 +136,13 @@ impl<'a> Verifier<'a> {
     }
 
     /// Takes packs until none is left.
-    pub fn run(&self, told: &Sender<Told>) {
+    pub fn run(&self, told: &Sender<ThreadReport>) {
         while let Some(pack) = self.packs.get(self.next.fetch_add(1, Ordering::Relaxed)) {
             self.memory.take(pack.size);
             // The receiver outlives the threads.
-            self.pack(pack, &mut |finding| drop(told.send(Told::Found(finding))));
+            self.pack(pack, &mut |finding| drop(told.send(ThreadReport::Found(finding))));
             self.memory.give(pack.size);
-            let _ = told.send(Told::Read(pack.size));
+            let _ = told.send(ThreadReport::Read(pack.size));
         }
     }
 

@@ -20,7 +20,7 @@ const OWN: [&str; 4] = ["user.", "trusted.", "security.capability", "system.posi
 
 /// Whose state is looked at before it is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(super) enum ObjectOrigin {
     /// Just made: it has no attributes but those that its folder made it inherit.
     Fresh,
     /// It was there before.
@@ -43,7 +43,7 @@ impl Applier {
     ///
     /// The owner comes first: changing it clears set-id bits and capabilities. The mode comes last: an access control
     /// list changes it, and what is not finished is known by it.
-    pub fn apply(&self, handle: &Handle<'_>, metadata: &Metadata, origin: Origin) -> Option<String> {
+    pub fn apply(&self, handle: &Handle<'_>, metadata: &Metadata, origin: ObjectOrigin) -> Option<String> {
         let mut missing = Vec::new();
         let found = match handle.stat() {
             Ok(found) => found,
@@ -142,19 +142,19 @@ fn remove_others(
     handle: &Handle<'_>,
     found: &Stat,
     metadata: &Metadata,
-    origin: Origin,
+    origin: ObjectOrigin,
     mode: &mut u32,
     missing: &mut Vec<String>,
 ) -> bool {
     let is_dir = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
     let mut others: Vec<Vec<u8>> = match origin {
         // Nothing else is inherited, and a list of all names would cost more.
-        Origin::Fresh => [(true, acl::ACCESS), (is_dir, acl::DEFAULT)]
+        ObjectOrigin::Fresh => [(true, acl::ACCESS), (is_dir, acl::DEFAULT)]
             .into_iter()
             .filter(|(possible, name)| *possible && handle.has_attribute(name))
             .map(|(_, name)| name.into())
             .collect(),
-        Origin::Found => match handle.attributes() {
+        ObjectOrigin::Found => match handle.attributes() {
             Ok(names) => names.into_iter().filter(|name| is_own(name)).collect(),
             Err(error) => {
                 note(missing, "its attributes cannot be listed", Err(error));

@@ -11,17 +11,17 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::apply::Origin;
+use super::apply::ObjectOrigin;
 use super::clock;
 use super::existing::Overwrite;
 use super::handle::{Handle, identity, may_be_mine};
 use super::metadata::Metadata;
 use super::place::{Dir, Places, readable};
-use super::plan::{Plan, as_path};
+use super::plan::{RestorePlan, as_path};
 use super::report::Reporter;
 use super::settle;
 use super::site::{Site, state};
-use super::tree::{Kind, ROOT, Tree};
+use super::tree::{NodeKind, PlanTree, ROOT};
 use super::write::NO_DIRECTORY;
 use crate::event::Event;
 
@@ -53,9 +53,9 @@ pub(super) struct Destination {
 
 impl Destination {
     /// Makes the destination where it is missing, and opens it.
-    pub fn open(dest: &Path, plan: &Plan) -> io::Result<Self> {
+    pub fn open(dest: &Path, plan: &RestorePlan) -> io::Result<Self> {
         // Only a snapshot restored as a whole has an item for its root.
-        let keeps_root = plan.tree.node(ROOT).kind == Kind::Directory;
+        let keeps_root = plan.tree.node(ROOT).kind == NodeKind::Directory;
         let mode = if keeps_root { UNFINISHED } else { 0o777 };
         let create = || fs::DirBuilder::new().mode(mode).create(dest);
         let created = match create() {
@@ -110,7 +110,8 @@ pub(super) fn make(site: &Site<'_>, reporter: &mut Reporter<'_>) -> Before {
         enter(site, ROOT, &site.root, &found, &mut before);
     }
     for node in tree.numbers() {
-        if !tree.node(node).wanted || !matches!(tree.node(node).kind, Kind::Directory | Kind::Implied) {
+        if !tree.node(node).wanted || !matches!(tree.node(node).kind, NodeKind::Directory | NodeKind::Implied)
+        {
             continue;
         }
         if !site.has_parent(node) {
@@ -122,14 +123,14 @@ pub(super) fn make(site: &Site<'_>, reporter: &mut Reporter<'_>) -> Before {
                 reporter.summary.directories += u64::from(made == state::MADE);
                 site.set_state(node, made);
             }
-            Err(Failed::InTheWay) => {
+            Err(DirectoryFailed::InTheWay) => {
                 reporter.failed(tree.path(node), NO_DIRECTORY_THERE.into());
             }
-            Err(Failed::OwnPlace) => {
+            Err(DirectoryFailed::OwnPlace) => {
                 reporter.failed(tree.path(node), IS_OWN_PLACE.into());
             }
-            Err(Failed::Error(error)) if site.is_fatal(error) => return before,
-            Err(Failed::Error(error)) => {
+            Err(DirectoryFailed::Error(error)) if site.is_fatal(error) => return before,
+            Err(DirectoryFailed::Error(error)) => {
                 reporter.failed(tree.path(node), format!("cannot make the directory: {error}"));
             }
         }
@@ -138,7 +139,7 @@ pub(super) fn make(site: &Site<'_>, reporter: &mut Reporter<'_>) -> Before {
 }
 
 /// Why a directory is not there.
-enum Failed {
+enum DirectoryFailed {
     /// Something else is, and stays.
     InTheWay,
     /// It is this program's own.
@@ -146,13 +147,18 @@ enum Failed {
     Error(Errno),
 }
 
-impl From<Errno> for Failed {
+impl From<Errno> for DirectoryFailed {
     fn from(error: Errno) -> Self {
-        Failed::Error(error)
+        DirectoryFailed::Error(error)
     }
 }
 
-fn make_one(site: &Site<'_>, places: &mut Places<'_>, node: u32, before: &mut Before) -> Result<u8, Failed> {
+fn make_one(
+    site: &Site<'_>,
+    places: &mut Places<'_>,
+    node: u32,
+    before: &mut Before,
+) -> Result<u8, DirectoryFailed> {
     let (parent, name) = (places.parent(node)?, site.plan.tree.name(node));
     match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(UNFINISHED)) {
         Ok(()) => {}
@@ -164,7 +170,7 @@ fn make_one(site: &Site<'_>, places: &mut Places<'_>, node: u32, before: &mut Be
                 return entered(site, node, &dir, before);
             }
             if !replaces(site, node, &found) {
-                return Err(Failed::InTheWay);
+                return Err(DirectoryFailed::InTheWay);
             }
             replace_by_directory(site, node, &parent)?;
         }
@@ -184,7 +190,9 @@ pub(super) fn replaces(site: &Site<'_>, node: u32, found: &Stat) -> bool {
     let wanted = site.plan.tree.node(node);
     match site.overwrite {
         Overwrite::Always | Overwrite::IfChanged => true,
-        Overwrite::IfNewer => wanted.kind == Kind::Directory && wanted.metadata.mtime > clock::mtime(found),
+        Overwrite::IfNewer => {
+            wanted.kind == NodeKind::Directory && wanted.metadata.mtime > clock::mtime(found)
+        }
         Overwrite::Never => false,
     }
 }
@@ -201,10 +209,10 @@ fn replace_by_directory(site: &Site<'_>, node: u32, parent: &Dir) -> Result<(), 
     }
 }
 
-fn entered(site: &Site<'_>, node: u32, dir: &Dir, before: &mut Before) -> Result<u8, Failed> {
+fn entered(site: &Site<'_>, node: u32, dir: &Dir, before: &mut Before) -> Result<u8, DirectoryFailed> {
     let found = rustix::fs::fstat(dir)?;
     if site.own_places.contains(&identity(&found)) {
-        return Err(Failed::OwnPlace);
+        return Err(DirectoryFailed::OwnPlace);
     }
     enter(site, node, dir, &found, before);
     match is_unfinished(&found, site.me.0) {
@@ -246,20 +254,20 @@ pub(super) fn finish(site: &Site<'_>, before: &Before, reporter: &mut Reporter<'
     let touched = touched(site, before);
     for node in tree.numbers().rev().chain([ROOT]) {
         let own = match tree.node(node).kind {
-            Kind::Directory => true,
-            Kind::Implied => false,
+            NodeKind::Directory => true,
+            NodeKind::Implied => false,
             _ => continue,
         };
         let adopts = own && node != ROOT && site.overwrite.adopts_directories();
         let missing = match site.state(node) {
             // Like any other directory that somebody makes.
             state::MADE if node == ROOT && !own => None,
-            state::MADE => dress(site, &mut places, node, Origin::Fresh),
-            state::RESUMED => dress(site, &mut places, node, Origin::Found),
-            state::EXISTED if adopts => dress(site, &mut places, node, Origin::Found),
+            state::MADE => dress(site, &mut places, node, ObjectOrigin::Fresh),
+            state::RESUMED => dress(site, &mut places, node, ObjectOrigin::Found),
+            state::EXISTED if adopts => dress(site, &mut places, node, ObjectOrigin::Found),
             // One that is the snapshot's, as an earlier restore made it, gets the snapshot's time again.
             state::EXISTED if touched.contains(&node) && is_as_stored(site, &mut places, node, before) => {
-                dress(site, &mut places, node, Origin::Found)
+                dress(site, &mut places, node, ObjectOrigin::Found)
             }
             state::EXISTED => {
                 put_back(&mut places, node, before, touched.contains(&node));
@@ -276,7 +284,7 @@ pub(super) fn finish(site: &Site<'_>, before: &Before, reporter: &mut Reporter<'
 /// True for a directory that has the snapshot's owner, mode and attributes.
 fn is_as_stored(site: &Site<'_>, places: &mut Places<'_>, node: u32, before: &Before) -> bool {
     let wanted = site.plan.tree.node(node);
-    if node == ROOT || wanted.kind != Kind::Directory || before.modes.contains_key(&node) {
+    if node == ROOT || wanted.kind != NodeKind::Directory || before.modes.contains_key(&node) {
         return false;
     }
     let dir = places.dir(node).and_then(|dir| readable(&dir));
@@ -287,7 +295,7 @@ fn is_as_stored(site: &Site<'_>, places: &mut Places<'_>, node: u32, before: &Be
 
 /// Directories in which something was made, removed or replaced.
 fn touched(site: &Site<'_>, before: &Before) -> HashSet<u32> {
-    let tree: &Tree = &site.plan.tree;
+    let tree: &PlanTree = &site.plan.tree;
     let mut touched = before.cleared.clone();
     for node in tree.numbers().filter(|n| tree.node(*n).wanted) {
         let parent = tree.node(node).parent;
@@ -300,14 +308,14 @@ fn touched(site: &Site<'_>, before: &Before) -> HashSet<u32> {
 }
 
 /// Gives a directory the snapshot's metadata.
-fn dress(site: &Site<'_>, places: &mut Places<'_>, node: u32, origin: Origin) -> Option<String> {
+fn dress(site: &Site<'_>, places: &mut Places<'_>, node: u32, origin: ObjectOrigin) -> Option<String> {
     let wanted = site.plan.tree.node(node);
     let dir = match places.dir(node).and_then(|dir| readable(&dir)) {
         Ok(dir) => dir,
         Err(error) => return Some(format!("it cannot be opened again: {error}")),
     };
     let handle = Handle::opened(&dir);
-    if wanted.kind == Kind::Directory {
+    if wanted.kind == NodeKind::Directory {
         return site.dress(&handle, &wanted.metadata, origin);
     }
     let found = match handle.stat() {

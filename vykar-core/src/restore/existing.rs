@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::apply::Origin;
+use super::apply::ObjectOrigin;
 use super::clock::mtime;
 use super::directories;
 use super::handle::{self, Handle, identity};
@@ -14,7 +14,7 @@ use super::plan::as_path;
 use super::report::Reporter;
 use super::settle;
 use super::site::{Site, state};
-use super::tree::Kind;
+use super::tree::NodeKind;
 use super::write::EXISTS;
 use crate::event::{Event, Restoring};
 use crate::id::ChunkId;
@@ -55,13 +55,13 @@ pub(super) fn decide(site: &Site<'_>, reporter: &mut Reporter<'_>) {
         }
         let Ok(dir) = places.parent(node) else { continue };
         // What else is wrong shows when it is made.
-        let Some(found) = Found::look(&dir, tree.name(node)) else { continue };
+        let Some(found) = Existing::look(&dir, tree.name(node)) else { continue };
         // Another name of what is right must be of the same thing.
         let first = site.plan.leader(node);
         let linked = first.is_none_or(|first| site.made.is(first, identity(&found.stat)));
         match judge(site, node, &dir, &found, linked) {
-            verdict @ (Verdict::Right | Verdict::Newer) => {
-                if matches!(verdict, Verdict::Right) {
+            verdict @ (ExistingVerdict::Right | ExistingVerdict::Newer) => {
+                if matches!(verdict, ExistingVerdict::Right) {
                     compare(site, node, &dir, &found, reporter);
                 }
                 if site.is_linked(node) {
@@ -70,8 +70,8 @@ pub(super) fn decide(site: &Site<'_>, reporter: &mut Reporter<'_>) {
                 reporter.summary.unchanged += 1;
                 site.set_state(node, state::RIGHT);
             }
-            Verdict::Replace => site.set_state(node, state::REPLACE),
-            Verdict::InTheWay(why) => {
+            ExistingVerdict::Replace => site.set_state(node, state::REPLACE),
+            ExistingVerdict::InTheWay(why) => {
                 reporter.failed(tree.path(node), why.into());
                 site.set_state(node, state::REFUSED);
             }
@@ -87,21 +87,21 @@ pub(super) fn preview(site: &Site<'_>, dest: Option<&Dir>, reporter: &mut Report
     reporter.send(Event::PlannedRestore { path: ".".into(), what: root });
     for node in tree.numbers().filter(|node| tree.node(*node).wanted) {
         let kind = &tree.node(node).kind;
-        if *kind == Kind::Failed {
+        if *kind == NodeKind::Failed {
             continue;
         }
         let found = places.as_mut().and_then(|places| {
             let dir = places.parent(node).ok()?;
-            let found = Found::look(&dir, tree.name(node))?;
+            let found = Existing::look(&dir, tree.name(node))?;
             Some((dir, found))
         });
         let what = match found {
             None => Ok(Restoring::Make),
             Some((_, found)) if !is_entry(kind) => preview_directory(site, node, &found),
             Some((dir, found)) => match judge(site, node, &dir, &found, true) {
-                Verdict::Right | Verdict::Newer => Ok(Restoring::Keep),
-                Verdict::Replace => Ok(Restoring::Replace),
-                Verdict::InTheWay(why) => Err(why),
+                ExistingVerdict::Right | ExistingVerdict::Newer => Ok(Restoring::Keep),
+                ExistingVerdict::Replace => Ok(Restoring::Replace),
+                ExistingVerdict::InTheWay(why) => Err(why),
             },
         };
         match what {
@@ -111,7 +111,7 @@ pub(super) fn preview(site: &Site<'_>, dest: Option<&Dir>, reporter: &mut Report
     }
 }
 
-fn preview_directory(site: &Site<'_>, node: u32, found: &Found) -> Result<Restoring, &'static str> {
+fn preview_directory(site: &Site<'_>, node: u32, found: &Existing) -> Result<Restoring, &'static str> {
     match found.kind() {
         FileType::Directory if site.own_places.contains(&identity(&found.stat)) => {
             Err(directories::IS_OWN_PLACE)
@@ -126,32 +126,32 @@ fn planned(site: &Site<'_>, node: u32, what: Restoring, reporter: &mut Reporter<
     let summary = &mut reporter.summary;
     let counter = match (what, &site.plan.tree.node(node).kind) {
         (Restoring::Keep, _) => &mut summary.unchanged,
-        (_, Kind::Directory | Kind::Implied) => &mut summary.directories,
-        (_, Kind::Symlink(_)) => &mut summary.symlinks,
-        (_, Kind::Special(..)) => &mut summary.special,
-        (_, Kind::Link { .. }) => &mut summary.hardlinks,
-        (_, Kind::File(content)) => {
+        (_, NodeKind::Directory | NodeKind::Implied) => &mut summary.directories,
+        (_, NodeKind::Symlink(_)) => &mut summary.symlinks,
+        (_, NodeKind::Special(..)) => &mut summary.special,
+        (_, NodeKind::Link { .. }) => &mut summary.hardlinks,
+        (_, NodeKind::File(content)) => {
             summary.bytes = summary.bytes.saturating_add(content.size);
             &mut summary.files
         }
-        (_, Kind::Failed) => return,
+        (_, NodeKind::Failed) => return,
     };
     *counter += 1;
     reporter.send(Event::PlannedRestore { path: as_path(site.plan.tree.path(node)), what });
 }
 
 /// Something that is there.
-struct Found {
+struct Existing {
     /// Looked at, not opened.
     fd: OwnedFd,
     stat: Stat,
 }
 
-impl Found {
+impl Existing {
     fn look(dir: &Dir, name: &[u8]) -> Option<Self> {
         let fd = handle::look(dir, name).ok()?;
         let stat = rustix::fs::fstat(&fd).ok()?;
-        Some(Found { fd, stat })
+        Some(Existing { fd, stat })
     }
 
     fn kind(&self) -> FileType {
@@ -159,7 +159,7 @@ impl Found {
     }
 }
 
-enum Verdict {
+enum ExistingVerdict {
     /// As it should be, but perhaps for owner, mode and attributes.
     Right,
     /// Newer than in the snapshot, where only what is older is replaced.
@@ -168,7 +168,7 @@ enum Verdict {
     InTheWay(&'static str),
 }
 
-fn judge(site: &Site<'_>, node: u32, dir: &Dir, found: &Found, linked: bool) -> Verdict {
+fn judge(site: &Site<'_>, node: u32, dir: &Dir, found: &Existing, linked: bool) -> ExistingVerdict {
     let wanted = &site.plan.tree.node(node).metadata;
     let same_time = || site.clocks.agree(dir, &found.stat, wanted.mtime);
     let right = || {
@@ -181,53 +181,55 @@ fn judge(site: &Site<'_>, node: u32, dir: &Dir, found: &Found, linked: bool) -> 
         return judge_directory(site, node, dir, found);
     }
     match site.overwrite {
-        Overwrite::Always => Verdict::Replace,
-        _ if right() => Verdict::Right,
-        Overwrite::IfNewer if wanted.mtime > mtime(&found.stat) && !same_time() => Verdict::Replace,
-        Overwrite::IfNewer => Verdict::Newer,
-        Overwrite::IfChanged => Verdict::Replace,
-        Overwrite::Never => Verdict::InTheWay(EXISTS),
+        Overwrite::Always => ExistingVerdict::Replace,
+        _ if right() => ExistingVerdict::Right,
+        Overwrite::IfNewer if wanted.mtime > mtime(&found.stat) && !same_time() => ExistingVerdict::Replace,
+        Overwrite::IfNewer => ExistingVerdict::Newer,
+        Overwrite::IfChanged => ExistingVerdict::Replace,
+        Overwrite::Never => ExistingVerdict::InTheWay(EXISTS),
     }
 }
 
 /// True when a file is read as it should be, and for anything else.
-fn has_content(site: &Site<'_>, node: u32, dir: &Dir, found: &Found) -> bool {
+fn has_content(site: &Site<'_>, node: u32, dir: &Dir, found: &Existing) -> bool {
     found.kind() != FileType::RegularFile
         || open(dir, site.plan.tree.name(node)).is_ok_and(|file| holds(site, node, &file))
 }
 
 /// What becomes of a directory where something else is to be.
-fn judge_directory(site: &Site<'_>, node: u32, dir: &Dir, found: &Found) -> Verdict {
+fn judge_directory(site: &Site<'_>, node: u32, dir: &Dir, found: &Existing) -> ExistingVerdict {
     let is_older = || site.plan.tree.node(node).metadata.mtime > mtime(&found.stat);
     let free = || site.delete_conflicting || settle::is_empty(dir, site.plan.tree.name(node));
     match site.overwrite {
-        _ if site.own_places.contains(&identity(&found.stat)) => Verdict::InTheWay(OWN_PLACE),
-        Overwrite::Never => Verdict::InTheWay(IS_DIRECTORY),
-        Overwrite::IfNewer if !is_older() => Verdict::Newer,
-        _ if free() => Verdict::Replace,
-        _ => Verdict::InTheWay(NOT_EMPTY),
+        _ if site.own_places.contains(&identity(&found.stat)) => ExistingVerdict::InTheWay(OWN_PLACE),
+        Overwrite::Never => ExistingVerdict::InTheWay(IS_DIRECTORY),
+        Overwrite::IfNewer if !is_older() => ExistingVerdict::Newer,
+        _ if free() => ExistingVerdict::Replace,
+        _ => ExistingVerdict::InTheWay(NOT_EMPTY),
     }
 }
 
 /// True for what is made after directories.
-fn is_entry(kind: &Kind) -> bool {
+fn is_entry(kind: &NodeKind) -> bool {
     match kind {
-        Kind::File(_) | Kind::Link { .. } | Kind::Symlink(_) | Kind::Special(..) => true,
-        Kind::Implied | Kind::Directory | Kind::Failed => false,
+        NodeKind::File(_) | NodeKind::Link { .. } | NodeKind::Symlink(_) | NodeKind::Special(..) => true,
+        NodeKind::Implied | NodeKind::Directory | NodeKind::Failed => false,
     }
 }
 
 /// True when what is there has the type, size, target or device that it should, its time being right. A restore sets a
 /// file's time before it has its name, so that one which it did not finish is not here.
-fn is_right(site: &Site<'_>, node: u32, found: &Found) -> bool {
+fn is_right(site: &Site<'_>, node: u32, found: &Existing) -> bool {
     let size = u64::try_from(found.stat.st_size).unwrap_or(0);
     match (&site.plan.tree.node(node).kind, found.kind()) {
-        (Kind::File(content) | Kind::Link { content, .. }, FileType::RegularFile) => content.size == size,
-        (Kind::Symlink(target), FileType::Symlink) => {
+        (NodeKind::File(content) | NodeKind::Link { content, .. }, FileType::RegularFile) => {
+            content.size == size
+        }
+        (NodeKind::Symlink(target), FileType::Symlink) => {
             let is = rustix::fs::readlinkat(&found.fd, "", Vec::new());
             is.is_ok_and(|is| is.as_bytes() == &target[..])
         }
-        (Kind::Special(bits, rdev), _) => {
+        (NodeKind::Special(bits, rdev), _) => {
             found.stat.st_mode & libc::S_IFMT == *bits && found.stat.st_rdev == *rdev
         }
         _ => false,
@@ -235,7 +237,7 @@ fn is_right(site: &Site<'_>, node: u32, found: &Found) -> bool {
 }
 
 /// Compares owner, permissions and attributes of what is right otherwise, and corrects them or says what differs.
-fn compare(site: &Site<'_>, node: u32, dir: &Dir, found: &Found, reporter: &mut Reporter<'_>) {
+fn compare(site: &Site<'_>, node: u32, dir: &Dir, found: &Existing, reporter: &mut Reporter<'_>) {
     let wanted = &site.plan.tree.node(node).metadata;
     let handle = Handle::looked_at(&found.fd);
     let unlike = match site.unlike(&handle, wanted) {
@@ -252,11 +254,11 @@ fn compare(site: &Site<'_>, node: u32, dir: &Dir, found: &Found, reporter: &mut 
         // Attributes of a user's can be set through a handle that is open alone, where the system has no /proc.
         FileType::RegularFile => match open(dir, site.plan.tree.name(node)) {
             Ok(file) if is_same(&file, &found.stat) => {
-                site.dress(&Handle::opened(&file), wanted, Origin::Found)
+                site.dress(&Handle::opened(&file), wanted, ObjectOrigin::Found)
             }
-            _ => site.dress(&handle, wanted, Origin::Found),
+            _ => site.dress(&handle, wanted, ObjectOrigin::Found),
         },
-        _ => site.dress(&handle, wanted, Origin::Found),
+        _ => site.dress(&handle, wanted, ObjectOrigin::Found),
     };
     if let Some(reason) = missing {
         reporter.send(Event::RestoreIncomplete { path, reason });
@@ -274,7 +276,7 @@ fn open(dir: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
 
 /// True when an open file has the content that the snapshot says, read chunk by chunk. Of anything else, true.
 pub(super) fn holds(site: &Site<'_>, node: u32, file: &OwnedFd) -> bool {
-    let (Kind::File(content) | Kind::Link { content, .. }) = &site.plan.tree.node(node).kind else {
+    let (NodeKind::File(content) | NodeKind::Link { content, .. }) = &site.plan.tree.node(node).kind else {
         return true;
     };
     let hasher = site.source.repository.keys().hasher();

@@ -4,29 +4,28 @@ use std::ops::Range;
 
 use parking_lot::Mutex;
 
-use super::plan::Piece;
+use super::plan::PlannedPiece;
 use crate::error::{ObjectError, Result, VykarError};
+use crate::format::IndexEntry;
 use crate::format::index::ChunkTable;
-use crate::format::{IndexEntry, MAX_CHUNK_PLAINTEXT};
 use crate::id::PackId;
-use crate::repository::{MovingReader, ReadChunk, Repository, pack_key};
+use crate::repository::read::chunk_reader::MAX_STORED;
+use crate::repository::{ReadChunk, RefreshingReader, Repository, pack_key};
 
 /// Unwanted bytes between two chunks that are read along instead of reading twice.
 const MAX_GAP: u64 = 64 << 10;
-/// Longest chunk object that is believed: far more than 32 MiB of plaintext can become.
-const MAX_STORED: u64 = MAX_CHUNK_PLAINTEXT + (MAX_CHUNK_PLAINTEXT >> 3);
 
 /// Where chunks come from; shared by all threads.
-pub(super) struct Source<'a> {
+pub(super) struct ChunkOrigin<'a> {
     pub repository: &'a Repository,
-    pub reader: &'a MovingReader<'a>,
+    pub reader: &'a RefreshingReader<'a>,
     pub table: &'a ChunkTable,
     /// Buffers of chunks that were kept and are not needed any more.
     pub spare: Mutex<Vec<Vec<u8>>>,
 }
 
 /// Neighbouring chunks of one pack.
-struct Run {
+struct ChunkRun {
     wants: Range<usize>,
     pack: PackId,
     offset: u64,
@@ -42,10 +41,10 @@ enum Buffer {
 
 /// Decodes a list of pieces, one after another; one for each thread.
 pub(super) struct Fetcher<'a> {
-    source: &'a Source<'a>,
+    source: &'a ChunkOrigin<'a>,
     /// Bytes read at once, unless one chunk alone is larger.
     max_read: u64,
-    runs: Vec<Run>,
+    runs: Vec<ChunkRun>,
     current: usize,
     state: Buffer,
     bytes: Vec<u8>,
@@ -64,7 +63,7 @@ enum Plain {
 }
 
 impl<'a> Fetcher<'a> {
-    pub fn new(source: &'a Source<'a>, max_read: u64) -> Self {
+    pub fn new(source: &'a ChunkOrigin<'a>, max_read: u64) -> Self {
         let (state, bytes) = (Buffer::NotRead, Vec::new());
         Fetcher {
             source,
@@ -79,7 +78,7 @@ impl<'a> Fetcher<'a> {
     }
 
     /// Plans the reads for `wants`, which [`Fetcher::chunk`] is then asked for in order.
-    pub fn begin(&mut self, wants: &[Piece]) {
+    pub fn begin(&mut self, wants: &[PlannedPiece]) {
         self.runs.clear();
         (self.current, self.state) = (0, Buffer::NotRead);
         let mut last = None;
@@ -93,7 +92,7 @@ impl<'a> Fetcher<'a> {
                     run.wants.end = at + 1;
                     run.len = end(&entry) - run.offset;
                 }
-                _ => self.runs.push(Run {
+                _ => self.runs.push(ChunkRun {
                     wants: at..at + 1,
                     pack: entry.pack,
                     offset: entry.offset,
@@ -104,7 +103,7 @@ impl<'a> Fetcher<'a> {
     }
 
     /// The plaintext of `want`, which is number `at` of the list. Those before it may be left out.
-    pub fn chunk(&mut self, at: usize, want: Piece) -> Result<&[u8]> {
+    pub fn chunk(&mut self, at: usize, want: PlannedPiece) -> Result<&[u8]> {
         if self.memo.as_ref().is_none_or(|memo| memo.0 != want.slot) {
             if let Some((_, Plain::Expanded(used))) = self.memo.take() {
                 self.spare = used;
@@ -136,7 +135,7 @@ impl<'a> Fetcher<'a> {
         }
     }
 
-    /// The same, to be kept. Its memory comes back through [`Source::spare`].
+    /// The same, to be kept. Its memory comes back through [`ChunkOrigin::spare`].
     pub fn take(&mut self) -> Vec<u8> {
         match self.memo.take() {
             None => Vec::new(),
@@ -158,9 +157,9 @@ impl<'a> Fetcher<'a> {
         }
     }
 
-    fn decode(&mut self, at: usize, want: Piece) -> Result<Plain> {
+    fn decode(&mut self, at: usize, want: PlannedPiece) -> Result<Plain> {
         let entry = self.source.table.entry(want.slot as usize);
-        if u64::from(entry.stored_size) > MAX_STORED {
+        if entry.stored_size > MAX_STORED {
             let reason = format!("stored as {} bytes, more than any chunk", entry.stored_size);
             return Err(damaged(&entry, ObjectError::Unreadable(reason)));
         }
@@ -205,7 +204,7 @@ fn end(entry: &IndexEntry) -> u64 {
     entry.offset + u64::from(entry.stored_size) // the index bounds both
 }
 
-fn extends(run: &Run, entry: &IndexEntry, max: u64) -> bool {
+fn extends(run: &ChunkRun, entry: &IndexEntry, max: u64) -> bool {
     let run_end = run.offset + run.len;
     run.pack == entry.pack
         && entry.offset >= run_end

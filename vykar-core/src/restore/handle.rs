@@ -7,11 +7,11 @@ use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Stat, Timestamps, Uid, XattrFl
 use rustix::io::Errno;
 
 /// A device and an inode number.
-pub(super) type Identity = (u64, u64);
+pub(super) type FileIdentity = (u64, u64);
 
 /// Which thing this is.
 #[allow(clippy::unnecessary_cast, reason = "field types differ between architectures")]
-pub(super) fn identity(found: &Stat) -> Identity {
+pub(super) fn identity(found: &Stat) -> FileIdentity {
     (found.st_dev as u64, found.st_ino as u64)
 }
 

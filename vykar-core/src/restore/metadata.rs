@@ -10,7 +10,7 @@ use crate::format::acl::{self, Acl, IdNames};
 const NANOS: i64 = 1_000_000_000;
 
 /// Extended attributes: name and value.
-pub(super) type Xattrs = Box<[(Box<str>, Box<[u8]>)]>;
+pub(super) type OwnedXattrList = Box<[(Box<str>, Box<[u8]>)]>;
 
 /// What a restored entry is to look like.
 #[derive(Debug, Clone, Default)]
@@ -26,7 +26,7 @@ pub(super) struct Metadata {
     /// Likewise.
     pub atime: i64,
     /// Extended attributes, ACLs among them.
-    pub xattrs: Xattrs,
+    pub xattrs: OwnedXattrList,
 }
 
 impl Metadata {
@@ -92,7 +92,7 @@ impl Owners {
 
     /// Maps the users and groups of ACLs as owners are mapped, by the names that the snapshot has for their numbers.
     /// What is no ACL stays as it is: the kernel refuses it.
-    pub fn map_acls(&mut self, names: &IdNames, xattrs: &mut Xattrs) {
+    pub fn map_acls(&mut self, names: &IdNames, xattrs: &mut OwnedXattrList) {
         if self.numeric {
             return;
         }
@@ -166,7 +166,7 @@ mod tests {
         };
         let mut names = IdNames::default();
         names.note(&item);
-        let list = || -> Xattrs {
+        let list = || -> OwnedXattrList {
             let of = |name: &str, value| (Box::from(name), value);
             Box::new([
                 of(acl::ACCESS, acl(4242, 4343)),

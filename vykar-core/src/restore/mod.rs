@@ -42,16 +42,16 @@ use crate::error::{Result, VykarError};
 use crate::event::{Event, Events};
 use crate::format::Snapshot;
 use crate::platform;
-use crate::repository::{MovingReader, Repository};
+use crate::repository::{RefreshingReader, Repository};
 
 use directories::Destination;
-use fetch::Source;
-use plan::Plan;
-use queue::Queue;
+use fetch::ChunkOrigin;
+use plan::RestorePlan;
+use queue::TaskQueue;
 use report::Reporter;
 use site::{Site, state};
-use tree::{Kind, ROOT};
-use write::Worker;
+use tree::{NodeKind, ROOT};
+use write::RestoreWorker;
 
 pub use existing::Overwrite;
 
@@ -136,8 +136,8 @@ pub fn restore(
     events: Events<'_>,
 ) -> Result<RestoreSummary> {
     let mut reporter = Reporter::new(events);
-    let reader = MovingReader::new(repository)?;
-    let plan = Plan::read(&reader, snapshot, options, &mut reporter)?;
+    let reader = RefreshingReader::new(repository)?;
+    let plan = RestorePlan::read(&reader, snapshot, options, &mut reporter)?;
     if options.dry_run {
         return dry_run(repository, &reader, &plan, dest, options, reporter);
     }
@@ -146,7 +146,7 @@ pub fn restore(
     let threads = platform::threads(options.threads, MAX_THREADS);
     let max_read = (READ_IN_FLIGHT / threads as u64).clamp(MIN_READ, MAX_READ);
     let table = &plan.index.chunks;
-    let source = Source { repository, reader: &reader, table, spare: Mutex::default() };
+    let source = ChunkOrigin { repository, reader: &reader, table, spare: Mutex::default() };
     let mut site = Site::new(&plan, &source, destination.root.clone(), max_read);
     configure(&mut site, repository, options);
     site.set_state(ROOT, destination.state);
@@ -156,13 +156,13 @@ pub fn restore(
     existing::decide(&site, &mut reporter);
     let tree = &plan.tree;
     let is_open = |n| matches!(site.state(n), state::NONE | state::REPLACE);
-    let is_file = |n| tree.node(n).wanted && matches!(tree.node(n).kind, Kind::File(_)) && is_open(n);
-    let queue = Mutex::new(Queue::new(&plan, max_read, is_file));
+    let is_file = |n| tree.node(n).wanted && matches!(tree.node(n).kind, NodeKind::File(_)) && is_open(n);
+    let queue = Mutex::new(TaskQueue::new(&plan, max_read, is_file));
     reporter.expected = Some(plan.totals());
     in_threads(&site, threads, &options.cancel, &mut reporter, |worker| worker.run(&queue));
     site.current.store(ROOT, Ordering::Relaxed);
     reporter.progress(&site);
-    in_threads(&site, 1, &options.cancel, &mut reporter, Worker::links);
+    in_threads(&site, 1, &options.cancel, &mut reporter, RestoreWorker::links);
     others::make(&site, &mut reporter);
     directories::finish(&site, &before, &mut reporter);
 
@@ -188,13 +188,13 @@ fn in_threads<'a>(
     threads: usize,
     cancel: &AtomicBool,
     reporter: &mut Reporter<'_>,
-    work: impl Fn(&mut Worker<'a>) + Sync,
+    work: impl Fn(&mut RestoreWorker<'a>) + Sync,
 ) {
     let (sender, events) = crossbeam_channel::bounded(1024);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             let (sender, work) = (sender.clone(), &work);
-            scope.spawn(move || work(&mut Worker::new(site, sender)));
+            scope.spawn(move || work(&mut RestoreWorker::new(site, sender)));
         }
         drop(sender);
         loop {
@@ -214,8 +214,8 @@ fn in_threads<'a>(
 /// Says what would be done.
 fn dry_run(
     repository: &Repository,
-    reader: &MovingReader<'_>,
-    plan: &Plan,
+    reader: &RefreshingReader<'_>,
+    plan: &RestorePlan,
     dest: &Path,
     options: &RestoreOptions,
     mut reporter: Reporter<'_>,
@@ -227,7 +227,7 @@ fn dry_run(
         Err(rustix::io::Errno::NOENT) => None,
         Err(e) => return Err(VykarError::path(dest, e)),
     };
-    let source = Source { repository, reader, table: &plan.index.chunks, spare: Mutex::default() };
+    let source = ChunkOrigin { repository, reader, table: &plan.index.chunks, spare: Mutex::default() };
     // Nothing is reached through it.
     let root = rustix::fs::open("/", flags | OFlags::PATH, Mode::empty());
     let root = Arc::new(root.map_err(|e| VykarError::path("/", e))?);

@@ -5,19 +5,19 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::handle::Identity;
+use super::handle::FileIdentity;
 use crate::error::{Result, VykarError};
 use crate::repository::Repository;
 
 /// The repository's folder, and the folder of all local caches with this repository's.
-pub(super) fn places(repository: &Repository) -> Vec<Identity> {
+pub(super) fn places(repository: &Repository) -> Vec<FileIdentity> {
     let itself = repository.backend().local_path().map(Path::to_owned);
     let cache = repository.cache_dir();
     let caches = cache.as_deref().and_then(Path::parent).map(Path::to_owned);
     [itself, cache, caches].into_iter().flatten().filter_map(|path| identity(&path)).collect()
 }
 
-fn identity(path: &Path) -> Option<Identity> {
+fn identity(path: &Path) -> Option<FileIdentity> {
     fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 

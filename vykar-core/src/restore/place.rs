@@ -14,8 +14,8 @@ use parking_lot::RwLock;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::handle::{Identity, identity};
-use super::tree::{ROOT, Tree};
+use super::handle::{FileIdentity, identity};
+use super::tree::{PlanTree, ROOT};
 
 /// Handles each thread keeps open.
 const KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(31);
@@ -30,27 +30,27 @@ pub(super) type Dir = Arc<OwnedFd>;
 
 /// What was made, by node. Whatever has its name later on must be the same thing.
 #[derive(Default)]
-pub(super) struct Identities(RwLock<HashMap<u32, Identity>>);
+pub(super) struct Identities(RwLock<HashMap<u32, FileIdentity>>);
 
 impl Identities {
-    pub fn set(&self, node: u32, identity: Identity) {
+    pub fn set(&self, node: u32, identity: FileIdentity) {
         self.0.write().insert(node, identity);
     }
 
     /// True when this is known to be what was made, or found, for the node.
-    pub fn is(&self, node: u32, identity: Identity) -> bool {
+    pub fn is(&self, node: u32, identity: FileIdentity) -> bool {
         self.0.read().get(&node) == Some(&identity)
     }
 
     /// True when this is what was made for the node, or when it is not known what was.
-    pub fn agrees(&self, node: u32, identity: Identity) -> bool {
+    pub fn agrees(&self, node: u32, identity: FileIdentity) -> bool {
         self.0.read().get(&node).is_none_or(|known| *known == identity)
     }
 }
 
 /// Opens directories of a tree, keeping those used last.
 pub(super) struct Places<'t> {
-    tree: &'t Tree,
+    tree: &'t PlanTree,
     root: Dir,
     made: Option<&'t Identities>,
     kept: LruCache<u32, Dir>,
@@ -58,7 +58,7 @@ pub(super) struct Places<'t> {
 }
 
 impl<'t> Places<'t> {
-    pub fn new(tree: &'t Tree, root: Dir) -> Self {
+    pub fn new(tree: &'t PlanTree, root: Dir) -> Self {
         Places { tree, root, made: None, kept: LruCache::new(KEPT), openat2: true }
     }
 
@@ -162,7 +162,7 @@ mod tests {
         std::fs::create_dir_all(dest.path().join("real/x/y")).unwrap();
         std::os::unix::fs::symlink(outside.path(), dest.path().join("out")).unwrap();
         std::os::unix::fs::symlink("real", dest.path().join("in")).unwrap();
-        let mut tree = Tree::new();
+        let mut tree = PlanTree::new();
         let nodes: Vec<u32> = ["real/x/y", "out/x/y", "in/x/y", "out", "in"]
             .map(|p| tree.insert(p.as_bytes()).unwrap().0)
             .into();
@@ -183,7 +183,7 @@ mod tests {
     fn a_directory_in_the_place_of_one_that_was_made_is_not_entered() {
         let dest = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dest.path().join("d/e")).unwrap();
-        let mut tree = Tree::new();
+        let mut tree = PlanTree::new();
         let e = tree.insert(b"d/e").unwrap().0;
         let root: Dir = Arc::new(std::fs::File::open(dest.path()).unwrap().into());
         let made = Identities::default();

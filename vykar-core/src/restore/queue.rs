@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use super::plan::{Piece, Plan};
+use super::plan::{PlannedPiece, RestorePlan};
 use super::settle::Fresh;
 use super::shared::Writes;
-use super::tree::{Content, Kind};
+use super::tree::{FileContent, NodeKind};
 
 /// Files in one task at most.
 const MAX_FILES: usize = 256;
@@ -18,10 +18,10 @@ const MAX_FILES: usize = 256;
 const MAX_PLAIN: u64 = 64 << 20;
 
 /// A file being written, by one task or by several.
-pub(super) struct Output {
+pub(super) struct OutputFile {
     pub node: u32,
-    pub content: Content,
-    pub file: Mutex<Open>,
+    pub content: FileContent,
+    pub file: Mutex<FileState>,
     /// Tasks that still have a part of it.
     pub remaining: AtomicUsize,
     /// Reported, and to be removed.
@@ -33,7 +33,7 @@ pub(super) struct Output {
 }
 
 /// Whether a file was created.
-pub(super) enum Open {
+pub(super) enum FileState {
     /// No task has come to it.
     NotYet,
     /// By the first task that did.
@@ -43,8 +43,8 @@ pub(super) enum Open {
 }
 
 /// Pieces of one file.
-pub(super) struct Part {
-    pub output: Arc<Output>,
+pub(super) struct FilePart {
+    pub output: Arc<OutputFile>,
     /// Which of the plan's pieces.
     pub pieces: Range<usize>,
     /// Where they begin in the file.
@@ -54,21 +54,21 @@ pub(super) struct Part {
 }
 
 /// What a thread does in one go.
-pub(super) type Task = Vec<Part>;
+pub(super) type RestoreTask = Vec<FilePart>;
 
 /// Hands out tasks.
-pub(super) struct Queue<'p> {
-    plan: &'p Plan,
+pub(super) struct TaskQueue<'p> {
+    plan: &'p RestorePlan,
     /// Stored bytes in one task, unless one chunk alone is larger.
     budget: u64,
     files: VecDeque<u32>,
     /// Of a file too large for one task.
-    parts: VecDeque<Part>,
+    parts: VecDeque<FilePart>,
 }
 
-impl<'p> Queue<'p> {
+impl<'p> TaskQueue<'p> {
     /// All files of the plan for which `wanted` holds.
-    pub fn new(plan: &'p Plan, budget: u64, wanted: impl Fn(u32) -> bool) -> Self {
+    pub fn new(plan: &'p RestorePlan, budget: u64, wanted: impl Fn(u32) -> bool) -> Self {
         let table = &plan.index.chunks;
         let mut files = Vec::new();
         for number in plan.tree.numbers().filter(|n| wanted(*n)) {
@@ -81,20 +81,20 @@ impl<'p> Queue<'p> {
         }
         // Same place or none: as the snapshot has them.
         files.sort_unstable();
-        Queue { plan, budget, files: files.into_iter().map(|f| f.1).collect(), parts: VecDeque::new() }
+        TaskQueue { plan, budget, files: files.into_iter().map(|f| f.1).collect(), parts: VecDeque::new() }
     }
 
     /// A single file.
-    pub fn one(plan: &'p Plan, budget: u64, number: u32) -> Self {
-        Queue { plan, budget, files: VecDeque::from([number]), parts: VecDeque::new() }
+    pub fn one(plan: &'p RestorePlan, budget: u64, number: u32) -> Self {
+        TaskQueue { plan, budget, files: VecDeque::from([number]), parts: VecDeque::new() }
     }
 
     /// The next task.
-    pub fn next(&mut self) -> Option<Task> {
+    pub fn next(&mut self) -> Option<RestoreTask> {
         if let Some(part) = self.parts.pop_front() {
             return Some(vec![part]);
         }
-        let mut task = Task::new();
+        let mut task = RestoreTask::new();
         let (mut stored, mut plain) = (0u64, 0u64);
         while task.len() < MAX_FILES {
             let Some(number) = self.files.front().copied() else { break };
@@ -120,15 +120,15 @@ impl<'p> Queue<'p> {
         (!task.is_empty()).then_some(task)
     }
 
-    fn stored(&self, content: &Content) -> u64 {
+    fn stored(&self, content: &FileContent) -> u64 {
         self.plan.pieces(content).iter().map(|piece| self.stored_size(piece)).sum()
     }
 
-    fn stored_size(&self, piece: &Piece) -> u64 {
+    fn stored_size(&self, piece: &PlannedPiece) -> u64 {
         self.plan.index.chunks.entry(piece.slot as usize).stored_size.into()
     }
 
-    fn split(&self, number: u32, content: Content) -> VecDeque<Part> {
+    fn split(&self, number: u32, content: FileContent) -> VecDeque<FilePart> {
         let mut cuts = Vec::new();
         let (mut from, mut from_offset, mut offset) = (content.first, 0u64, 0u64);
         let mut stored = 0;
@@ -147,18 +147,18 @@ impl<'p> Queue<'p> {
     }
 }
 
-fn content(plan: &Plan, number: u32) -> Option<Content> {
+fn content(plan: &RestorePlan, number: u32) -> Option<FileContent> {
     match plan.tree.node(number).kind {
-        Kind::File(content) | Kind::Link { content, .. } => Some(content),
+        NodeKind::File(content) | NodeKind::Link { content, .. } => Some(content),
         _ => None,
     }
 }
 
-fn output(node: u32, content: Content, parts: usize) -> Arc<Output> {
-    Arc::new(Output {
+fn output(node: u32, content: FileContent, parts: usize) -> Arc<OutputFile> {
+    Arc::new(OutputFile {
         node,
         content,
-        file: Mutex::new(Open::NotYet),
+        file: Mutex::new(FileState::NotYet),
         remaining: AtomicUsize::new(parts),
         failed: AtomicBool::new(false),
         holes: AtomicBool::new(false),
@@ -166,7 +166,7 @@ fn output(node: u32, content: Content, parts: usize) -> Arc<Output> {
     })
 }
 
-fn part(output: &Arc<Output>, pieces: Range<usize>, offset: u64) -> Part {
+fn part(output: &Arc<OutputFile>, pieces: Range<usize>, offset: u64) -> FilePart {
     let shared = output.remaining.load(Ordering::Relaxed) > 1;
-    Part { output: output.clone(), pieces, offset, shared }
+    FilePart { output: output.clone(), pieces, offset, shared }
 }

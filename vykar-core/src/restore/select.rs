@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use crate::error::Result;
 use crate::format::path::plain;
-use crate::rules::{FromTop, Rules, Ruling, Standing};
+use crate::rules::{FromTop, RuleStanding, Rules, Ruling};
 
 /// How an item's path stands to the selection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum PathChoice {
     /// To be restored.
     Selected,
     /// A directory above something selected.
@@ -69,39 +69,39 @@ impl Selection {
     }
 
     /// Classifies the path of an item, which may be a directory, and remembers what it matched.
-    pub fn place(&mut self, path: &[u8], is_dir: bool) -> Place {
+    pub fn place(&mut self, path: &[u8], is_dir: bool) -> PathChoice {
         let by_path = self.by_path(path);
-        if by_path != Place::Selected {
+        if by_path != PathChoice::Selected {
             return by_path;
         }
-        if self.exclude.standing(path, is_dir) != Standing::Stays {
-            return Place::Outside;
+        if self.exclude.standing(path, is_dir) != RuleStanding::Stays {
+            return PathChoice::Outside;
         }
         match &self.include {
             Some(rules) if !is_included(rules, path, is_dir) => {
                 if is_dir {
-                    Place::Above
+                    PathChoice::Above
                 } else {
-                    Place::Outside
+                    PathChoice::Outside
                 }
             }
-            _ => Place::Selected,
+            _ => PathChoice::Selected,
         }
     }
 
-    fn by_path(&mut self, path: &[u8]) -> Place {
+    fn by_path(&mut self, path: &[u8]) -> PathChoice {
         if self.paths.is_empty() {
-            return Place::Selected;
+            return PathChoice::Selected;
         }
-        let mut place = Place::Outside;
+        let mut place = PathChoice::Outside;
         for end in slashes(path).chain([path.len()]) {
             if let Some(matched) = self.paths.get_mut(&path[..end]) {
                 *matched = true;
-                place = Place::Selected;
+                place = PathChoice::Selected;
             }
         }
         match place {
-            Place::Outside if self.above.contains(path) => Place::Above,
+            PathChoice::Outside if self.above.contains(path) => PathChoice::Above,
             place => place,
         }
     }
@@ -136,13 +136,13 @@ mod tests {
     fn paths_select_themselves_and_what_is_below() {
         let mut s = Selection::new(&[b"/a//b/".to_vec(), b"./c".to_vec(), b"nope/x".to_vec()]);
         for (path, place) in [
-            ("a", Place::Above),
-            ("a/b", Place::Selected),
-            ("a/b/c/d", Place::Selected),
-            ("a/bc", Place::Outside),
-            ("c", Place::Selected),
-            ("nope", Place::Above),
-            ("d", Place::Outside),
+            ("a", PathChoice::Above),
+            ("a/b", PathChoice::Selected),
+            ("a/b/c/d", PathChoice::Selected),
+            ("a/bc", PathChoice::Outside),
+            ("c", PathChoice::Selected),
+            ("nope", PathChoice::Above),
+            ("d", PathChoice::Outside),
         ] {
             assert_eq!(s.place(path.as_bytes(), false), place, "{path}");
         }
@@ -154,7 +154,9 @@ mod tests {
         for paths in [vec![], vec![b"/".to_vec()], vec![b"a".to_vec(), b".".to_vec()]] {
             let mut s = Selection::new(&paths);
             assert!(
-                s.is_everything() && s.place(b"x/y", false) == Place::Selected && s.unmatched().is_empty()
+                s.is_everything()
+                    && s.place(b"x/y", false) == PathChoice::Selected
+                    && s.unmatched().is_empty()
             );
         }
     }
@@ -165,15 +167,15 @@ mod tests {
         let selection = Selection::new(&[b"home".to_vec()]);
         let mut s = selection.with_rules(&rules(&["*.txt", "docs/"]), &rules(&["draft*"])).unwrap();
         for (path, is_dir, place) in [
-            ("home", true, Place::Above),
-            ("home/a.txt", false, Place::Selected),
-            ("home/a.jpg", false, Place::Outside),
-            ("home/x", true, Place::Above),
-            ("home/x/docs", true, Place::Selected),
-            ("home/x/docs/any", false, Place::Selected),
-            ("home/x/docs/draft1", true, Place::Outside),
-            ("home/x/docs/draft1/a.txt", false, Place::Outside),
-            ("etc/a.txt", false, Place::Outside),
+            ("home", true, PathChoice::Above),
+            ("home/a.txt", false, PathChoice::Selected),
+            ("home/a.jpg", false, PathChoice::Outside),
+            ("home/x", true, PathChoice::Above),
+            ("home/x/docs", true, PathChoice::Selected),
+            ("home/x/docs/any", false, PathChoice::Selected),
+            ("home/x/docs/draft1", true, PathChoice::Outside),
+            ("home/x/docs/draft1/a.txt", false, PathChoice::Outside),
+            ("etc/a.txt", false, PathChoice::Outside),
         ] {
             assert_eq!(s.place(path.as_bytes(), is_dir), place, "{path}");
         }

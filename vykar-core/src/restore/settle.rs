@@ -10,9 +10,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RawDir, RenameFlags};
 use rustix::io::Errno;
 
-use super::handle::{self, Identity, identity};
+use super::handle;
+use super::handle::{FileIdentity, identity};
 use super::place::{Dir, readable};
-use super::tree::Tree;
+use super::tree::PlanTree;
 
 /// How the names of what is not complete begin.
 const PREFIX: &str = ".vykar-restore-";
@@ -82,7 +83,7 @@ pub(super) fn take_over(
     temporary: &[u8],
     name: &[u8],
     conflicting: bool,
-    kept: &[Identity],
+    kept: &[FileIdentity],
 ) -> Result<(), Errno> {
     let renamed = match rustix::fs::renameat(dir, temporary, dir, name) {
         Err(Errno::ISDIR) => {
@@ -98,7 +99,7 @@ pub(super) fn take_over(
 }
 
 /// Removes a directory that something else is to take the place of.
-fn remove_directory(dir: &Dir, name: &[u8], conflicting: bool, kept: &[Identity]) -> Result<(), Errno> {
+fn remove_directory(dir: &Dir, name: &[u8], conflicting: bool, kept: &[FileIdentity]) -> Result<(), Errno> {
     match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
         Err(Errno::NOTEMPTY | Errno::EXIST) if conflicting => {
             let found = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -113,7 +114,7 @@ fn remove_tree(
     dir: impl AsFd,
     name: &[u8],
     device: u64,
-    kept: &[Identity],
+    kept: &[FileIdentity],
     depth: usize,
 ) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -154,7 +155,7 @@ fn names(dir: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
 
 /// Removes what a restore that was killed left in a directory: what has a name as [`temporary`] makes them, is
 /// `owner`'s and no directory, is not in the snapshot, and is written by nobody. True when there was any.
-pub(super) fn remove_leftovers(dir: &Dir, node: u32, tree: &Tree, owner: u32) -> bool {
+pub(super) fn remove_leftovers(dir: &Dir, node: u32, tree: &PlanTree, owner: u32) -> bool {
     let Ok(names) = readable(dir).and_then(|dir| names(&dir)) else { return false };
     let mut removed = false;
     let left = names.into_iter().filter(|name| is_temporary(name) && tree.find(node, name).is_none());

@@ -17,12 +17,12 @@ pub(super) struct Writes {
 
 #[derive(Default)]
 struct Left {
-    pieces: Vec<Piece>,
+    pieces: Vec<PlacedBytes>,
     bytes: usize,
 }
 
 /// Bytes and where they belong.
-pub(super) type Piece = (u64, Vec<u8>);
+pub(super) type PlacedBytes = (u64, Vec<u8>);
 
 /// The right to write to the file.
 pub(super) struct Turn<'w> {
@@ -33,7 +33,7 @@ pub(super) struct Turn<'w> {
 impl Writes {
     /// The right to write, unless another thread has it; then `piece` is asked for and left to that one, if there is
     /// not too much waiting already. Whoever leaves something calls [`Writes::turn`] at the end.
-    pub fn turn_or_leave(&self, len: usize, piece: impl FnOnce() -> Piece) -> Option<Turn<'_>> {
+    pub fn turn_or_leave(&self, len: usize, piece: impl FnOnce() -> PlacedBytes) -> Option<Turn<'_>> {
         if let Some(turn) = self.turn.try_lock() {
             return Some(Turn { writes: self, _turn: turn });
         }
@@ -55,7 +55,7 @@ impl Writes {
 
 impl Turn<'_> {
     /// A piece that was left.
-    pub fn next(&mut self) -> Option<Piece> {
+    pub fn next(&mut self) -> Option<PlacedBytes> {
         let mut left = self.writes.left.lock();
         let piece = left.pieces.pop()?;
         left.bytes -= piece.1.len();

@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
-use super::apply::{self, Applier, Origin};
+use super::apply;
+use super::apply::{Applier, ObjectOrigin};
 use super::clock::Clocks;
 use super::existing::Overwrite;
-use super::fetch::Source;
-use super::handle::{Handle, Identity};
+use super::fetch::ChunkOrigin;
+use super::handle::{FileIdentity, Handle};
 use super::metadata::Metadata;
 use super::place::{Dir, Identities, Places};
-use super::plan::Plan;
+use super::plan::RestorePlan;
 use super::settle;
 use super::tree::ROOT;
 
@@ -37,8 +38,8 @@ pub(super) mod state {
 
 /// What all threads share.
 pub(super) struct Site<'a> {
-    pub plan: &'a Plan,
-    pub source: &'a Source<'a>,
+    pub plan: &'a RestorePlan,
+    pub source: &'a ChunkOrigin<'a>,
     pub root: Dir,
     /// Owner and group of what this process makes, but in directories that give it their own group.
     pub me: (u32, u32),
@@ -68,7 +69,7 @@ pub(super) struct Site<'a> {
     /// Directories go with all that is in them where something else is to be.
     pub delete_conflicting: bool,
     /// The repository and the caches: nothing is put into them.
-    pub own_places: Vec<Identity>,
+    pub own_places: Vec<FileIdentity>,
     /// The file system has no files without a name, or the process cannot give them one.
     pub no_unnamed: AtomicBool,
     /// Part of the names of what is not complete.
@@ -77,7 +78,7 @@ pub(super) struct Site<'a> {
 }
 
 impl<'a> Site<'a> {
-    pub fn new(plan: &'a Plan, source: &'a Source<'a>, root: Dir, max_read: u64) -> Self {
+    pub fn new(plan: &'a RestorePlan, source: &'a ChunkOrigin<'a>, root: Dir, max_read: u64) -> Self {
         let nonce = crate::crypto::random().map_or(0, u64::from_le_bytes);
         let states: Vec<AtomicU8> = (0..plan.tree.len()).map(|_| AtomicU8::new(state::NONE)).collect();
         states[ROOT as usize].store(state::EXISTED, Ordering::Relaxed);
@@ -139,7 +140,7 @@ impl<'a> Site<'a> {
     }
 
     /// Sets a node's metadata; says what could not be set, and with [`Site::verify`] what is not as it should be.
-    pub fn dress(&self, handle: &Handle<'_>, metadata: &Metadata, origin: Origin) -> Option<String> {
+    pub fn dress(&self, handle: &Handle<'_>, metadata: &Metadata, origin: ObjectOrigin) -> Option<String> {
         let missing = self.applier.apply(handle, metadata, origin);
         if missing.is_some() || !self.verify {
             return missing;

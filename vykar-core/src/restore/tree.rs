@@ -13,7 +13,7 @@ pub(super) const ROOT: u32 = 0;
 
 /// A file's content: where its pieces are in the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Content {
+pub(super) struct FileContent {
     /// First piece.
     pub first: usize,
     /// Number of pieces.
@@ -24,19 +24,19 @@ pub(super) struct Content {
 
 /// What a node is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum NodeKind {
     /// A directory that only the paths below it tell of.
     Implied,
     /// A directory.
     Directory,
     /// A file to be written.
-    File(Content),
+    File(FileContent),
     /// Another name of the file `leader`.
     Link {
         /// The node that is written.
         leader: u32,
         /// Its content, should linking fail.
-        content: Content,
+        content: FileContent,
     },
     /// A symlink and its target.
     Symlink(Box<[u8]>),
@@ -48,11 +48,11 @@ pub(super) enum Kind {
 
 /// A name in the tree.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(super) struct PlanNode {
     /// The directory it is in; the root is its own.
     pub parent: u32,
     /// What it is.
-    pub kind: Kind,
+    pub kind: NodeKind,
     /// Its owner, mode, times and attributes.
     pub metadata: Metadata,
     /// To be restored: selected, or above something selected.
@@ -74,8 +74,8 @@ pub(super) enum NoPlace {
 
 /// All nodes.
 #[derive(Debug)]
-pub(super) struct Tree {
-    nodes: Vec<Node>,
+pub(super) struct PlanTree {
+    nodes: Vec<PlanNode>,
     names: Vec<u8>,
     children: HashTable<u32>,
     hasher: RandomState,
@@ -83,17 +83,17 @@ pub(super) struct Tree {
     recent: [(Vec<u8>, u32); 2],
 }
 
-impl Tree {
+impl PlanTree {
     pub fn new() -> Self {
-        let root = Node {
+        let root = PlanNode {
             parent: ROOT,
-            kind: Kind::Implied,
+            kind: NodeKind::Implied,
             metadata: Metadata::default(),
             wanted: true,
             name_at: 0,
             name_len: 0,
         };
-        Tree {
+        PlanTree {
             nodes: vec![root],
             names: Vec::new(),
             children: HashTable::new(),
@@ -112,11 +112,11 @@ impl Tree {
         1..self.nodes.len() as u32 // TooMany keeps this below u32::MAX
     }
 
-    pub fn node(&self, number: u32) -> &Node {
+    pub fn node(&self, number: u32) -> &PlanNode {
         &self.nodes[number as usize]
     }
 
-    pub fn node_mut(&mut self, number: u32) -> &mut Node {
+    pub fn node_mut(&mut self, number: u32) -> &mut PlanNode {
         &mut self.nodes[number as usize]
     }
 
@@ -175,7 +175,7 @@ impl Tree {
 
     fn require_directory(&self, number: u32) -> Result<u32, NoPlace> {
         match self.node(number).kind {
-            Kind::Implied | Kind::Directory => Ok(number),
+            NodeKind::Implied | NodeKind::Directory => Ok(number),
             _ => Err(NoPlace::BelowFile),
         }
     }
@@ -197,9 +197,9 @@ impl Tree {
             u32::try_from(self.nodes.len()).ok().filter(|n| *n < u32::MAX).ok_or(NoPlace::TooMany)?;
         let name_at = self.names.len();
         self.names.extend_from_slice(name);
-        self.nodes.push(Node {
+        self.nodes.push(PlanNode {
             parent,
-            kind: Kind::Implied,
+            kind: NodeKind::Implied,
             metadata: Metadata::default(),
             wanted: false,
             name_at,
@@ -217,7 +217,7 @@ impl Tree {
     /// Marks every directory above a wanted node as wanted.
     pub fn want_parents(&mut self) {
         for number in self.numbers().rev() {
-            let Node { parent, wanted, .. } = *self.node(number);
+            let PlanNode { parent, wanted, .. } = *self.node(number);
             if wanted {
                 self.node_mut(parent).wanted = true;
             }
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn parents_are_numbered_below_their_children() {
-        let mut tree = Tree::new();
+        let mut tree = PlanTree::new();
         for path in ["a/b/c", "a", "z/y", "a/b", "a/bb/d", "z", "q", "a/b/c/d/e/f"] {
             tree.insert(path.as_bytes()).unwrap();
         }
@@ -249,16 +249,16 @@ mod tests {
 
     #[test]
     fn nothing_lies_below_what_is_not_a_directory() {
-        let mut tree = Tree::new();
+        let mut tree = PlanTree::new();
         let (number, new) = tree.insert(b"f").unwrap();
         assert!(new);
-        tree.node_mut(number).kind = Kind::Symlink(b"/etc".as_slice().into());
+        tree.node_mut(number).kind = NodeKind::Symlink(b"/etc".as_slice().into());
         assert_eq!(tree.insert(b"f/passwd"), Err(NoPlace::BelowFile));
         assert_eq!(tree.insert(b"f/g/h"), Err(NoPlace::BelowFile));
         // Also when the directory was met as one before.
         tree.insert(b"d/x").unwrap();
         let (number, _) = tree.insert(b"d").unwrap();
-        tree.node_mut(number).kind = Kind::Failed;
+        tree.node_mut(number).kind = NodeKind::Failed;
         assert_eq!(tree.insert(b"d/y"), Err(NoPlace::BelowFile));
     }
 }

@@ -10,22 +10,22 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
 
-use super::apply::Origin;
+use super::apply::ObjectOrigin;
 use super::existing;
-use super::fetch::{Fetcher, Source};
+use super::fetch::{ChunkOrigin, Fetcher};
 use super::handle::{self, Handle, identity};
 use super::holes;
 use super::place::Places;
-use super::plan::{Piece, as_path};
-use super::queue::{Open, Output, Part, Queue, Task};
+use super::plan::{PlannedPiece, as_path};
+use super::queue::{FilePart, FileState, OutputFile, RestoreTask, TaskQueue};
 use super::settle::Fresh;
 use super::shared::Turn;
 use super::site::{Site, state};
-use super::tree::Kind;
+use super::tree::NodeKind;
 use crate::event::Event;
 
 /// Why a file is not restored. Nothing is said where that was done before.
-enum Failure {
+enum WriteFailure {
     Because(String),
     Known,
 }
@@ -34,21 +34,21 @@ pub(super) const NO_DIRECTORY: &str = "its directory could not be restored";
 pub(super) const EXISTS: &str = "exists already; left as it is";
 
 /// One thread.
-pub(super) struct Worker<'a> {
+pub(super) struct RestoreWorker<'a> {
     site: &'a Site<'a>,
     places: Places<'a>,
     fetch: Fetcher<'a>,
     events: Sender<Event>,
 }
 
-impl<'a> Worker<'a> {
+impl<'a> RestoreWorker<'a> {
     pub fn new(site: &'a Site<'a>, events: Sender<Event>) -> Self {
-        Worker { site, places: site.places(), fetch: Fetcher::new(site.source, site.max_read), events }
+        RestoreWorker { site, places: site.places(), fetch: Fetcher::new(site.source, site.max_read), events }
     }
 
     /// Works until the queue is empty. After a fatal error the rest is taken as well, so that files
     /// half written are removed.
-    pub fn run(&mut self, queue: &Mutex<Queue<'_>>) {
+    pub fn run(&mut self, queue: &Mutex<TaskQueue<'_>>) {
         loop {
             let task = queue.lock().next();
             match task {
@@ -58,15 +58,15 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn task(&mut self, task: &Task) {
+    fn task(&mut self, task: &RestoreTask) {
         let pieces = task.iter().flat_map(|part| &self.site.plan.pieces[part.pieces.clone()]);
-        let wants: Vec<Piece> = pieces.copied().collect();
+        let wants: Vec<PlannedPiece> = pieces.copied().collect();
         self.fetch.begin(&wants);
         let mut first = 0;
         for part in task {
             if let Err(failure) = self.fill(part, &wants, first) {
                 let known = part.output.failed.swap(true, Ordering::AcqRel);
-                if let (Failure::Because(reason), false) = (failure, known) {
+                if let (WriteFailure::Because(reason), false) = (failure, known) {
                     self.failed(part.output.node, reason);
                 }
             }
@@ -84,9 +84,9 @@ impl<'a> Worker<'a> {
     }
 
     /// Writes a part; `first` is the number of its first piece in `wants`.
-    fn fill(&mut self, part: &Part, wants: &[Piece], first: usize) -> Result<(), Failure> {
+    fn fill(&mut self, part: &FilePart, wants: &[PlannedPiece], first: usize) -> Result<(), WriteFailure> {
         if self.site.stop.load(Ordering::Acquire) {
-            return Err(Failure::Known);
+            return Err(WriteFailure::Known);
         }
         self.site.current.store(part.output.node, Ordering::Relaxed);
         let fresh = self.open(&part.output)?;
@@ -94,9 +94,9 @@ impl<'a> Worker<'a> {
         let mut offset = part.offset;
         for (at, want) in wants.iter().enumerate().skip(first).take(part.pieces.len()) {
             if part.output.failed.load(Ordering::Acquire) {
-                return Err(Failure::Known);
+                return Err(WriteFailure::Known);
             }
-            let data = self.fetch.chunk(at, *want).map_err(|e| Failure::Because(e.to_string()))?;
+            let data = self.fetch.chunk(at, *want).map_err(|e| WriteFailure::Because(e.to_string()))?;
             let written = match part.shared {
                 false => write(&part.output, file, (offset, data)),
                 true => self.write_shared(&part.output, file, offset, want.size as usize),
@@ -115,7 +115,7 @@ impl<'a> Worker<'a> {
     /// Writes the chunk that was fetched last, or leaves that to the thread that is writing.
     fn write_shared(
         &mut self,
-        output: &Output,
+        output: &OutputFile,
         file: &OwnedFd,
         offset: u64,
         len: usize,
@@ -128,32 +128,32 @@ impl<'a> Worker<'a> {
         drain(output, file, &mut turn, self.site.source)
     }
 
-    fn refused(&self, what: &str, error: Errno) -> Failure {
+    fn refused(&self, what: &str, error: Errno) -> WriteFailure {
         match self.site.is_fatal(error) {
-            true => Failure::Known,
-            false => Failure::Because(format!("cannot {what}: {error}")),
+            true => WriteFailure::Known,
+            false => WriteFailure::Because(format!("cannot {what}: {error}")),
         }
     }
 
     /// The file, which the first task that comes to it creates.
-    fn open(&mut self, output: &Output) -> Result<Arc<Fresh>, Failure> {
+    fn open(&mut self, output: &OutputFile) -> Result<Arc<Fresh>, WriteFailure> {
         let mut open = output.file.lock();
         match &*open {
-            Open::Created(file) => Ok(file.clone()),
-            Open::Failed => Err(Failure::Known),
-            Open::NotYet => {
-                *open = Open::Failed;
+            FileState::Created(file) => Ok(file.clone()),
+            FileState::Failed => Err(WriteFailure::Known),
+            FileState::NotYet => {
+                *open = FileState::Failed;
                 let file = Arc::new(self.create(output.node)?);
-                *open = Open::Created(file.clone());
+                *open = FileState::Created(file.clone());
                 Ok(file)
             }
         }
     }
 
-    fn create(&mut self, node: u32) -> Result<Fresh, Failure> {
+    fn create(&mut self, node: u32) -> Result<Fresh, WriteFailure> {
         let site = self.site;
         if !site.has_parent(node) {
-            return Err(Failure::Because(NO_DIRECTORY.into()));
+            return Err(WriteFailure::Because(NO_DIRECTORY.into()));
         }
         let dir = self.places.parent(node).map_err(|e| self.refused("open its directory", e))?;
         // To be read again.
@@ -171,13 +171,15 @@ impl<'a> Worker<'a> {
     }
 
     /// After the last part: metadata and the name. What is not whole gets none.
-    fn finish(&mut self, output: &Output) {
-        let Open::Created(fresh) = std::mem::replace(&mut *output.file.lock(), Open::Failed) else { return };
+    fn finish(&mut self, output: &OutputFile) {
+        let FileState::Created(fresh) = std::mem::replace(&mut *output.file.lock(), FileState::Failed) else {
+            return;
+        };
         if output.failed.load(Ordering::Acquire) {
             return self.discard(output.node, &fresh);
         }
         if let Err(failure) = self.complete(output, &fresh) {
-            if let Failure::Because(reason) = failure {
+            if let WriteFailure::Because(reason) = failure {
                 self.failed(output.node, reason);
             }
             return self.discard(output.node, &fresh);
@@ -187,7 +189,7 @@ impl<'a> Worker<'a> {
         self.site.bytes.fetch_add(output.content.size, Ordering::Relaxed);
     }
 
-    fn complete(&mut self, output: &Output, fresh: &Fresh) -> Result<(), Failure> {
+    fn complete(&mut self, output: &OutputFile, fresh: &Fresh) -> Result<(), WriteFailure> {
         let (site, node, file) = (self.site, output.node, &fresh.file);
         if output.holes.load(Ordering::Acquire) {
             // A hole at the end is not there until the size says so.
@@ -195,10 +197,10 @@ impl<'a> Worker<'a> {
             set.map_err(|error| self.refused("set the size", error))?;
         }
         if site.verify && !existing::holds(site, node, file) {
-            return Err(Failure::Because("what was written is not what is read back".into()));
+            return Err(WriteFailure::Because("what was written is not what is read back".into()));
         }
         let metadata = &site.plan.tree.node(node).metadata;
-        let missing = site.dress(&Handle::opened(file), metadata, Origin::Fresh);
+        let missing = site.dress(&Handle::opened(file), metadata, ObjectOrigin::Fresh);
         if site.is_linked(node) {
             let found = rustix::fs::fstat(file).map_err(|error| self.refused("look at it", error))?;
             site.made.set(node, identity(&found));
@@ -212,7 +214,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Gives a complete file its name.
-    fn place(&mut self, node: u32, fresh: &Fresh) -> Result<(), Failure> {
+    fn place(&mut self, node: u32, fresh: &Fresh) -> Result<(), WriteFailure> {
         let site = self.site;
         let dir = self.places.parent(node).map_err(|e| self.refused("open its directory", e))?;
         let placed = match &fresh.name {
@@ -226,9 +228,9 @@ impl<'a> Worker<'a> {
             None => handle::link(&fresh.file, &dir, site.plan.tree.name(node)),
         };
         placed.map_err(|error| match (error, site.state(node)) {
-            (Errno::EXIST, state::NONE) => Failure::Because(EXISTS.into()),
+            (Errno::EXIST, state::NONE) => WriteFailure::Because(EXISTS.into()),
             (error, state::REPLACE) => {
-                Failure::Because(format!("cannot take the place of what is there: {error}"))
+                WriteFailure::Because(format!("cannot take the place of what is there: {error}"))
             }
             (error, _) => self.refused("give it its name", error),
         })
@@ -253,7 +255,7 @@ impl<'a> Worker<'a> {
         let mut stand_ins: HashMap<u32, u32> = HashMap::new();
         let plan = self.site.plan;
         for node in plan.tree.numbers().filter(|n| plan.tree.node(*n).wanted) {
-            let Kind::Link { leader, .. } = plan.tree.node(node).kind else { continue };
+            let NodeKind::Link { leader, .. } = plan.tree.node(node).kind else { continue };
             if matches!(self.site.state(node), state::RIGHT | state::REFUSED) {
                 continue;
             }
@@ -286,7 +288,7 @@ impl<'a> Worker<'a> {
     }
 
     fn copy(&mut self, node: u32) {
-        let mut queue = Queue::one(self.site.plan, self.site.max_read, node);
+        let mut queue = TaskQueue::one(self.site.plan, self.site.max_read, node);
         while let Some(task) = queue.next() {
             self.task(&task);
         }
@@ -311,7 +313,7 @@ pub(super) fn link(site: &Site<'_>, places: &mut Places<'_>, first: u32, node: u
     site.settle(node, &to, &temporary).inspect_err(|_| handle::remove(&to, &temporary))
 }
 
-fn write(output: &Output, file: &OwnedFd, (offset, data): (u64, &[u8])) -> Result<(), Errno> {
+fn write(output: &OutputFile, file: &OwnedFd, (offset, data): (u64, &[u8])) -> Result<(), Errno> {
     if holes::write(file, data, offset)? {
         output.holes.store(true, Ordering::Release);
     }
@@ -319,7 +321,12 @@ fn write(output: &Output, file: &OwnedFd, (offset, data): (u64, &[u8])) -> Resul
 }
 
 /// Writes what other threads left.
-fn drain(output: &Output, file: &OwnedFd, turn: &mut Turn<'_>, source: &Source<'_>) -> Result<(), Errno> {
+fn drain(
+    output: &OutputFile,
+    file: &OwnedFd,
+    turn: &mut Turn<'_>,
+    source: &ChunkOrigin<'_>,
+) -> Result<(), Errno> {
     while let Some((offset, data)) = turn.next() {
         write(output, file, (offset, &data))?;
         source.spare.lock().push(data);

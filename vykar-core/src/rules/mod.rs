@@ -7,7 +7,7 @@ mod tests;
 
 use std::collections::HashMap;
 
-use self::rule::Rule;
+use self::rule::PathRule;
 use crate::error::{Result, VykarError};
 
 /// What some editors put before the first line of a file.
@@ -22,7 +22,7 @@ pub fn check(rule: &[u8]) -> Result<(), String> {
     if *first == b'#' {
         return Err("a rule that begins with # is a comment; put \\ before the #".to_owned());
     }
-    Rule::parse(rule).ok_or("an empty rule").map_err(str::to_owned).and_then(|rule| rule.check())
+    PathRule::parse(rule).ok_or("an empty rule").map_err(str::to_owned).and_then(|rule| rule.check())
 }
 
 /// The lines of a file with rules, numbered from 1, without those that are no rules. A byte order mark before them and
@@ -30,7 +30,7 @@ pub fn check(rule: &[u8]) -> Result<(), String> {
 pub fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     let lines = text.split(|c| *c == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    lines.zip(1..).map(|(line, number)| (number, line)).filter(|(_, line)| Rule::parse(line).is_some())
+    lines.zip(1..).map(|(line, number)| (number, line)).filter(|(_, line)| PathRule::parse(line).is_some())
 }
 
 /// What the rules say of a path.
@@ -54,7 +54,7 @@ impl Ruling<'_> {
 /// Rules in their order: the last that matches decides.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rules {
-    list: Vec<Rule>,
+    list: Vec<PathRule>,
     /// Rules that are a plain name, by that name: people bring lists of thousands.
     names: HashMap<Vec<u8>, Vec<usize>>,
     /// All others.
@@ -70,7 +70,7 @@ impl Rules {
         let mut made = Rules::default();
         for text in rules {
             // A comment does no harm here: who reads options is to refuse them.
-            let Some(rule) = Rule::parse(text) else { continue };
+            let Some(rule) = PathRule::parse(text) else { continue };
             let wrong = |e| VykarError::Usage(format!("rule {:?}: {e}", String::from_utf8_lossy(text)));
             rule.check().map_err(wrong)?;
             made.push(rule);
@@ -83,7 +83,7 @@ impl Rules {
     pub fn of_file(text: &[u8]) -> (Self, Vec<(usize, String)>) {
         let (mut made, mut flawed) = (Rules::default(), Vec::new());
         for (number, line) in lines(text) {
-            let Some(rule) = Rule::parse(line) else { continue };
+            let Some(rule) = PathRule::parse(line) else { continue };
             if let Err(e) = rule.check() {
                 flawed.push((number, format!("{:?}: {e}", String::from_utf8_lossy(line))));
             }
@@ -92,7 +92,7 @@ impl Rules {
         (made, flawed)
     }
 
-    fn push(&mut self, rule: Rule) {
+    fn push(&mut self, rule: PathRule) {
         let at = self.list.len();
         match rule.plain_name() {
             Some(name) => self.names.entry(name.to_vec()).or_default().push(at),
@@ -135,7 +135,7 @@ impl Rules {
 
 /// How a path stands to the rules, the folders above it considered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing<'r> {
+pub(crate) enum RuleStanding<'r> {
     /// No rule leaves it out.
     Stays,
     /// This one leaves it out.
@@ -160,7 +160,7 @@ impl FromTop {
     }
 
     /// What becomes of a path.
-    pub fn standing(&mut self, path: &[u8], is_dir: bool) -> Standing<'_> {
+    pub fn standing(&mut self, path: &[u8], is_dir: bool) -> RuleStanding<'_> {
         let parent = path.iter().rposition(|c| *c == b'/').map_or(&[][..], |end| &path[..end]);
         if self.last.0 != parent {
             let mut ends = path.iter().enumerate().filter(|(_, c)| **c == b'/').map(|(end, _)| end);
@@ -168,11 +168,11 @@ impl FromTop {
             self.last = (parent.to_vec(), out);
         }
         if self.last.1 {
-            return Standing::Below;
+            return RuleStanding::Below;
         }
         match self.rules.ruling(path, is_dir) {
-            Ruling::Out(rule) => Standing::Out(rule),
-            Ruling::Silent | Ruling::Kept => Standing::Stays,
+            Ruling::Out(rule) => RuleStanding::Out(rule),
+            Ruling::Silent | Ruling::Kept => RuleStanding::Stays,
         }
     }
 }

@@ -9,7 +9,7 @@ const SPECIAL: &[u8] = b"*?[\\";
 
 /// A line that is a rule.
 #[derive(Debug, Clone)]
-pub struct Rule {
+pub struct PathRule {
     /// As it is written.
     text: Vec<u8>,
     /// Without `!`, and the slashes at both ends.
@@ -22,7 +22,7 @@ pub struct Rule {
     of_path: bool,
 }
 
-impl Rule {
+impl PathRule {
     /// `None` for empty lines and comments.
     pub fn parse(line: &[u8]) -> Option<Self> {
         if line.first().is_none_or(|first| *first == b'#') {
@@ -42,12 +42,12 @@ impl Rule {
         if text.is_empty() {
             return None;
         }
-        Some(Rule::made(text, pattern, (negated, dir_only, of_path)))
+        Some(PathRule::made(text, pattern, (negated, dir_only, of_path)))
     }
 
     fn made(text: &[u8], pattern: &[u8], (negated, dir_only, of_path): (bool, bool, bool)) -> Self {
         let plain = pattern.iter().position(|c| SPECIAL.contains(c)).unwrap_or(pattern.len());
-        Rule { text: text.to_vec(), pattern: pattern.to_vec(), plain, negated, dir_only, of_path }
+        PathRule { text: text.to_vec(), pattern: pattern.to_vec(), plain, negated, dir_only, of_path }
     }
 
     /// As it is written.
@@ -99,7 +99,7 @@ impl Rule {
             return None;
         }
         let rest = self.pattern.strip_prefix(source)?.strip_prefix(b"/")?;
-        (!rest.is_empty()).then(|| Rule::made(&self.text, rest, (self.negated, self.dir_only, true)))
+        (!rest.is_empty()).then(|| PathRule::made(&self.text, rest, (self.negated, self.dir_only, true)))
     }
 }
 

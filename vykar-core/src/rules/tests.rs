@@ -119,9 +119,9 @@ fn an_absolute_path_in_a_source_is_that_path() {
 #[test]
 fn from_the_top_nothing_comes_back_from_a_folder_that_is_left_out() {
     let mut rules = FromTop::new(rules(&["d/", "!keep"]));
-    assert_eq!(rules.standing(b"d", true), Standing::Out(b"d/"));
-    assert_eq!(rules.standing(b"d/keep", false), Standing::Below);
-    assert_eq!(rules.standing(b"x/d/y/keep", false), Standing::Below);
-    assert_eq!(rules.standing(b"keep", false), Standing::Stays);
-    assert_eq!(rules.standing(b"d", false), Standing::Stays);
+    assert_eq!(rules.standing(b"d", true), RuleStanding::Out(b"d/"));
+    assert_eq!(rules.standing(b"d/keep", false), RuleStanding::Below);
+    assert_eq!(rules.standing(b"x/d/y/keep", false), RuleStanding::Below);
+    assert_eq!(rules.standing(b"keep", false), RuleStanding::Stays);
+    assert_eq!(rules.standing(b"d", false), RuleStanding::Stays);
 }

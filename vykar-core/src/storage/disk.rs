@@ -21,7 +21,7 @@ macro_rules! log_entry {
 #[cfg(test)]
 macro_rules! log_entry {
     ($($entry:tt)*) => {
-        log::Entry::$($entry)*
+        log::DiskCall::$($entry)*
     };
 }
 
@@ -29,7 +29,7 @@ macro_rules! log_entry {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Disk {
     #[cfg(test)]
-    log: Option<std::sync::Arc<log::Log>>,
+    log: Option<std::sync::Arc<log::DiskLog>>,
 }
 
 impl Disk {
@@ -103,7 +103,7 @@ impl Disk {
     fn logged<T>(
         &self,
         call: impl FnOnce() -> io::Result<T>,
-        entry: impl FnOnce() -> log::Entry,
+        entry: impl FnOnce() -> log::DiskCall,
     ) -> io::Result<T> {
         match &self.log {
             Some(log) => log.write(call, entry),
@@ -113,7 +113,7 @@ impl Disk {
 
     /// Writes down what is done from now on.
     #[cfg(test)]
-    pub fn logging(log: std::sync::Arc<log::Log>) -> Self {
+    pub fn logging(log: std::sync::Arc<log::DiskLog>) -> Self {
         Disk { log: Some(log) }
     }
 }

@@ -22,12 +22,12 @@ pub fn strangers(
 }
 
 /// Tells one kind of name from all others.
-type Known<'k> = &'k dyn Fn(&str) -> bool;
+type NameTest<'k> = &'k dyn Fn(&str) -> bool;
 
 fn look(
     dir: &Path,
     prefix: &str,
-    (is_folder, is_object): (Known<'_>, Known<'_>),
+    (is_folder, is_object): (NameTest<'_>, NameTest<'_>),
     found: &mut Vec<String>,
 ) -> io::Result<()> {
     let entries = match fs::read_dir(dir) {

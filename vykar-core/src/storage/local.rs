@@ -60,7 +60,7 @@ impl LocalBackend {
 
     /// With what it does written down.
     #[cfg(test)]
-    pub(crate) fn logging(root: impl Into<PathBuf>, log: std::sync::Arc<super::disk::log::Log>) -> Self {
+    pub(crate) fn logging(root: impl Into<PathBuf>, log: std::sync::Arc<super::disk::log::DiskLog>) -> Self {
         LocalBackend { disk: Disk::logging(log), ..LocalBackend::new(root) }
     }
 

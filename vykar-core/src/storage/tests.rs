@@ -1,5 +1,5 @@
 use super::contract::contract;
-use super::disk::log::{Entry, Log, Model, Survives};
+use super::disk::log::{DiskCall, DiskLog, Model, Survives};
 use super::*;
 
 #[test]
@@ -103,14 +103,14 @@ fn unfinished_writes_are_found_and_removed_and_nothing_else_is() {
 fn a_deletion_is_durable_also_where_another_program_was_killed_in_the_middle_of_it() {
     let dir = tempfile::tempdir().unwrap();
     let (root, left) = (dir.path().join("repo"), dir.path().join("left"));
-    let log = std::sync::Arc::new(Log::default());
+    let log = std::sync::Arc::new(DiskLog::default());
     let b = LocalBackend::logging(&root, log.clone());
     b.prepare().unwrap();
     b.put("snapshots/a", b"x", PutMode::Replace).unwrap();
     let mut disk = Model::of(&root).unwrap();
     let before = log.entries().len();
     std::fs::remove_file(root.join("snapshots/a")).unwrap();
-    disk.apply(&Entry::Remove(root.join("snapshots/a")));
+    disk.apply(&DiskCall::Remove(root.join("snapshots/a")));
     b.delete("snapshots/a").unwrap();
     b.delete("packs/ab/not-even-the-folder").unwrap();
     log.entries()[before..].iter().for_each(|entry| disk.apply(entry));

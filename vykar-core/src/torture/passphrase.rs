@@ -12,7 +12,7 @@ use crate::crypto::kdf;
 use crate::error::Result;
 use crate::format::{Encryption, KdfParams};
 use crate::repository::{InitOptions, LockOptions, OpenOptions, Passphrase, Repository};
-use crate::storage::disk::log::{Log, Model, Survives};
+use crate::storage::disk::log::{DiskLog, Model, Survives};
 use crate::storage::testing::{FAULTS, TestBackend};
 use crate::storage::{Backend, LocalBackend};
 use crate::testing::Dice;
@@ -101,7 +101,7 @@ fn changing_the_passphrase_survives_every_fault() {
 fn changing_the_passphrase_survives_every_power_cut() {
     let dir = repository();
     let mut model = Model::of(&repo(&dir)).unwrap();
-    let log = Arc::new(Log::default());
+    let log = Arc::new(DiskLog::default());
     let opened = open(Arc::new(LocalBackend::logging(repo(&dir), log.clone())), OLD).unwrap();
     change(&opened, OLD, NEW).unwrap();
     let entries = log.entries();

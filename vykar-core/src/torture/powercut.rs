@@ -8,7 +8,7 @@ use super::world::{World, lock};
 use super::{is_thorough, tell};
 use crate::maintenance::{Remains, RepositoryContents, delete_repository};
 use crate::repository::Repository;
-use crate::storage::disk::log::{Log, Model, Survives};
+use crate::storage::disk::log::{DiskLog, Model, Survives};
 use crate::storage::{Backend, LocalBackend, PutMode};
 use crate::testing::Dice;
 
@@ -20,7 +20,7 @@ fn survives_every_cut(operation: &Operation) {
     let before = world.snapshots();
     let ids = by_age(&world);
     let mut model = Model::of(&world.repo()).unwrap();
-    let log = Arc::new(Log::default());
+    let log = Arc::new(DiskLog::default());
     let repository = world.open_on(Arc::new(LocalBackend::logging(world.repo(), log.clone()))).unwrap();
     (operation.run)(&world, &repository).unwrap();
     drop(repository);
@@ -112,7 +112,7 @@ fn deleting_a_repository_survives_every_power_cut() {
     let before = template.snapshots();
     let world = template.copy();
     let mut model = Model::of(&world.repo()).unwrap();
-    let log = Arc::new(Log::default());
+    let log = Arc::new(DiskLog::default());
     let repository = world.open_on(Arc::new(LocalBackend::logging(world.repo(), log.clone()))).unwrap();
     delete(&repository);
     assert!(!world.repo().exists());
@@ -180,7 +180,7 @@ fn a_write_without_syncs_is_lost_in_every_way() {
     let path = dir.path().join("file");
     std::fs::write(&path, b"old").unwrap();
     let mut model = Model::of(dir.path()).unwrap();
-    let log = Arc::new(Log::default());
+    let log = Arc::new(DiskLog::default());
     let disk = Disk::logging(log.clone());
     let temporary = dir.path().join(".tmp");
     let file = disk.create(&temporary, 0).unwrap();

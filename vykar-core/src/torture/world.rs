@@ -12,7 +12,7 @@ use crate::backup::{BackupOptions, backup};
 use crate::error::Result;
 use crate::format::{ChunkerParams, Encryption};
 use crate::maintenance::{CheckOptions, DeleteOptions, Severity, check, delete_snapshots};
-use crate::repository::items::{Found, for_each_item};
+use crate::repository::read::items::{FoundItem, for_each_item};
 use crate::repository::{InitOptions, LockOptions, OpenOptions, Repository};
 use crate::storage::{Backend, LocalBackend};
 use crate::testing::noise;
@@ -109,7 +109,7 @@ impl World {
         for snapshot in repository.manifest().unwrap().snapshots {
             let mut files = Files::new();
             for_each_item(&reader, &snapshot, &mut |found| {
-                let Found::Item(item) = found else { panic!("{found:?}") };
+                let FoundItem::Item(item) = found else { panic!("{found:?}") };
                 let content = item.chunks.iter().flat_map(|c| reader.read_sized(&c.id, c.size).unwrap());
                 files.insert(item.path.clone().into_owned(), content.collect());
                 Ok(true)

@@ -13,10 +13,13 @@ mod tree;
 mod versions;
 
 // As the repositories for tests name them.
-use vykar_mount::{fs, log, shown, top};
+use vykar_mount::{fs, log};
 
-mod inode {
-    pub const ROOT: u64 = 1;
+mod view {
+    pub mod inode {
+        pub const ROOT: u64 = 1;
+    }
+    pub use vykar_mount::view::{attr_mapping, subtree_root};
 }
 
 fn main() {

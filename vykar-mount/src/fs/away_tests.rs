@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use vykar_core::format::{Encryption, Item};
-use vykar_core::repository::{OpenOptions, manifest::read_snapshot, snapshot_key};
+use vykar_core::repository::objects::manifest::read_snapshot;
+use vykar_core::repository::{OpenOptions, snapshot_key};
 use vykar_core::storage::Backend;
 
 use super::*;
-use crate::inode::ROOT;
 use crate::testing::{Fault, Mounted, Repo, meta};
+use crate::view::inode::ROOT;
 
 const TIMES: [&str; 3] = ["2026-01-02T03:04:05Z", "2026-01-03T03:04:05Z", "2026-01-04T03:04:05Z"];
 
@@ -73,8 +74,8 @@ fn look_with(m: &Mounted, snapshots: usize, errors: &[FsError]) -> bool {
     }
     for n in 0..snapshots {
         let root = match m.fs.lookup(ids, name(n).as_bytes()) {
-            Ok(Entry::Found(attr, _)) => attr.ino,
-            Ok(Entry::Absent(_)) => panic!("no {n}"),
+            Ok(LookupEntry::Found(attr, _)) => attr.ino,
+            Ok(LookupEntry::Absent(_)) => panic!("no {n}"),
             Err(e) => {
                 note(e);
                 continue;
@@ -96,8 +97,8 @@ fn look_with(m: &Mounted, snapshots: usize, errors: &[FsError]) -> bool {
         }
     }
     match m.fs.lookup(ROOT, b"versions").map(|entry| match entry {
-        Entry::Found(attr, _) => listing(m, attr.ino),
-        Entry::Absent(_) => panic!("no versions"),
+        LookupEntry::Found(attr, _) => listing(m, attr.ino),
+        LookupEntry::Absent(_) => panic!("no versions"),
     }) {
         Ok(Ok(found)) => assert_eq!(found.len(), 40),
         Ok(Err(e)) | Err(e) => note(e),

@@ -40,7 +40,7 @@ fn walk(m: &Mounted, ino: u64) -> Vec<(String, u32)> {
         for (name, ino) in children.into_iter().filter(|(name, _)| name != b"." && name != b"..") {
             assert!(!name.is_empty() && name.len() <= 255, "{} bytes", name.len());
             assert!(!name.contains(&b'/') && !name.contains(&0));
-            assert!(matches!(m.fs.lookup(at, &name), Ok(Entry::Found(attr, _)) if attr.ino == ino));
+            assert!(matches!(m.fs.lookup(at, &name), Ok(LookupEntry::Found(attr, _)) if attr.ino == ino));
             let attr = m.fs.getattr(ino).unwrap().0;
             let name = format!("{path}{}", String::from_utf8_lossy(&name));
             let kind = u32::from(attr.meta.mode) & libc::S_IFMT;
@@ -134,8 +134,8 @@ fn ten_thousand_levels_are_walked_and_said_where_they_lead() {
     let mut at = m.ino("ids/one");
     for _ in 0..10_000 {
         match m.fs.lookup(at, b"d").unwrap() {
-            Entry::Found(attr, _) => at = attr.ino,
-            Entry::Absent(_) => panic!("a level is missing"),
+            LookupEntry::Found(attr, _) => at = attr.ino,
+            LookupEntry::Absent(_) => panic!("a level is missing"),
         }
     }
     assert!(m.find(&format!("versions/{deep}/f")).is_some());

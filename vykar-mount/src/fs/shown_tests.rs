@@ -8,8 +8,8 @@ use vykar_core::repository::{CONFIG, INDEX_GENERATION, snapshot_key};
 use vykar_core::storage::{Backend, PutMode};
 
 use super::*;
-use crate::shown::{Filter, Look, Top};
 use crate::testing::{Mounted, Repo, eventually, meta};
+use crate::view::attr_mapping::{Look, SnapshotQuery, Top};
 
 const SIZES: (u64, u64) = (1 << 20, 1 << 20);
 
@@ -40,8 +40,8 @@ fn attr(m: &Mounted, path: &str) -> Attr {
 
 fn parent(m: &Mounted, ino: u64) -> u64 {
     match m.fs.lookup(ino, b"..").unwrap() {
-        Entry::Found(attr, _) => attr.ino,
-        Entry::Absent(_) => 0,
+        LookupEntry::Found(attr, _) => attr.ino,
+        LookupEntry::Absent(_) => 0,
     }
 }
 
@@ -129,7 +129,7 @@ fn a_root_is_found_again_when_its_items_read_differently() {
     items.push(repo.file("z/last", &[b"last"]));
     items.push(repo.file("other", &[b"x"]));
     let id = repo.snapshot(0x11, meta("one", "h", "", "2026-01-02T03:04:05Z"), &items);
-    let read = vykar_core::repository::manifest::read_snapshot(&repo.repository, &id).unwrap();
+    let read = vykar_core::repository::objects::manifest::read_snapshot(&repo.repository, &id).unwrap();
     let repair = repo.damage(&read.meta.item_ptrs[1]);
     let mut m = repo.mount_shown(SIZES, at("z")).unwrap();
     assert_eq!(m.list(""), [""; 0], "what was there is lost");
@@ -150,7 +150,7 @@ fn filters_leave_snapshots_out_of_all_folders_and_new_ones_too() {
     let filter = |labels: &[&str], hosts: &[&str], since: Option<&str>| {
         let owned = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
         let since = since.map(|time| time.parse().unwrap());
-        let filter = Filter { labels: owned(labels), hosts: owned(hosts), since };
+        let filter = SnapshotQuery { labels: owned(labels), hosts: owned(hosts), since };
         repo_filter(filter)
     };
     let ids = |shown: Shown| repo.mount_shown(SIZES, shown).unwrap().list("ids");
@@ -171,14 +171,14 @@ fn filters_leave_snapshots_out_of_all_folders_and_new_ones_too() {
     assert_eq!(m.log(), [""; 0]);
 }
 
-fn repo_filter(filter: Filter) -> Shown {
+fn repo_filter(filter: SnapshotQuery) -> Shown {
     Shown { filter, ..Shown::default() }
 }
 
 #[test]
 fn a_filter_that_nothing_fits_is_said_and_waits() {
     let mut repo = repo();
-    let filter = Filter { labels: vec!["new".into()], ..Filter::default() };
+    let filter = SnapshotQuery { labels: vec!["new".into()], ..SnapshotQuery::default() };
     let m = repo.mount_shown(SIZES, repo_filter(filter)).unwrap();
     assert_eq!(m.log(), ["no snapshot matches the filter: the mount is empty until one does"]);
     assert_eq!(m.list("ids"), [""; 0]);

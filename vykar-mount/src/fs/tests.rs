@@ -7,8 +7,8 @@ use vykar_core::repository::{OpenOptions, snapshot_key};
 use vykar_core::storage::Backend;
 
 use super::*;
-use crate::inode::ROOT;
 use crate::testing::{LARGEST, Mounted, Repo, eventually, meta};
+use crate::view::inode::ROOT;
 
 fn dir(path: &str) -> Item<'_> {
     Item { mode: 0o700, uid: 1, gid: 2, mtime: 3, ..Item::new(path, ItemType::Directory) }
@@ -60,8 +60,8 @@ fn a_directory_has_one_place_and_a_file_one_inode() {
     assert!(a[2] == b[2] && b[2] == c[2]);
     for (view, [root, dir, _]) in views.iter().zip([a, b, c]) {
         let parent = |ino| match m.fs.lookup(ino, b"..").unwrap() {
-            Entry::Found(attr, _) => attr.ino,
-            Entry::Absent(_) => 0,
+            LookupEntry::Found(attr, _) => attr.ino,
+            LookupEntry::Absent(_) => 0,
         };
         assert_eq!(parent(dir), root);
         assert_eq!(parent(root), m.ino(view.rsplit_once('/').unwrap().0));
@@ -239,8 +239,10 @@ fn items_that_read_differently_later_get_other_inodes() {
     items.truncate(1);
     items.push(other);
     repo.snapshot(2, meta("two", "h", "", "2026-01-02T03:04:05Z"), &items);
-    let pointers =
-        vykar_core::repository::manifest::read_snapshot(&repo.repository, &id).unwrap().meta.item_ptrs;
+    let pointers = vykar_core::repository::objects::manifest::read_snapshot(&repo.repository, &id)
+        .unwrap()
+        .meta
+        .item_ptrs;
     let repair = repo.damage(&pointers[1]);
     let m = repo.mount_with(1 << 20, 0);
     let before = m.list("ids/one");
@@ -355,7 +357,7 @@ fn calls_on_the_wrong_kind_of_file_fail_as_they_should() {
     assert_eq!(m.fs.lookup(f, b"x"), Err(FsError::NotADirectory));
     assert_eq!(m.fs.lookup(m.ino("snapshots/latest"), b"x"), Err(FsError::NotADirectory));
     assert_eq!(m.fs.lookup(d, &[b'n'; 256]), Err(FsError::NameTooLong));
-    assert_eq!(m.fs.lookup(d, b"nope"), Ok(Entry::Absent(FOREVER)));
+    assert_eq!(m.fs.lookup(d, b"nope"), Ok(LookupEntry::Absent(FOREVER)));
     assert_eq!(m.fs.lookup(ROOT, b"nope"), Err(FsError::NotFound));
     assert_eq!(m.fs.readdir(f, 0, &mut |_, _| false), Err(FsError::NotADirectory));
     for nonsense in [0, 7, u64::MAX, 1 << 62, f | 0x3fff_0000] {
@@ -452,7 +454,7 @@ fn walk(m: &Mounted, path: &str, found: &mut BTreeMap<String, Attr>) {
     .unwrap();
     for (name, attr) in children {
         let path = format!("{path}/{name}");
-        assert_eq!(m.fs.lookup(ino, name.as_bytes()), Ok(Entry::Found(attr, FOREVER)));
+        assert_eq!(m.fs.lookup(ino, name.as_bytes()), Ok(LookupEntry::Found(attr, FOREVER)));
         assert_eq!(m.fs.getattr(attr.ino), Ok((attr, FOREVER)));
         if attr.meta.is_dir() {
             walk(m, &path, found);

@@ -1,19 +1,19 @@
 //! The folder of versions: translation between inodes and [`crate::versions`].
 
-use super::{Attr, Child, Entry, Fs, MOMENT, Of, Place, Result};
+use super::{Attr, Child, Fs, LookupEntry, MOMENT, Of, Result, SnapshotNode};
 use crate::errno::FsError;
-use crate::inode::{Inode, ROOT};
-use crate::layout::Position;
 use crate::tree::{Meta, NAME_MAX, NodeId};
-use crate::versions::{Listing, Member, Rights, Timeline, target_hash};
-use crate::xattr::Xattrs;
+use crate::versions::{Member, Rights, VersionsListing, VersionsTimeline, target_hash};
+use crate::view::inode::{Inode, ROOT};
+use crate::view::layout::Position;
+use crate::xattr::EncodedXattrs;
 
 impl Fs {
     /// A node of a section's tree.
-    pub(super) fn version(&self, section: u64, node: NodeId) -> Result<Place> {
+    pub(super) fn version(&self, section: u64, node: NodeId) -> Result<SnapshotNode> {
         let (tree, info) = self.versions.section(section)?;
         let meta = *tree.meta(node).ok_or(FsError::Stale)?;
-        Ok(Place { info, tree, of: Of::Section(section), node, meta })
+        Ok(SnapshotNode { info, tree, of: Of::Section(section), node, meta })
     }
 
     /// Attributes of a folder; 0 is `versions` itself. Computes nothing of what it shows.
@@ -42,7 +42,7 @@ impl Fs {
                 let mode = libc::S_IFDIR as u16 | rights.mode;
                 let (uid, gid) = (rights.uid, rights.gid);
                 let meta = Meta { mtime, atime: mtime, ctime: mtime, size: 0, uid, gid, mode };
-                self.shown.look.apply(meta, || Xattrs(&rights.list))
+                self.shown.look.apply(meta, || EncodedXattrs(&rights.list))
             }
         };
         // How many folders it has is not known without looking.
@@ -58,7 +58,12 @@ impl Fs {
         Ok((attr, now.to_vec()))
     }
 
-    fn member_attr(&self, timeline: &Timeline, listing: &Listing, of: (&[u8], Member<'_>)) -> Result<Attr> {
+    fn member_attr(
+        &self,
+        timeline: &VersionsTimeline,
+        listing: &VersionsListing,
+        of: (&[u8], Member<'_>),
+    ) -> Result<Attr> {
         match of {
             (name, Member::Folder) => {
                 let number = self.versions.folder_below(listing.place, name)?;
@@ -83,7 +88,7 @@ impl Fs {
         above.map_or(ROOT, |above| Inode::Folder(self.versions.folder_number(above)).encode())
     }
 
-    pub(super) fn lookup_version(&self, folder: u64, name: &[u8]) -> Result<Entry> {
+    pub(super) fn lookup_version(&self, folder: u64, name: &[u8]) -> Result<LookupEntry> {
         let place = self.versions.folder(folder)?;
         let attr = match name {
             b"." => self.versions_attr(folder)?,
@@ -97,7 +102,7 @@ impl Fs {
                 self.member_attr(&timeline, &listing, (name, member))?
             }
         };
-        Ok(Entry::Found(attr, MOMENT))
+        Ok(LookupEntry::Found(attr, MOMENT))
     }
 
     pub(super) fn list_versions(

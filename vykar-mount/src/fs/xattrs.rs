@@ -1,11 +1,11 @@
 //! Extended attributes, and what may be executed.
 
 use super::{Fs, Result};
-use crate::caller::TRUSTED;
 use crate::errno::FsError;
-use crate::inode::Inode;
+use crate::session::caller::TRUSTED;
 use crate::tree::Tree;
-use crate::xattr::Xattrs;
+use crate::view::inode::Inode;
+use crate::xattr::EncodedXattrs;
 
 impl Fs {
     /// The value of an extended attribute.
@@ -37,18 +37,18 @@ impl Fs {
         Ok(meta.kind() != libc::S_IFREG || meta.mode & 0o111 != 0)
     }
 
-    fn with_xattrs<T>(&self, ino: u64, f: impl FnOnce(Xattrs<'_>) -> Result<T>) -> Result<T> {
+    fn with_xattrs<T>(&self, ino: u64, f: impl FnOnce(EncodedXattrs<'_>) -> Result<T>) -> Result<T> {
         match self.decode(ino)? {
             Inode::Node { snapshot, node: Tree::ROOT, .. } => {
-                f(Xattrs(&self.snapshots.get(snapshot).ok_or(FsError::Stale)?.root_xattrs))
+                f(EncodedXattrs(&self.snapshots.get(snapshot).ok_or(FsError::Stale)?.root_xattrs))
             }
             Inode::Folder(number) => {
                 let rights = self.version_rights(self.versions.folder(number)?)?;
-                f(Xattrs(rights.as_ref().map_or(&[], |rights| &rights.list)))
+                f(EncodedXattrs(rights.as_ref().map_or(&[], |rights| &rights.list)))
             }
             inode => match self.node(inode)? {
                 Some(place) => f(place.tree.xattrs(place.node)),
-                None => f(Xattrs::default()),
+                None => f(EncodedXattrs::default()),
             },
         }
     }

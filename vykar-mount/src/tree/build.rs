@@ -10,7 +10,7 @@ use vykar_core::format::admission::{Misplaced, has_long_name};
 use vykar_core::format::{IndexBlob, Item, ItemType};
 
 use super::slots::Slots;
-use super::{HAS_ITEM, HAS_XATTRS, MAX_NODES, Meta, Node, NodeId, Piece, Tree};
+use super::{HAS_ITEM, HAS_XATTRS, MAX_NODES, Meta, NodeId, Tree, TreeNode, TreePiece};
 use crate::xattr;
 
 /// A tree that is too large for this program.
@@ -26,7 +26,7 @@ pub struct BuildError {
 /// A node, and the begin and length of its attributes.
 type Attributes = (NodeId, u32, u32);
 /// A node, and the device and inode that it had.
-type Linked = (NodeId, (u64, u64));
+type LinkedNode = (NodeId, (u64, u64));
 
 /// Called with the path of an item that is left out and the reason.
 pub type Report<'r> = &'r mut dyn FnMut(&[u8], &str);
@@ -36,9 +36,9 @@ pub type Report<'r> = &'r mut dyn FnMut(&[u8], &str);
 /// Until the tree is finished a node's `parent` is a number in `nodes` as they were added, and the `count` of a
 /// directory is how many children it has so far.
 pub struct Builder<'r> {
-    nodes: Vec<Node>,
+    nodes: Vec<TreeNode>,
     names: Vec<u8>,
-    pieces: Vec<Piece>,
+    pieces: Vec<TreePiece>,
     /// All nodes by parent and name.
     by_name: HashTable<NodeId>,
     hasher: DefaultHashBuilder,
@@ -48,7 +48,7 @@ pub struct Builder<'r> {
     dir: Vec<u8>,
     dir_parts: Vec<(usize, NodeId)>,
     /// Nodes that had several names, and the device and inode they had.
-    groups: Vec<Linked>,
+    groups: Vec<LinkedNode>,
     /// Nodes with [`HAS_XATTRS`] and a number in `xattr_sets`.
     xattrs: Vec<(NodeId, u32)>,
     /// Many files have the same attributes, so equal sets are kept once.
@@ -69,7 +69,7 @@ impl<'r> Builder<'r> {
     /// chunks of the files, but need not.
     pub fn new(root: Meta, made_up: Meta, index: Arc<IndexBlob>, report: Report<'r>) -> Self {
         Builder {
-            nodes: vec![Node::new(Tree::ROOT, root)],
+            nodes: vec![TreeNode::new(Tree::ROOT, root)],
             names: Vec::new(),
             pieces: Vec::new(),
             by_name: HashTable::new(),
@@ -179,7 +179,7 @@ impl<'r> Builder<'r> {
         if at >= MAX_NODES {
             return Err(BuildError { what: "files", max: MAX_NODES.into() });
         }
-        let mut node = Node::new(parent, self.made_up);
+        let mut node = TreeNode::new(parent, self.made_up);
         node.name = bounded(names.len(), "bytes of names")?;
         // add() looked at its length; a longer one would only be cut.
         node.name_len = u8::try_from(name.len()).unwrap_or(u8::MAX);
@@ -201,7 +201,7 @@ impl<'r> Builder<'r> {
                 for chunk in &item.chunks {
                     end = end.saturating_add(chunk.size.into());
                     self.slots.add(&chunk.id);
-                    self.pieces.push(Piece::new(0, end));
+                    self.pieces.push(TreePiece::new(0, end));
                 }
                 count = bounded(item.chunks.len(), "chunks")?;
                 meta.size = end.min(MAX_SIZE);
@@ -225,7 +225,7 @@ impl<'r> Builder<'r> {
             flags |= HAS_XATTRS;
         }
         let node = &mut self.nodes[at as usize];
-        *node = Node { meta, flags, nlink: nlink_of(&meta), start, count, ..*node };
+        *node = TreeNode { meta, flags, nlink: nlink_of(&meta), start, count, ..*node };
         Ok(())
     }
 
@@ -330,7 +330,7 @@ impl<'r> Builder<'r> {
     }
 
     /// The tables of attributes and of hard links by the nodes' numbers in the tree, sorted by them.
-    fn renumbered(&mut self, order: &[NodeId]) -> (Vec<Attributes>, Vec<Linked>) {
+    fn renumbered(&mut self, order: &[NodeId]) -> (Vec<Attributes>, Vec<LinkedNode>) {
         let (xattrs, groups) = (std::mem::take(&mut self.xattrs), std::mem::take(&mut self.groups));
         if xattrs.is_empty() && groups.is_empty() {
             return Default::default();
@@ -358,7 +358,7 @@ fn sorted<T>(mut entries: Vec<(NodeId, T)>, numbers: &[NodeId]) -> Vec<(NodeId, 
 
 /// Names with one device and inode are one file, if they have the same type and content, target or device number. The
 /// first in the tree stands for it.
-fn join_links(tree: &mut Tree, groups: &[Linked]) {
+fn join_links(tree: &mut Tree, groups: &[LinkedNode]) {
     let mut first: HashMap<_, NodeId> = HashMap::new();
     let mut links = Vec::new();
     for (number, group) in groups {
@@ -383,7 +383,7 @@ fn join_links(tree: &mut Tree, groups: &[Linked]) {
 }
 
 /// Puts what is at `order[n]` to place `n`, for all `n`. `order` holds each place once.
-fn permute(nodes: &mut [Node], mut order: Vec<NodeId>) {
+fn permute(nodes: &mut [TreeNode], mut order: Vec<NodeId>) {
     for first in 0..order.len() {
         let mut at = first;
         loop {
@@ -398,9 +398,9 @@ fn permute(nodes: &mut [Node], mut order: Vec<NodeId>) {
     }
 }
 
-impl Node {
+impl TreeNode {
     fn new(parent: NodeId, meta: Meta) -> Self {
-        Node { meta, flags: 0, name_len: 0, name: 0, parent, nlink: nlink_of(&meta), start: 0, count: 0 }
+        TreeNode { meta, flags: 0, name_len: 0, name: 0, parent, nlink: nlink_of(&meta), start: 0, count: 0 }
     }
 }
 
@@ -408,12 +408,12 @@ fn nlink_of(meta: &Meta) -> u32 {
     if meta.is_dir() { 2 } else { 1 }
 }
 
-fn name_of<'n>(names: &'n [u8], node: &Node) -> &'n [u8] {
+fn name_of<'n>(names: &'n [u8], node: &TreeNode) -> &'n [u8] {
     let from = node.name as usize;
     names.get(from..from + usize::from(node.name_len)).unwrap_or_default()
 }
 
-fn hash_of(hasher: &DefaultHashBuilder, nodes: &[Node], names: &[u8], at: NodeId) -> u64 {
+fn hash_of(hasher: &DefaultHashBuilder, nodes: &[TreeNode], names: &[u8], at: NodeId) -> u64 {
     let node = &nodes[at as usize];
     hasher.hash_one((node.parent, name_of(names, node)))
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use vykar_core::format::{IndexBlob, ItemStream};
-use vykar_core::repository::items::{Found, end_of_chunks, next_chunk};
+use vykar_core::repository::read::items::{FoundItem, end_of_chunks, next_chunk};
 
 use super::{Builder, Meta, NAME_MAX, Tree};
 
@@ -16,8 +16,8 @@ pub fn tree(bytes: &[u8]) {
     let mut report = |_: &[u8], reason: &str| assert!(!reason.is_empty());
     let mut builder = Builder::new(directory, directory, Arc::new(IndexBlob::default()), &mut report);
     let mut stream = ItemStream::new();
-    let mut found = |found: Found<'_>| {
-        if let Found::Item(item) = found {
+    let mut found = |found: FoundItem<'_>| {
+        if let FoundItem::Item(item) = found {
             assert!(builder.add(&item).is_ok());
         }
         Ok(true)

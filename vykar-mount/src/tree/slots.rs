@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use vykar_core::ChunkId;
 use vykar_core::format::IndexBlob;
 
-use super::Piece;
+use super::TreePiece;
 use super::build::{BuildError, bounded};
 
 /// Chunks that are looked up together.
@@ -23,20 +23,20 @@ const WAITING: usize = 2;
 pub(super) struct Slots {
     index: Arc<IndexBlob>,
     batch: Vec<ChunkId>,
-    thread: Option<(SyncSender<Vec<ChunkId>>, JoinHandle<Found>)>,
-    inline: Found,
+    thread: Option<(SyncSender<Vec<ChunkId>>, JoinHandle<FoundSlots>)>,
+    inline: FoundSlots,
 }
 
 /// Slots in the order of the pieces, and the chunks that have none: behind the slots they are numbered.
 #[derive(Default)]
-struct Found {
+struct FoundSlots {
     slots: Vec<u32>,
     strangers: Vec<ChunkId>,
     numbers: HashMap<ChunkId, usize>,
     too_many: bool,
 }
 
-impl Found {
+impl FoundSlots {
     fn look_up(&mut self, index: &IndexBlob, batch: &[ChunkId]) {
         let table = &index.chunks;
         for id in batch {
@@ -56,8 +56,8 @@ impl Found {
     }
 }
 
-fn work(index: &IndexBlob, batches: &Receiver<Vec<ChunkId>>) -> Found {
-    let mut found = Found::default();
+fn work(index: &IndexBlob, batches: &Receiver<Vec<ChunkId>>) -> FoundSlots {
+    let mut found = FoundSlots::default();
     for batch in batches {
         found.look_up(index, &batch);
     }
@@ -66,7 +66,7 @@ fn work(index: &IndexBlob, batches: &Receiver<Vec<ChunkId>>) -> Found {
 
 impl Slots {
     pub(super) fn new(index: Arc<IndexBlob>) -> Self {
-        Slots { index, batch: Vec::new(), thread: None, inline: Found::default() }
+        Slots { index, batch: Vec::new(), thread: None, inline: FoundSlots::default() }
     }
 
     /// The chunk of the next piece.
@@ -95,7 +95,7 @@ impl Slots {
     /// Gives each piece its slot; returns the index, and the chunks that it does not know.
     pub(super) fn finish(
         &mut self,
-        pieces: &mut [Piece],
+        pieces: &mut [TreePiece],
     ) -> Result<(Arc<IndexBlob>, Vec<ChunkId>), BuildError> {
         let mut found = std::mem::take(&mut self.inline);
         if let Some((send, thread)) = self.thread.take() {

@@ -235,7 +235,7 @@ fn many_chunks_are_looked_up_beside_and_none_is_mixed_up() {
 #[test]
 fn large_offsets_fit() {
     let end = (5 << 40) + 7;
-    assert_eq!(Piece::new(1, end).end(), end);
+    assert_eq!(TreePiece::new(1, end).end(), end);
 }
 
 /// What the builder promises, on a map of paths.

@@ -67,9 +67,9 @@ fn check(keys: &Keys, body: &[u8]) -> Option<[u8; CHECK]> {
     keys.hasher().local(b"vykarvck", &[body]).ok()
 }
 
-struct Fields<'a>(&'a [u8]);
+struct CopyFields<'a>(&'a [u8]);
 
-impl<'a> Fields<'a> {
+impl<'a> CopyFields<'a> {
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
@@ -93,7 +93,7 @@ impl<'a> Fields<'a> {
 }
 
 fn parse(body: &[u8]) -> Option<Index> {
-    let mut fields = Fields(body);
+    let mut fields = CopyFields(body);
     let rights = parse_rights(&mut fields)?;
     let mut dirs = Paths::default();
     for at in 1..=fields.u32()? {
@@ -137,7 +137,7 @@ fn parse(body: &[u8]) -> Option<Index> {
     fields.0.is_empty().then_some(index)
 }
 
-fn parse_rights(fields: &mut Fields<'_>) -> Option<RightsTable> {
+fn parse_rights(fields: &mut CopyFields<'_>) -> Option<RightsTable> {
     let mut table = RightsTable::default();
     for at in 0..fields.u32()? {
         let (uid, gid, mode) = (fields.u32()?, fields.u32()?, u16::from_le_bytes(fields.take()?));
@@ -151,7 +151,7 @@ fn parse_rights(fields: &mut Fields<'_>) -> Option<RightsTable> {
     Some(table)
 }
 
-fn parse_section(fields: &mut Fields<'_>, (dirs, rights): (usize, usize)) -> Option<Section> {
+fn parse_section(fields: &mut CopyFields<'_>, (dirs, rights): (usize, usize)) -> Option<Section> {
     let flags = fields.take::<1>()?[0];
     let chunk = match flags & HAS_CHUNK {
         0 => None,
@@ -192,7 +192,7 @@ pub(super) fn write(dir: &Path, keys: &Keys, index: &Index, kept: &HashSet<Snaps
         let start = out.len();
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&[0; CHECK]);
-        Writing::new(index).encode(kept, out);
+        Renumbering::new(index).encode(kept, out);
         let body = start + MAGIC.len() + CHECK;
         let sum = keys.hasher().local(b"vykarvck", &[&out[body..]])?;
         out[body - CHECK..body].copy_from_slice(&sum);
@@ -225,7 +225,7 @@ fn replace(dir: &Path, temporary: &Path, object: &[u8]) -> io::Result<()> {
 }
 
 /// Gives new numbers to the sections and directories that are written.
-struct Writing<'i> {
+struct Renumbering<'i> {
     index: &'i Index,
     sections: HashMap<u32, u32>,
     dirs: HashMap<u32, u32>,
@@ -236,9 +236,9 @@ struct Writing<'i> {
     rights_in_order: Vec<u32>,
 }
 
-impl<'i> Writing<'i> {
+impl<'i> Renumbering<'i> {
     fn new(index: &'i Index) -> Self {
-        Writing {
+        Renumbering {
             index,
             sections: HashMap::new(),
             dirs: HashMap::from([(TOP, TOP)]),
@@ -488,7 +488,7 @@ mod tests {
     #[test]
     fn bytes_that_contradict_themselves_are_no_such_file_and_no_panic() {
         let mut body = Vec::new();
-        Writing::new(&sample()).encode(&all(), &mut body);
+        Renumbering::new(&sample()).encode(&all(), &mut body);
         assert!(parse(&body).is_some());
         for at in 0..body.len() {
             assert!(parse(&body[..at]).is_none(), "{at}");

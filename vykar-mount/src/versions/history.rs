@@ -6,13 +6,13 @@ use std::sync::Arc;
 use vykar_core::CryptoError;
 use vykar_core::crypto::ChunkHasher;
 
-use super::timeline::{Holder, Timeline};
-use crate::cache::Weight;
+use super::timeline::{SectionHolder, VersionsTimeline};
+use crate::content::cache::Weight;
 use crate::tree::{NodeId, Tree};
 
 /// A version of a file or symlink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Version {
+pub(super) struct FileVersion {
     /// The first snapshot that has it: its number in the timeline.
     pub(super) moment: u32,
     /// Where it is there.
@@ -22,7 +22,7 @@ pub(super) struct Version {
 
 /// A name in the directory.
 #[derive(Debug, Clone, Copy)]
-struct Name {
+struct HistoryName {
     start: u32,
     len: u8,
     /// A snapshot has a directory of this name.
@@ -37,19 +37,19 @@ struct Name {
 #[derive(Debug, Default)]
 pub(super) struct History {
     /// Sorted.
-    names: Vec<Name>,
+    names: Vec<HistoryName>,
     bytes: Vec<u8>,
-    versions: Vec<Version>,
+    versions: Vec<FileVersion>,
     /// There may be more, in sections that are damaged.
     pub(super) partial: bool,
 }
 
 /// An entry of a [`History`].
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entry<'h> {
+pub(super) struct HistoryEntry<'h> {
     pub(super) name: &'h [u8],
     pub(super) is_dir: bool,
-    pub(super) versions: &'h [Version],
+    pub(super) versions: &'h [FileVersion],
     /// Which of them the newest snapshot has that has one.
     pub(super) latest: usize,
 }
@@ -59,10 +59,10 @@ impl History {
         self.names.len()
     }
 
-    pub(super) fn get(&self, at: usize) -> Option<Entry<'_>> {
+    pub(super) fn get(&self, at: usize) -> Option<HistoryEntry<'_>> {
         let name = self.names.get(at)?;
         let (start, end) = name.versions;
-        Some(Entry {
+        Some(HistoryEntry {
             name: self.name(name),
             is_dir: name.is_dir,
             versions: self.versions.get(start as usize..end as usize).unwrap_or_default(),
@@ -70,11 +70,11 @@ impl History {
         })
     }
 
-    pub(super) fn find(&self, name: &[u8]) -> Option<Entry<'_>> {
+    pub(super) fn find(&self, name: &[u8]) -> Option<HistoryEntry<'_>> {
         self.get(self.names.binary_search_by(|known| self.name(known).cmp(name)).ok()?)
     }
 
-    fn name(&self, name: &Name) -> &[u8] {
+    fn name(&self, name: &HistoryName) -> &[u8] {
         let start = name.start as usize;
         self.bytes.get(start..start + usize::from(name.len)).unwrap_or_default()
     }
@@ -82,14 +82,14 @@ impl History {
 
 impl Weight for Arc<History> {
     fn weight(&self) -> u64 {
-        let names = self.names.capacity() * size_of::<Name>() + self.bytes.capacity();
-        (names + self.versions.capacity() * size_of::<Version>()) as u64
+        let names = self.names.capacity() * size_of::<HistoryName>() + self.bytes.capacity();
+        (names + self.versions.capacity() * size_of::<FileVersion>()) as u64
     }
 }
 
 /// An item of a section.
-struct Candidate {
-    /// Number in [`Making::names`].
+struct SectionItem {
+    /// Number in [`HistoryBuilder::names`].
     name: u32,
     section: u32,
     node: NodeId,
@@ -98,20 +98,20 @@ struct Candidate {
 }
 
 /// A history that is being made.
-pub(super) struct Making<'t> {
-    timeline: &'t Timeline,
+pub(super) struct HistoryBuilder<'t> {
+    timeline: &'t VersionsTimeline,
     hasher: &'t ChunkHasher,
     names: HashMap<Vec<u8>, u32>,
     /// Which of them are directories.
     is_dir: Vec<bool>,
     contents: HashMap<[u8; 16], u32>,
-    candidates: Vec<Candidate>,
+    candidates: Vec<SectionItem>,
     scratch: Vec<u8>,
 }
 
-impl<'t> Making<'t> {
-    pub(super) fn new(timeline: &'t Timeline, hasher: &'t ChunkHasher) -> Self {
-        Making {
+impl<'t> HistoryBuilder<'t> {
+    pub(super) fn new(timeline: &'t VersionsTimeline, hasher: &'t ChunkHasher) -> Self {
+        HistoryBuilder {
             timeline,
             hasher,
             names: HashMap::new(),
@@ -135,7 +135,7 @@ impl<'t> Making<'t> {
         for node in tree.children(dir).filter(|node| tree.meta(*node).is_some_and(|meta| !meta.is_dir())) {
             let content = self.content(tree, node)?;
             let name = self.number(tree.name(node));
-            self.candidates.push(Candidate { name, section, node, content });
+            self.candidates.push(SectionItem { name, section, node, content });
         }
         Ok(())
     }
@@ -182,7 +182,7 @@ impl<'t> Making<'t> {
             let first = history.versions.len();
             let latest = self.choose(&self.candidates[start..end], &mut first_in, &mut history.versions);
             // Names are shorter than 256 bytes, and there are fewer than 2³² nodes of all trees.
-            history.names.push(Name {
+            history.names.push(HistoryName {
                 start: history.bytes.len() as u32,
                 len: name.len() as u8,
                 is_dir: self.is_dir[number as usize],
@@ -201,19 +201,19 @@ impl<'t> Making<'t> {
     /// snapshot with several items the first one counts. `first_in` is scratch, one place for each snapshot.
     fn choose<'c>(
         &self,
-        items: &'c [Candidate],
-        first_in: &mut [Option<(u32, &'c Candidate)>],
-        versions: &mut Vec<Version>,
+        items: &'c [SectionItem],
+        first_in: &mut [Option<(u32, &'c SectionItem)>],
+        versions: &mut Vec<FileVersion>,
     ) -> u32 {
         if let [item] = items
             && let Some(first) = self.timeline.holders.of(item.section).first()
         {
-            versions.push(Version { moment: first.moment, section: item.section, node: item.node });
+            versions.push(FileVersion { moment: first.moment, section: item.section, node: item.node });
             return 0;
         }
         first_in.fill(None);
         for item in items {
-            for Holder { moment, position } in self.timeline.holders.of(item.section) {
+            for SectionHolder { moment, position } in self.timeline.holders.of(item.section) {
                 let Some(place) = first_in.get_mut(*moment as usize) else { continue };
                 if place.is_none_or(|(before, _)| before > *position) {
                     *place = Some((*position, item));
@@ -226,7 +226,7 @@ impl<'t> Making<'t> {
             let next = known.len() as u32;
             latest = *known.entry(item.content).or_insert(next);
             if latest == next {
-                versions.push(Version { moment, section: item.section, node: item.node });
+                versions.push(FileVersion { moment, section: item.section, node: item.node });
             }
         }
         latest

@@ -6,27 +6,27 @@ use std::sync::Arc;
 use super::Versions;
 use super::history::History;
 use super::paths::TOP;
-use super::timeline::Timeline;
+use super::timeline::VersionsTimeline;
 use crate::errno::FsError;
-use crate::inode::TARGET_MAX;
-use crate::layout::LATEST;
-use crate::names::fnv1a;
 use crate::tree::NodeId;
+use crate::view::inode::TARGET_MAX;
+use crate::view::layout::LATEST;
+use crate::view::names::fnv1a;
 
 /// A folder: the directory of this path, where any snapshot has one, and the versions of the file of this path,
 /// where any snapshot has one.
-pub(crate) struct Listing {
+pub(crate) struct VersionsListing {
     /// Its place among the folders that were looked at.
     pub(crate) place: u32,
     children: Option<Arc<History>>,
-    versions: Vec<Named>,
+    versions: Vec<NamedEntry>,
     /// Which of the versions is the latest, where there are versions and the name is free.
     latest: Option<usize>,
     /// There may be more, which cannot be read.
     pub(crate) is_partial: bool,
 }
 
-struct Named {
+struct NamedEntry {
     name: Vec<u8>,
     section: u32,
     node: NodeId,
@@ -48,12 +48,12 @@ impl Versions {
     ///
     /// # Errors
     /// [`FsError::Stale`] when no snapshot has anything of this path, [`FsError::Io`] when a part of it cannot be read now.
-    pub(crate) fn list(&self, timeline: &Timeline, place: u32) -> Result<Listing, FsError> {
+    pub(crate) fn list(&self, timeline: &VersionsTimeline, place: u32) -> Result<VersionsListing, FsError> {
         if place == TOP {
             let children = self.history(timeline, TOP)?;
             let is_partial = timeline.partial || children.partial;
             let children = Some(children);
-            return Ok(Listing { place, children, versions: Vec::new(), latest: None, is_partial });
+            return Ok(VersionsListing { place, children, versions: Vec::new(), latest: None, is_partial });
         }
         let (parent, name) = {
             let folders = self.folders.read();
@@ -72,16 +72,16 @@ impl Versions {
             let mut names = std::iter::once(time.to_vec()).chain(suffixed);
             // There are fewer names than numbers.
             let name = names.find(|name| !is_taken(name) && used.insert(name.clone())).unwrap_or_default();
-            Named { name, section: version.section, node: version.node }
+            NamedEntry { name, section: version.section, node: version.node }
         });
         let versions: Vec<_> = versions.collect();
         let latest = (!versions.is_empty() && !is_taken(LATEST.as_bytes())).then_some(entry.latest);
         let is_partial = is_partial || children.as_ref().is_some_and(|children| children.partial);
-        Ok(Listing { place, children, versions, latest, is_partial })
+        Ok(VersionsListing { place, children, versions, latest, is_partial })
     }
 }
 
-impl Listing {
+impl VersionsListing {
     /// An entry by its place in the listing.
     pub(crate) fn get(&self, at: usize) -> Option<(&[u8], Member<'_>)> {
         let children = self.children.as_ref().map_or(0, |children| children.len());

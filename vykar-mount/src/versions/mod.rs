@@ -15,9 +15,9 @@ mod tests;
 mod timeline;
 mod walk;
 
-pub(crate) use listing::{Listing, Member, target_hash};
+pub(crate) use listing::{Member, VersionsListing, target_hash};
 pub(crate) use rights::Rights;
-pub(crate) use timeline::Timeline;
+pub(crate) use timeline::VersionsTimeline;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -28,20 +28,20 @@ use parking_lot::{Mutex, RwLock};
 use vykar_core::VykarError;
 use vykar_core::format::ItemStream;
 use vykar_core::repository::Repository;
-use vykar_core::repository::items::{Found, end_of_chunks};
-use vykar_core::repository::manifest::Manifest;
+use vykar_core::repository::objects::manifest::Manifest;
+use vykar_core::repository::read::items::{FoundItem, end_of_chunks};
 
-use crate::cache::Cache;
-use crate::data::Data;
+use crate::content::cache::Cache;
+use crate::content::chunk_source::Data;
 use crate::errno::FsError;
-use crate::inode::{FOLDER_MAX, MAX_VERSION_NODES, PLACE_MAX};
-use crate::layout::Layout;
 use crate::log::{Limiter, Log, LogLine};
-use crate::names::fnv1a;
-use crate::snapshots::{Info, Snapshots, made_up, now};
 use crate::tree::{Builder, Tree};
-use crate::xattr::Xattrs;
-use history::{History, Making};
+use crate::view::inode::{FOLDER_MAX, MAX_VERSION_NODES, PLACE_MAX};
+use crate::view::layout::Layout;
+use crate::view::names::fnv1a;
+use crate::view::snapshots::{Info, Snapshots, made_up, now};
+use crate::xattr::EncodedXattrs;
+use history::{History, HistoryBuilder};
 use paths::{Paths, TOP};
 use sections::{Index, Tail};
 use timeline::Moment;
@@ -64,8 +64,8 @@ pub(crate) struct Versions {
     owner: (u32, u32),
     log: Log,
     limiter: Limiter,
-    clock: Mutex<Clock>,
-    state: Mutex<State>,
+    clock: Mutex<DueClock>,
+    state: Mutex<VersionsState>,
     /// The rights of `versions` itself, and the generation of the layout that they are of.
     top: Mutex<Option<(u32, Option<Rights>)>>,
     index: RwLock<Index>,
@@ -76,7 +76,7 @@ pub(crate) struct Versions {
 
 /// Which timeline is due, known without making it.
 #[derive(Debug, Default)]
-struct Clock {
+struct DueClock {
     serial: u32,
     mtime: i64,
     /// Of the layout that it shows.
@@ -86,12 +86,12 @@ struct Clock {
 }
 
 #[derive(Default)]
-struct State {
+struct VersionsState {
     /// The local file was looked for.
     opened: bool,
-    timeline: Option<Arc<Timeline>>,
+    timeline: Option<Arc<VersionsTimeline>>,
     /// Those before it, the newest last.
-    earlier: VecDeque<Arc<Timeline>>,
+    earlier: VecDeque<Arc<VersionsTimeline>>,
 }
 
 /// Folders that were looked at, and their numbers in inodes.
@@ -150,7 +150,7 @@ impl Versions {
     /// # Errors
     /// [`FsError::Io`] when one of them cannot be read now and may be later: without it, older versions would look like
     /// the latest.
-    pub(crate) fn timeline(&self, snapshots: &Snapshots) -> Result<Arc<Timeline>, FsError> {
+    pub(crate) fn timeline(&self, snapshots: &Snapshots) -> Result<Arc<VersionsTimeline>, FsError> {
         // Looks for new snapshots, which may say something: not while a lock is held.
         snapshots.layout();
         let mut state = self.state.lock();
@@ -166,7 +166,7 @@ impl Versions {
             lines.into_iter().for_each(|line| self.say(line));
             return Err(FsError::Io);
         }
-        let timeline = Arc::new(Timeline::new(&mut self.index.write(), moments, due));
+        let timeline = Arc::new(VersionsTimeline::new(&mut self.index.write(), moments, due));
         if let Some(before) = state.timeline.replace(timeline.clone()) {
             state.earlier.push_back(before);
             if state.earlier.len() > EARLIER {
@@ -183,7 +183,7 @@ impl Versions {
         &self,
         serial: u32,
         snapshots: &Snapshots,
-    ) -> Result<Arc<Timeline>, FsError> {
+    ) -> Result<Arc<VersionsTimeline>, FsError> {
         let state = self.state.lock();
         let known = state.timeline.iter().chain(&state.earlier);
         let found = known.into_iter().find(|timeline| timeline.serial == serial).cloned();
@@ -193,7 +193,7 @@ impl Versions {
 
     /// Sees to it that the sections of all these snapshots are known. What belongs into the log, and whether some could not
     /// be read now.
-    fn learn(&self, state: &mut State, moments: &[Moment]) -> (Vec<LogLine>, bool) {
+    fn learn(&self, state: &mut VersionsState, moments: &[Moment]) -> (Vec<LogLine>, bool) {
         let dir = self.repository.cache_dir();
         if !std::mem::replace(&mut state.opened, true)
             && let Some(known) = dir.as_deref().and_then(|dir| copy::read(dir, self.repository.keys()))
@@ -300,10 +300,10 @@ impl Versions {
         // Fails only when the closure does.
         let _ = end_of_chunks(&mut stream, &mut |found| {
             match found {
-                Found::Item(item) => failed = builder.add(&item).err().map(|e| e.to_string()),
-                Found::Problem(problem) => leave_out(problem.path().as_bytes(), &problem.to_string()),
+                FoundItem::Item(item) => failed = builder.add(&item).err().map(|e| e.to_string()),
+                FoundItem::Problem(problem) => leave_out(problem.path().as_bytes(), &problem.to_string()),
                 // Said when the section was met.
-                Found::Lost(_) => {}
+                FoundItem::Lost(_) => {}
             }
             if builder.len() > MAX_VERSION_NODES as usize {
                 failed = Some("a part of its items holds too many to be shown by versions".to_owned());
@@ -319,11 +319,11 @@ impl Versions {
     }
 
     /// Everything that was ever in a folder.
-    fn history(&self, timeline: &Timeline, folder: u32) -> Result<Arc<History>, FsError> {
+    fn history(&self, timeline: &VersionsTimeline, folder: u32) -> Result<Arc<History>, FsError> {
         self.histories.get_or_make(&(timeline.serial, folder), || {
             let path = self.folders.read().paths.path(folder);
             let mut partial = false;
-            let mut making = Making::new(timeline, self.repository.keys().hasher());
+            let mut making = HistoryBuilder::new(timeline, self.repository.keys().hasher());
             let dir = {
                 let index = self.index.read();
                 let Some(dir) = index.dirs.follow(&path) else { return Ok(Arc::default()) };
@@ -354,13 +354,19 @@ impl Versions {
         }
         let moments = moments(layout, snapshots);
         let stored = moments.iter().rev().filter(|moment| moment.info.root_is_stored);
-        let rights = rights::meet_all(stored.map(|m| Rights::of(&m.info.root, Xattrs(&m.info.root_xattrs))));
+        let rights =
+            rights::meet_all(stored.map(|m| Rights::of(&m.info.root, EncodedXattrs(&m.info.root_xattrs))));
         *top = Some((layout.generation, rights.clone()));
         rights
     }
 
     /// What all snapshots with an item for the directory at this place, or of this name in it, allow.
-    pub(crate) fn rights(&self, timeline: &Timeline, place: u32, name: Option<&[u8]>) -> Option<Rights> {
+    pub(crate) fn rights(
+        &self,
+        timeline: &VersionsTimeline,
+        place: u32,
+        name: Option<&[u8]>,
+    ) -> Option<Rights> {
         let path = self.folders.read().paths.path(place);
         let index = self.index.read();
         let dir = index.dirs.follow(&path)?;
@@ -419,7 +425,7 @@ impl Versions {
     }
 }
 
-impl Clock {
+impl DueClock {
     fn advance(&mut self) {
         self.serial = self.serial.wrapping_add(1) & Layout::LAST_GENERATION;
         self.lossy = None;

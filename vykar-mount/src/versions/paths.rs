@@ -11,14 +11,14 @@ pub(super) const TOP: u32 = 0;
 /// Paths by number, about 30 bytes each. Numbers are given out in order, a parent's before its children's.
 #[derive(Debug)]
 pub(super) struct Paths {
-    paths: Vec<Named>,
+    paths: Vec<NamedPath>,
     names: Vec<u8>,
     by_name: HashTable<u32>,
     hasher: DefaultHashBuilder,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Named {
+struct NamedPath {
     parent: u32,
     name: u32,
     name_len: u8,
@@ -26,7 +26,7 @@ struct Named {
 
 impl Default for Paths {
     fn default() -> Self {
-        let top = Named { parent: TOP, name: 0, name_len: 0 };
+        let top = NamedPath { parent: TOP, name: 0, name_len: 0 };
         Paths {
             paths: vec![top],
             names: Vec::new(),
@@ -96,7 +96,7 @@ impl Paths {
         let start = u32::try_from(self.names.len()).ok()?;
         vacant.insert(at);
         self.names.extend_from_slice(name);
-        self.paths.push(Named { parent, name: start, name_len });
+        self.paths.push(NamedPath { parent, name: start, name_len });
         Some(at)
     }
 
@@ -114,7 +114,7 @@ fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|c| *c == b'/').filter(|name| !name.is_empty())
 }
 
-fn name_of<'n>(names: &'n [u8], path: &Named) -> &'n [u8] {
+fn name_of<'n>(names: &'n [u8], path: &NamedPath) -> &'n [u8] {
     let from = path.name as usize;
     names.get(from..from + usize::from(path.name_len)).unwrap_or_default()
 }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use vykar_core::format::Item;
 
 use crate::tree::Meta;
-use crate::xattr::{ACCESS_LIST, Xattrs, encode_one};
+use crate::xattr::{ACCESS_LIST, EncodedXattrs, encode_one};
 
 /// Of no directory.
 pub(super) const NO_RIGHTS: u32 = u32::MAX;
@@ -40,7 +40,7 @@ impl Rights {
         Rights { uid: item.uid, gid: item.gid, mode: item.permissions() as u16 & MODE, list }
     }
 
-    pub(super) fn of(meta: &Meta, mut xattrs: Xattrs<'_>) -> Self {
+    pub(super) fn of(meta: &Meta, mut xattrs: EncodedXattrs<'_>) -> Self {
         let list = xattrs.find(|(name, _)| *name == ACCESS_LIST);
         let list = list.map(|(name, value)| encode_one(name, value)).unwrap_or_default().into();
         Rights { uid: meta.uid, gid: meta.gid, mode: meta.mode & MODE, list }
@@ -54,7 +54,7 @@ impl Rights {
     /// What everybody but the owner may do, whatever groups and lists they are in.
     fn of_all_others(&self) -> u16 {
         let mut may = self.class(3) & self.class(0);
-        for (_, value) in Xattrs(&self.list) {
+        for (_, value) in EncodedXattrs(&self.list) {
             let (entries, _) = value.get(LIST_HEADER..).unwrap_or_default().as_chunks::<8>();
             let field = |entry: &[u8; 8], at: usize| u16::from_le_bytes([entry[at], entry[at + 1]]);
             let others = entries.iter().filter(|entry| field(entry, 0) != LIST_OWNER);
@@ -167,7 +167,7 @@ mod tests {
 
     /// What the kernel lets a user with these groups do.
     fn may(rights: &Rights, uid: u32, groups: &[u32]) -> u16 {
-        let Some((_, value)) = Xattrs(&rights.list).next() else {
+        let Some((_, value)) = EncodedXattrs(&rights.list).next() else {
             return match () {
                 () if uid == rights.uid => rights.class(6),
                 () if groups.contains(&rights.gid) => rights.class(3),

@@ -12,14 +12,14 @@ use std::sync::Arc;
 
 use vykar_core::crypto::ChunkHasher;
 use vykar_core::format::{Item, ItemStream, ItemType};
-use vykar_core::repository::items::{Found, end_of_chunks, next_chunk};
+use vykar_core::repository::read::items::{FoundItem, end_of_chunks, next_chunk};
 use vykar_core::{ChunkId, CryptoError, SnapshotId, VykarError};
 
 use super::paths::Paths;
 use super::rights::{Rights, RightsTable};
-use crate::inode::SECTION_MAX;
-use crate::names::fnv1a;
-use crate::snapshots::Info;
+use crate::view::inode::SECTION_MAX;
+use crate::view::names::fnv1a;
+use crate::view::snapshots::Info;
 
 /// No section.
 pub(super) const NONE: u32 = u32::MAX;
@@ -53,7 +53,7 @@ impl Tail {
 
 /// What tells sections apart: the tail before it, and its chunk. Without one it is what is left behind the last
 /// chunk of a stream.
-pub(super) type Key = (TailId, Option<ChunkId>);
+pub(super) type SectionKey = (TailId, Option<ChunkId>);
 
 /// A piece of item streams.
 #[derive(Debug)]
@@ -120,12 +120,12 @@ pub(super) struct Index {
     /// Rights that any of these directories had.
     pub(super) rights: RightsTable,
     pub(super) lists: HashMap<SnapshotId, List>,
-    by_key: HashMap<Key, u32>,
+    by_key: HashMap<SectionKey, u32>,
     by_number: HashMap<u64, u32>,
 }
 
 impl Index {
-    pub(super) fn find(&self, key: &Key) -> Option<u32> {
+    pub(super) fn find(&self, key: &SectionKey) -> Option<u32> {
         self.by_key.get(key).copied()
     }
 
@@ -150,7 +150,7 @@ impl Index {
     }
 
     /// Adds a section that is not there yet. `None` when there is no room.
-    pub(super) fn add(&mut self, key: Key, mut section: Section) -> Option<u32> {
+    pub(super) fn add(&mut self, key: SectionKey, mut section: Section) -> Option<u32> {
         let at = u32::try_from(self.sections.len()).ok().filter(|at| *at < NONE)?;
         let chunk = key.1.unwrap_or(ChunkId([0; 32]));
         let hash = fnv1a(&[&key.0[..], chunk.as_bytes()].concat());
@@ -168,18 +168,18 @@ impl Index {
     /// that they make.
     pub(super) fn scan(
         &mut self,
-        (key, before): (Key, u32),
+        (key, before): (SectionKey, u32),
         stream: &mut ItemStream,
         chunk: Option<&[u8]>,
         hasher: &ChunkHasher,
     ) -> Result<Option<u32>, CryptoError> {
         let mut scan = Scan::new(&mut self.dirs, &mut self.rights);
         let mut broken = false;
-        let mut found = |found: Found<'_>| {
+        let mut found = |found: FoundItem<'_>| {
             match found {
-                Found::Item(item) => scan.note(&item),
-                Found::Problem(_) => {}
-                Found::Lost(_) => broken = true,
+                FoundItem::Item(item) => scan.note(&item),
+                FoundItem::Problem(_) => {}
+                FoundItem::Lost(_) => broken = true,
             }
             Ok(true)
         };
@@ -211,7 +211,7 @@ impl Index {
 
 /// A tail, and what identifies it: its bytes, so that what differs before does not matter; for a long one, what
 /// it was made from, because hashing an item anew with each chunk that it grows by takes too long.
-fn tail_of(rest: &[u8], key: &Key, hasher: &ChunkHasher) -> Result<(Tail, TailId), CryptoError> {
+fn tail_of(rest: &[u8], key: &SectionKey, hasher: &ChunkHasher) -> Result<(Tail, TailId), CryptoError> {
     let hash = match rest.len() {
         0 => return Ok((Tail::Kept(Box::default()), NO_TAIL)),
         len if len <= MAX_KEPT => hasher.local(b"vykarvtl", &[b"k", rest])?,

@@ -5,15 +5,16 @@ use std::sync::atomic::Ordering::Relaxed;
 use proptest::prelude::*;
 use vykar_core::SnapshotId;
 use vykar_core::format::{Encryption, Item, ItemType};
-use vykar_core::repository::{OpenOptions, manifest::read_snapshot, snapshot_key};
+use vykar_core::repository::objects::manifest::read_snapshot;
+use vykar_core::repository::{OpenOptions, snapshot_key};
 use vykar_core::storage::Backend;
 
 use super::copy;
 use crate::errno::FsError;
-use crate::fs::{Attr, Child, Entry, FOREVER, Fs, MOMENT, Seek};
-use crate::inode::{Inode, ROOT};
-use crate::shown::{Filter, Look, Shown, Top};
+use crate::fs::{Attr, Child, FOREVER, Fs, LookupEntry, MOMENT, Seek};
 use crate::testing::{LARGEST, Mounted, Repo, meta};
+use crate::view::attr_mapping::{Look, Shown, SnapshotQuery, Top};
+use crate::view::inode::{Inode, ROOT};
 use crate::xattr::ACCESS_LIST;
 
 const SIZES: (u64, u64) = (1 << 20, 1 << 20);
@@ -184,7 +185,7 @@ fn versions_are_there_for_the_usual_folders_only_and_of_what_is_shown() {
         let label = if n == 2 { "b" } else { "a" };
         repo.snapshot(n, meta("n", "h", label, &time(n)), &[item]);
     }
-    let labels = Filter { labels: vec!["a".into()], ..Filter::default() };
+    let labels = SnapshotQuery { labels: vec!["a".into()], ..SnapshotQuery::default() };
     let m = repo.mount_shown(SIZES, Shown { filter: labels, ..Shown::default() }).unwrap();
     assert_eq!(m.list("versions/f"), [name(1), name(3), "latest".into()]);
     let templates = vec!["{id}".parse().unwrap()];
@@ -258,7 +259,7 @@ fn folders_know_their_place() {
     small(&mut repo);
     let m = repo.mount();
     let up = |path: &str| match m.fs.lookup(m.ino(path), b"..") {
-        Ok(Entry::Found(attr, _)) => attr.ino,
+        Ok(LookupEntry::Found(attr, _)) => attr.ino,
         other => panic!("{other:?}"),
     };
     assert_eq!((up("versions"), up("versions/d")), (ROOT, m.ino("versions")));
@@ -271,7 +272,7 @@ fn folders_know_their_place() {
     m.fs.readdir(m.ino("versions/d/f"), 0, &mut emit).unwrap();
     assert_eq!(dots[..2], [m.ino("versions/d/f"), m.ino("versions/d")]);
     let own = m.fs.lookup(m.ino("versions/d"), b".");
-    assert_eq!(own, Ok(Entry::Found(attr(&m, "versions/d"), MOMENT)));
+    assert_eq!(own, Ok(LookupEntry::Found(attr(&m, "versions/d"), MOMENT)));
     let file = m.ino(&format!("versions/d/f/{}", name(1)));
     for file in [file, m.ino("versions/d/f/latest")] {
         assert_eq!(m.fs.lookup(file, b"x"), Err(FsError::NotADirectory));
@@ -505,7 +506,7 @@ fn apply(state: &mut State, edits: &[(String, Option<Kind>)]) {
 fn items(repo: &mut Repo, state: &State, seed: u64) -> Vec<(String, Kind, Item<'static>)> {
     let mut made = Vec::new();
     let hash = |text: &str, salt: u64| {
-        crate::names::fnv1a(&[text.as_bytes(), &(seed ^ salt).to_le_bytes()].concat())
+        crate::view::names::fnv1a(&[text.as_bytes(), &(seed ^ salt).to_le_bytes()].concat())
     };
     let mut all: Vec<(String, Kind)> = Vec::new();
     for (path, kind) in state {
@@ -571,7 +572,7 @@ fn found(m: &Mounted, path: &str, shape: &mut Shape) {
     .unwrap();
     let (mut folders, mut versions, mut latest) = (BTreeSet::new(), Vec::new(), None);
     for (name, attr, ttl) in children {
-        assert_eq!(m.fs.lookup(ino, name.as_bytes()), Ok(Entry::Found(attr, ttl)));
+        assert_eq!(m.fs.lookup(ino, name.as_bytes()), Ok(LookupEntry::Found(attr, ttl)));
         assert_eq!(m.fs.getattr(attr.ino).unwrap().0, attr);
         let target = || String::from_utf8(m.fs.readlink(attr.ino).unwrap()).unwrap();
         let kind = match attr.meta.kind() {

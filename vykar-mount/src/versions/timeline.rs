@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::rights::{NO_RIGHTS, Rights, RightsTable};
 use super::sections::{Index, Mention, NONE};
-use crate::snapshots::Info;
+use crate::view::snapshots::Info;
 
 /// A snapshot among others.
 #[derive(Debug, Clone)]
@@ -16,8 +16,8 @@ pub(crate) struct Moment {
 
 /// Where a section stands in a snapshot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Holder {
-    /// Its number among [`Timeline::moments`].
+pub(super) struct SectionHolder {
+    /// Its number among [`VersionsTimeline::moments`].
     pub(super) moment: u32,
     /// How many sections are before it.
     pub(super) position: u32,
@@ -25,7 +25,7 @@ pub(super) struct Holder {
 
 /// What is shown from one change of the snapshots to the next. Immutable.
 #[derive(Debug)]
-pub(crate) struct Timeline {
+pub(crate) struct VersionsTimeline {
     /// Tells timelines of a mount apart.
     pub(crate) serial: u32,
     /// When it began, in nanoseconds since the epoch: the time of all folders.
@@ -33,7 +33,7 @@ pub(crate) struct Timeline {
     /// The snapshots, oldest first.
     pub(crate) moments: Vec<Moment>,
     /// Who has a section, oldest first.
-    pub(super) holders: Groups<Holder>,
+    pub(super) holders: Groups<SectionHolder>,
     /// Sections with files or symlinks of a directory.
     pub(super) files: Groups<u32>,
     /// Subdirectories of a directory.
@@ -45,7 +45,7 @@ pub(crate) struct Timeline {
     table: RightsTable,
 }
 
-impl Timeline {
+impl VersionsTimeline {
     /// Of these snapshots, oldest first, as far as their sections are known. Tells the sections who has them.
     pub(super) fn new(index: &mut Index, moments: Vec<Moment>, (serial, mtime): (u32, i64)) -> Self {
         tell(index, &moments);
@@ -53,7 +53,7 @@ impl Timeline {
         let holders = Groups::new(index.sections.len(), |add| {
             for (number, moment) in (0..).zip(&moments) {
                 for (position, at) in (0..).zip(sections_of(index, moment)) {
-                    add(*at, Holder { moment: number, position });
+                    add(*at, SectionHolder { moment: number, position });
                 }
             }
         });
@@ -92,7 +92,7 @@ impl Timeline {
             |moment: &Moment| index.lists.get(&moment.info.listed.id).is_some_and(|list| index.is_cut(list));
         let partial = moments.iter().any(is_cut);
         let (rights, table) = rights(index, &moments);
-        Timeline { serial, mtime, moments, holders, files, subdirectories, partial, rights, table }
+        VersionsTimeline { serial, mtime, moments, holders, files, subdirectories, partial, rights, table }
     }
 
     /// What all snapshots with an item for this directory allow.

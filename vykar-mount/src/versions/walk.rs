@@ -7,13 +7,13 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use vykar_core::format::ItemStream;
 use vykar_core::repository::Repository;
-use vykar_core::repository::manifest::read_snapshot;
+use vykar_core::repository::objects::manifest::read_snapshot;
 use vykar_core::{ChunkId, StorageError, VykarError};
 
 use super::sections::{Index, List, NONE};
 use super::tail_behind;
 use super::timeline::Moment;
-use crate::data::Data;
+use crate::content::chunk_source::Data;
 use crate::log::LogLine;
 
 /// Snapshots whose chunks are decoded ahead together.
@@ -39,7 +39,7 @@ pub(super) struct Walked {
 }
 
 /// A snapshot that is about to be read, and the chunks of its item stream.
-struct Stream<'m> {
+struct SnapshotStream<'m> {
     moment: &'m Moment,
     chunks: Vec<ChunkId>,
 }
@@ -87,7 +87,7 @@ impl Walker<'_> {
         let mut streams = Vec::new();
         for moment in moments {
             match read_snapshot(self.repository, &moment.info.listed.id) {
-                Ok(snapshot) => streams.push(Stream { moment, chunks: snapshot.meta.item_ptrs }),
+                Ok(snapshot) => streams.push(SnapshotStream { moment, chunks: snapshot.meta.item_ptrs }),
                 // If it has just been deleted, it will not be shown for long.
                 Err(VykarError::Storage(StorageError::NotFound { .. })) => {
                     let id = &moment.info.listed.id;
@@ -106,7 +106,7 @@ impl Walker<'_> {
                 let _ = chunks.iter().try_for_each(|id| sender.send(self.data.read(id)));
             });
             let wanted = if started.is_ok() { wanted } else { VecDeque::new() };
-            let mut source = Source { data: self.data, wanted, receiver };
+            let mut source = ChunksAhead { data: self.data, wanted, receiver };
             for stream in streams {
                 lists.push((stream.moment, self.sections(&stream.chunks, &mut source)));
             }
@@ -115,7 +115,7 @@ impl Walker<'_> {
     }
 
     /// Chunks that no section has yet, in the order of their first use.
-    fn wanted(&self, streams: &[Stream<'_>]) -> VecDeque<ChunkId> {
+    fn wanted(&self, streams: &[SnapshotStream<'_>]) -> VecDeque<ChunkId> {
         let index = self.index.read();
         let mut known: HashSet<ChunkId> = index.sections.iter().filter_map(|section| section.chunk).collect();
         let chunks = streams.iter().flat_map(|stream| &stream.chunks);
@@ -123,7 +123,7 @@ impl Walker<'_> {
     }
 
     /// The sections of an item stream.
-    fn sections(&self, chunks: &[ChunkId], source: &mut Source<'_>) -> Result<List, VykarError> {
+    fn sections(&self, chunks: &[ChunkId], source: &mut ChunksAhead<'_>) -> Result<List, VykarError> {
         let mut sections = Vec::with_capacity(chunks.len() + 1);
         match self.walk_stream(chunks, source, &mut sections) {
             Ok(()) => Ok(List { sections: sections.into(), lost: None }),
@@ -134,7 +134,7 @@ impl Walker<'_> {
     fn walk_stream(
         &self,
         chunks: &[ChunkId],
-        source: &mut Source<'_>,
+        source: &mut ChunksAhead<'_>,
         sections: &mut Vec<u32>,
     ) -> Result<(), VykarError> {
         let mut stream: Option<ItemStream> = None;
@@ -176,13 +176,13 @@ impl Walker<'_> {
 }
 
 /// Chunks, those that are wanted from a thread that decodes them ahead.
-struct Source<'a> {
+struct ChunksAhead<'a> {
     data: &'a Data,
     wanted: VecDeque<ChunkId>,
     receiver: Receiver<Result<Bytes, VykarError>>,
 }
 
-impl Source<'_> {
+impl ChunksAhead<'_> {
     fn read(&mut self, id: &ChunkId) -> Result<Bytes, VykarError> {
         let Some(ahead) = self.wanted.iter().position(|wanted| wanted == id) else {
             return self.data.read(id);

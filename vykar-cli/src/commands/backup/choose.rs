@@ -8,11 +8,14 @@ use std::path::{Path, PathBuf};
 use vykar_core::backup::{Excludes, Stream};
 use vykar_core::codec::Compression;
 
-use crate::args::{BackupArgs, ExcludeArgs, Global};
+use crate::args::{BackupArgs, ExcludeArgs, ResolvedOptions};
 use crate::commands::rules;
 use crate::config::{Dump, Hooks, SourceOptions};
 use crate::exit::{CliError, CliResult, Exit};
-use crate::{render, streams};
+use crate::{render, stdio};
+
+/// What standard input is stored as, where no other name is given.
+const STDIN_NAME: &str = "stdin";
 
 /// What some editors put before the first line of a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -20,7 +23,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const MAX_NAMED: u64 = 100;
 
 /// What becomes one snapshot.
-pub struct Job {
+pub struct BackupJob {
     pub label: Option<String>,
     pub paths: Vec<PathBuf>,
     pub options: SourceOptions,
@@ -39,13 +42,13 @@ pub enum Piped {
     Command(Vec<OsString>),
 }
 
-impl Job {
+impl BackupJob {
     /// What programs hand over.
     pub fn streams(&self) -> Vec<Stream> {
-        let dumps = self.dumps.iter().map(streams::dump);
+        let dumps = self.dumps.iter().map(stdio::dump);
         let piped = self.piped.iter().map(|(from, name)| match from {
-            Piped::Stdin => streams::stdin(name),
-            Piped::Command(words) => streams::command(name, words.clone()),
+            Piped::Stdin => stdio::stdin(name),
+            Piped::Command(words) => stdio::command(name, words.clone()),
         });
         dumps.chain(piped).collect()
     }
@@ -55,7 +58,7 @@ impl Job {
 ///
 /// # Errors
 /// Nothing is, or it is not configured.
-pub fn jobs(global: &Global, args: &BackupArgs) -> CliResult<Vec<Job>> {
+pub fn jobs(global: &ResolvedOptions, args: &BackupArgs) -> CliResult<Vec<BackupJob>> {
     let excludes = excludes(&args.excludes)?;
     if args.paths.is_empty() && args.files_from.is_empty() && !args.stdin {
         return configured(global, args, &excludes);
@@ -70,7 +73,7 @@ pub fn jobs(global: &Global, args: &BackupArgs) -> CliResult<Vec<Job>> {
         }
         (false, false) => None,
     };
-    let piped = piped.map(|from| (from, args.stdin_name.clone()));
+    let piped = piped.map(|from| (from, args.stdin_name.clone().unwrap_or_else(|| STDIN_NAME.to_owned())));
     let label = args.label.clone().or_else(|| piped.as_ref().map(|(_, name)| name.clone()));
     let paths: Vec<PathBuf> = match args.stdin_from_command {
         true => Vec::new(),
@@ -80,10 +83,10 @@ pub fn jobs(global: &Global, args: &BackupArgs) -> CliResult<Vec<Job>> {
         return Err(CliError::new(Exit::Usage, "no path to back up: the lists name none that exists"));
     }
     let (hooks, dumps) = (Hooks::default(), Vec::new());
-    Ok(vec![Job { label, paths, options, hooks, dumps, piped, missing }])
+    Ok(vec![BackupJob { label, paths, options, hooks, dumps, piped, missing }])
 }
 
-fn configured(global: &Global, args: &BackupArgs, excludes: &Excludes) -> CliResult<Vec<Job>> {
+fn configured(global: &ResolvedOptions, args: &BackupArgs, excludes: &Excludes) -> CliResult<Vec<BackupJob>> {
     let nothing = || {
         CliError::new(Exit::Usage, "nothing to back up")
             .hint("give paths, or write `sources` into the configuration (`vykar config` shows how)")
@@ -107,7 +110,7 @@ fn configured(global: &Global, args: &BackupArgs, excludes: &Excludes) -> CliRes
     let job = |source: &crate::config::SourcePlan| {
         let mut options = source.options.clone();
         add(&mut options.excludes, excludes);
-        Job {
+        BackupJob {
             label: Some(source.label.clone()),
             paths: source.paths.clone(),
             options,
@@ -121,7 +124,7 @@ fn configured(global: &Global, args: &BackupArgs, excludes: &Excludes) -> CliRes
 }
 
 /// How new chunks are compressed.
-pub fn compression(global: &Global, args: &BackupArgs) -> Compression {
+pub fn compression(global: &ResolvedOptions, args: &BackupArgs) -> Compression {
     let configured = global.plan.as_ref().map(|plan| plan.compression);
     args.compression.or(configured).unwrap_or_default()
 }

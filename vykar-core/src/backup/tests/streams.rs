@@ -16,7 +16,7 @@ impl Read for Bytes {
     }
 }
 
-impl Content for Bytes {
+impl StreamContent for Bytes {
     fn finish(self: Box<Self>) -> Result<(), String> {
         self.1
     }
@@ -24,7 +24,8 @@ impl Content for Bytes {
 
 fn stream(path: &str, bytes: &[u8], end: Result<(), String>) -> Stream {
     let bytes = bytes.to_vec();
-    let open: Open = Arc::new(move || Ok(Box::new(Bytes(std::io::Cursor::new(bytes.clone()), end.clone()))));
+    let open: OpenStream =
+        Arc::new(move || Ok(Box::new(Bytes(std::io::Cursor::new(bytes.clone()), end.clone()))));
     Stream { path: path.to_owned(), open }
 }
 
@@ -80,7 +81,7 @@ fn a_stream_that_fails_publishes_nothing() {
     let options = BackupOptions { streams, ..f.options() };
     let error = backup(&f.repository(), &options, None).unwrap_err();
     assert_eq!(error.to_string(), "vykar-dumps/db: exit status: 3; nothing was published");
-    let unopened: Open = Arc::new(|| Err("cannot be run".to_owned()));
+    let unopened: OpenStream = Arc::new(|| Err("cannot be run".to_owned()));
     let streams = vec![Stream { path: "vykar-dumps/db".to_owned(), open: unopened }];
     let error = backup(&f.repository(), &BackupOptions { streams, ..f.options() }, None).unwrap_err();
     assert_eq!(error.to_string(), "vykar-dumps/db: cannot be run; nothing was published");

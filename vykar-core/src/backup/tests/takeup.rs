@@ -4,7 +4,7 @@ use super::*;
 use crate::codec::decompress;
 use crate::format::envelope::PENDING_CONTEXT;
 use crate::format::{ObjectKind, SessionMarker, pending};
-use crate::repository::{Session, SessionInfo, Standing, pack_key};
+use crate::repository::{Liveness, Session, SessionInfo, pack_key};
 use crate::storage::testing::{Call, TestBackend};
 
 /// Hears what is about to be written, and how many packs still may be.
@@ -107,7 +107,7 @@ impl World {
             // This process lives; the one of the marker is to be dead.
             self.mark(&session, |marker| marker.pid = 1 << 30);
         }
-        assert!(self.sessions().iter().all(|session| session.standing == Standing::Dead));
+        assert!(self.sessions().iter().all(|session| session.standing == Liveness::Dead));
     }
 
     fn sessions(&self) -> Vec<SessionInfo> {
@@ -251,7 +251,7 @@ fn what_nobody_remembers_is_taken_up_by_the_same_host_only() {
         marker.hostname = "elsewhere".into();
         marker.last_refresh = "2020-01-01T00:00:00Z".into();
     });
-    assert_eq!(world.sessions()[0].standing, Standing::Stale);
+    assert_eq!(world.sessions()[0].standing, Liveness::Stale);
     let (written, _) = world.backup(&world.f.options());
     assert_eq!((written, world.keys("sessions/").len()), (FILES + 1, 2));
 }
@@ -260,7 +260,7 @@ fn what_nobody_remembers_is_taken_up_by_the_same_host_only() {
 fn the_packs_of_a_running_backup_are_left_to_it() {
     let world = World::killed();
     world.mark(&world.sessions()[0], |marker| marker.pid = std::process::id());
-    assert_eq!(world.sessions()[0].standing, Standing::Alive);
+    assert_eq!(world.sessions()[0].standing, Liveness::Alive);
     let (written, notes) = world.backup(&world.f.options());
     assert_eq!((written, notes.len()), (FILES + 1, 0));
     assert_eq!(world.keys("sessions/").len(), 2);
@@ -276,7 +276,7 @@ fn a_backup_of_the_same_sources_that_begins_just_now_is_left_alone() {
         if key == "after listing sessions/" && result.lock().is_none() {
             let session = Session::register(&repository).unwrap();
             let sources = Sources::resolve(&options.sources, false).unwrap();
-            session.claim(&Task::new(&repository, &options, &sources).unwrap().claims);
+            session.claim(&BackupTask::new(&repository, &options, &sources).unwrap().claims);
             *result.lock() = Some(session);
         }
     }));

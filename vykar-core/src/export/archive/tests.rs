@@ -232,9 +232,9 @@ fn names_of_one_symlink_or_fifo_are_links_too() {
         let snapshot = t.snapshot("s", &[], None);
         let mut out = Vec::new();
         let survey = Survey::default();
-        let reader = MovingReader::new(&t.repository).unwrap();
+        let reader = RefreshingReader::new(&t.repository).unwrap();
         let mut archiver = Archiver {
-            content: Content::new(&reader),
+            content: ContentReader::new(&reader),
             snapshot: &snapshot,
             top: b"",
             out: &mut out,

@@ -1,15 +1,15 @@
-use super::super::timeline::State;
+use super::super::timeline::PathState;
 use super::*;
 use crate::testing::{TestRepository, directory, symlink};
 
 /// What is said of each path, in short.
 fn said(report: &FindReport) -> Vec<String> {
-    let version = |v: &Version| {
+    let version = |v: &PathVersion| {
         let state = match &v.state {
-            State::Added => "+",
-            State::Changed(_) => "~",
-            State::Unchanged => "=",
-            State::Removed => "-",
+            PathState::Added => "+",
+            PathState::Changed(_) => "~",
+            PathState::Unchanged => "=",
+            PathState::Removed => "-",
         };
         format!("{state}{}..{}", v.first, v.last)
     };
@@ -53,7 +53,7 @@ fn a_path_is_followed_through_all_snapshots() {
     assert_eq!(said(&all), ["d 0 +0..3", "d/log 0 +0..1 ~2..2 ~3..3", "d/once 0 +1..2 -3..3"]);
     let log = all.paths().nth(1).unwrap().versions;
     assert_eq!(log[1].facts.as_ref().unwrap().size, 3000);
-    assert_eq!(log[2].state, State::Changed(vec![super::super::Aspect::Type]));
+    assert_eq!(log[2].state, PathState::Changed(vec![super::super::Aspect::Type]));
     assert_eq!(said(&found(&t, &snapshots, &pattern("directory-1?"))).len(), 10, "shared ones are found too");
     assert_eq!(said(&found(&t, &snapshots, &pattern("nothing"))), [""; 0]);
     assert_eq!(said(&found(&t, &snapshots[1..2], &pattern("d/once"))), ["d/once 0 +0..0"]);

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(super) use self::plan::leftovers;
 pub use self::plan::{CompactPlan, Repack};
-use self::plan::{Planned, plan};
+use self::plan::{PlannedCompaction, plan};
 use self::repack::Repacker;
 use super::deletion_note::Deletions;
 use super::repair::survey::walk;
@@ -113,7 +113,7 @@ pub fn compact(
         let planned = plan(repository, guard.open_index()?, options, &mut events)?;
         let mut report = CompactReport::default();
         if !planned.plan.is_empty() {
-            let mut run = Run { guard, planned: &planned, options, report: &mut report };
+            let mut run = Compaction { guard, planned: &planned, options, report: &mut report };
             done = run.all(&mut events)?;
         } else {
             done = true;
@@ -128,14 +128,14 @@ pub fn compact(
     if done { Ok(report) } else { Err(VykarError::Interrupted) }
 }
 
-struct Run<'g, 'r, 'p> {
+struct Compaction<'g, 'r, 'p> {
     guard: &'g mut WriteGuard<'r>,
-    planned: &'p Planned,
+    planned: &'p PlannedCompaction,
     options: &'p CompactOptions,
     report: &'p mut CompactReport,
 }
 
-impl Run<'_, '_, '_> {
+impl Compaction<'_, '_, '_> {
     /// False when it was cancelled.
     fn all(&mut self, events: &mut Events<'_>) -> Result<bool> {
         let backend = self.guard.repository().backend().clone();

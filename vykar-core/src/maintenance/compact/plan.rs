@@ -13,11 +13,13 @@ use crate::id::PackId;
 use crate::maintenance::check::list_packs;
 use crate::maintenance::delete::Counting;
 use crate::maintenance::evidence::refuse_unless_one_opens;
-use crate::maintenance::missing::{refuse_none, refuse_vanished};
-use crate::maintenance::references::{self, MISSING, Seen};
+use crate::maintenance::references;
+use crate::maintenance::references::{CountedPart, MISSING};
+use crate::maintenance::vanished_guard::{refuse_none, refuse_vanished};
 use crate::maintenance::verify::{ByPack, Pack};
-use crate::repository::pack_writer::{PackKind, data_pack_target};
-use crate::repository::{ChunkReader, Manifest, OpenIndex, Repository, layout, pack_key};
+use crate::repository::objects::layout;
+use crate::repository::objects::pack_writer::{PackKind, data_pack_target};
+use crate::repository::{ChunkReader, Manifest, OpenIndex, Repository, pack_key};
 use crate::storage::ObjectInfo;
 
 /// An unfinished write that is younger may be going on.
@@ -91,7 +93,7 @@ impl CompactPlan {
 }
 
 /// A plan, and what carrying it out needs.
-pub(super) struct Planned {
+pub(super) struct PlannedCompaction {
     pub plan: CompactPlan,
     pub index: OpenIndex,
     pub by_pack: ByPack,
@@ -114,7 +116,7 @@ pub(super) fn plan(
     index: OpenIndex,
     options: &CompactOptions,
     events: &mut Events<'_>,
-) -> Result<Planned> {
+) -> Result<PlannedCompaction> {
     let manifest = Manifest::load_all(repository)?;
     if let Some((snapshot, cause)) = manifest.unreadable.into_iter().next() {
         return Err(VykarError::SnapshotUnusable { snapshot, cause });
@@ -158,7 +160,7 @@ pub(super) fn plan(
         }
     }
     plan.repack = choose(candidates, options, repository.config(), target);
-    Ok(Planned { plan, index, by_pack, counts, tree, target })
+    Ok(PlannedCompaction { plan, index, by_pack, counts, tree, target })
 }
 
 /// Refuses where packs that the index does not name, or journals, are behind a link that leads out of the repository: they
@@ -214,15 +216,17 @@ fn recount(
     let found = references::count(reader, table, snapshots, &mut |seen| {
         if wrong.is_none() {
             wrong = match &seen {
-                Seen::Item(snapshot, item, slots) if slots.contains(&MISSING) => Some(format!(
+                CountedPart::Item(snapshot, item, slots) if slots.contains(&MISSING) => Some(format!(
                     "snapshot {}, {:?}: a chunk of it is not in the index",
                     snapshot.meta.name, item.path
                 )),
-                Seen::Item(..) | Seen::Begin(..) | Seen::Again(..) => None,
-                Seen::Problem(snapshot, problem) => {
+                CountedPart::Item(..) | CountedPart::Begin(..) | CountedPart::Again(..) => None,
+                CountedPart::Problem(snapshot, problem) => {
                     Some(format!("snapshot {}, {:?}: {problem}", snapshot.meta.name, problem.path()))
                 }
-                Seen::Lost(snapshot, reason) => Some(format!("snapshot {}: {reason}", snapshot.meta.name)),
+                CountedPart::Lost(snapshot, reason) => {
+                    Some(format!("snapshot {}: {reason}", snapshot.meta.name))
+                }
             };
         }
         counting.see(seen);

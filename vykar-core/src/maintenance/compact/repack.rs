@@ -1,14 +1,14 @@
 //! Writing packs anew without what is dead in them. Blobs are moved as they are: nothing is decrypted.
 
-use super::plan::{Planned, Repack};
+use super::plan::{PlannedCompaction, Repack};
 use crate::crypto::{pack_id, pack_ids};
 use crate::error::{Result, StorageError, VykarError};
 use crate::format::IndexEntry;
 use crate::format::pack::{HEADER, LENGTH_PREFIX, MAX_BLOBS, MAX_TREE_PACK};
 use crate::id::PackId;
 use crate::maintenance::verify::MAX_PACK_OBJECT;
+use crate::repository::objects::pack_writer::PackKind;
 use crate::repository::pack_key;
-use crate::repository::pack_writer::PackKind;
 use crate::storage::{Backend, Upload};
 
 /// Where a chunk went.
@@ -22,7 +22,7 @@ struct Moved {
 }
 
 /// A pack being written.
-struct Open<'b> {
+struct OpenPack<'b> {
     upload: Box<dyn Upload + 'b>,
     number: u32,
     size: u64,
@@ -32,9 +32,9 @@ struct Open<'b> {
 /// Moves the living chunks of packs into new ones.
 pub(super) struct Repacker<'a> {
     backend: &'a dyn Backend,
-    planned: &'a Planned,
+    planned: &'a PlannedCompaction,
     /// By kind.
-    open: [Option<Open<'a>>; 2],
+    open: [Option<OpenPack<'a>>; 2],
     /// Names of the new packs, once they are durable.
     new: Vec<Option<PackId>>,
     /// By slot, as far as [`Repacker::settle`] has sorted them.
@@ -46,7 +46,7 @@ pub(super) struct Repacker<'a> {
 }
 
 impl<'a> Repacker<'a> {
-    pub fn new(backend: &'a dyn Backend, planned: &'a Planned) -> Self {
+    pub fn new(backend: &'a dyn Backend, planned: &'a PlannedCompaction) -> Self {
         let open = [None, None];
         Repacker {
             backend,
@@ -116,7 +116,7 @@ impl<'a> Repacker<'a> {
                 upload.write(HEADER)?;
                 let number = self.new.len() as u32;
                 self.new.push(None);
-                none.insert(Open { upload, number, size: HEADER.len() as u64, blobs: 0 })
+                none.insert(OpenPack { upload, number, size: HEADER.len() as u64, blobs: 0 })
             }
         };
         open.upload.write(bytes)?;
@@ -134,7 +134,9 @@ impl<'a> Repacker<'a> {
 
     /// Names a pack and makes it durable.
     fn close(&mut self, kind: PackKind) -> Result<()> {
-        let Some(Open { upload, number, size, .. }) = self.open[kind as usize].take() else { return Ok(()) };
+        let Some(OpenPack { upload, number, size, .. }) = self.open[kind as usize].take() else {
+            return Ok(());
+        };
         let ids = pack_ids(&[size], |_, offset, out| upload.read_at(offset, out))?;
         let id = ids.first().copied().unwrap_or(PackId([0; 32]));
         upload.finish(&pack_key(&id))?;

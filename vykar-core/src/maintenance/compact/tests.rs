@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::format::{Encryption, Snapshot};
 use crate::maintenance::{CheckOptions, DeleteOptions, check, delete_snapshots};
-use crate::repository::items::{Found, for_each_item};
+use crate::repository::read::items::{FoundItem, for_each_item};
 use crate::storage::{Backend, PutMode};
 use crate::testing::{TestRepository, noise};
 
@@ -23,7 +23,7 @@ fn contents(test: &TestRepository) -> BTreeMap<(String, String), Vec<u8>> {
     let mut all = BTreeMap::new();
     for snapshot in test.repository.manifest().unwrap().snapshots {
         for_each_item(&reader, &snapshot, &mut |found| {
-            let Found::Item(item) = found else { panic!("{found:?}") };
+            let FoundItem::Item(item) = found else { panic!("{found:?}") };
             let content =
                 item.chunks.iter().flat_map(|c| reader.read_sized(&c.id, c.size).unwrap()).collect();
             all.insert((snapshot.meta.name.clone(), item.path.clone().into_owned()), content);

@@ -3,19 +3,20 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::super::references::{self, MISSING, Seen};
-use super::again::look_again;
-use super::aside::{note_key, set_aside};
+use super::super::references;
+use super::super::references::{CountedPart, MISSING};
 use super::places::{Relocated, everything};
 use super::plan::{RepairPlan, stamp};
 use super::put_back::put_back;
-use super::store::Store;
+use super::store::PackStore;
 use super::{RepairOptions, changed};
 use crate::error::{ObjectError, Result, VykarError};
 use crate::format::index::{ChunkTable, TableBuilder};
 use crate::format::{IndexBlob, IndexEntry, Snapshot};
 use crate::id::{PackId, SnapshotId};
-use crate::repository::layout::DAMAGED;
+use crate::maintenance::repair::quarantine::{note_key, set_aside};
+use crate::maintenance::repair::reread::look_again;
+use crate::repository::objects::layout::DAMAGED;
 use crate::repository::{
     ChunkReader, INDEX, INDEX_GENERATION, Repository, WriteGuard, pack_key, snapshot_key,
 };
@@ -96,7 +97,7 @@ impl Apply<'_> {
         plan.pack_moves.iter().for_each(|wanted| drop(elsewhere.remove(&wanted.content)));
         self.report.packs_put_back = plan.packs_put_back.iter().map(|(pack, _)| *pack).collect();
         let packs: Arc<dyn Backend> = Arc::new(Relocated::new(repository.backend().clone(), &elsewhere));
-        let mut store = Store::new(repository, self.options.lock.cancel.clone());
+        let mut store = PackStore::new(repository, self.options.lock.cancel.clone());
         store.move_chunks(plan, &*packs)?;
         let new = self.rewrite(&mut store, packs)?;
         store.flush()?;
@@ -116,7 +117,7 @@ impl Apply<'_> {
     }
 
     /// Deletes what is kept under `damaged/` now, or is in its own place as well.
-    fn clear(&mut self, guard: &WriteGuard<'_>, store: &Store<'_>) -> Result<()> {
+    fn clear(&mut self, guard: &WriteGuard<'_>, store: &PackStore<'_>) -> Result<()> {
         let plan = self.plan;
         let damaged = plan.wrong.iter().map(|wrong| pack_key(&wrong.pack));
         let moved = plan.pack_moves.iter().map(|wanted| wanted.from.clone());
@@ -130,7 +131,7 @@ impl Apply<'_> {
     }
 
     /// The snapshots that take the place of damaged ones, which are not written yet.
-    fn rewrite(&self, store: &mut Store<'_>, packs: Arc<dyn Backend>) -> Result<Vec<Snapshot>> {
+    fn rewrite(&self, store: &mut PackStore<'_>, packs: Arc<dyn Backend>) -> Result<Vec<Snapshot>> {
         let keys = self.repository.keys().clone();
         let reader = ChunkReader::new(packs, keys, self.plan.survey.index.clone());
         let replaced: HashSet<SnapshotId> =
@@ -140,7 +141,7 @@ impl Apply<'_> {
     }
 
     /// Where every chunk is now, with the counts of the old index.
-    fn index(&self, store: &Store<'_>) -> Result<Arc<IndexBlob>> {
+    fn index(&self, store: &PackStore<'_>) -> Result<Arc<IndexBlob>> {
         let table = self.plan.survey.table();
         let mut builder = TableBuilder::default();
         let failed =
@@ -208,16 +209,16 @@ impl Apply<'_> {
         let mut wrong = None;
         let references = references::count(reader, table, left, &mut |seen| {
             let problem = match seen {
-                Seen::Begin(..) | Seen::Again(..) => None,
-                Seen::Item(_, item, slots) => {
+                CountedPart::Begin(..) | CountedPart::Again(..) => None,
+                CountedPart::Item(_, item, slots) => {
                     let there = |size: u32, id| self.plan.survey.slot_of(id, size).is_some();
                     let chunks = item.chunks.iter().zip(slots);
                     let mut bad =
                         chunks.filter(|(chunk, slot)| **slot == MISSING || !there(chunk.size, &chunk.id));
                     bad.next().map(|(chunk, _)| format!("chunk {} of {:?}", chunk.id, item.path))
                 }
-                Seen::Problem(_, problem) => Some(problem.to_string()),
-                Seen::Lost(_, reason) => Some(reason),
+                CountedPart::Problem(_, problem) => Some(problem.to_string()),
+                CountedPart::Lost(_, reason) => Some(reason),
             };
             wrong = wrong.take().or(problem);
         });

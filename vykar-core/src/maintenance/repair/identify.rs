@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::ext::repaired_from;
 use super::places::ids_in;
 use super::put_back::Move;
 use super::refused;
@@ -14,19 +13,20 @@ use crate::crypto::pack_id;
 use crate::error::{Result, StorageError, VykarError};
 use crate::format::{Encryption, MAX_SNAPSHOT_OBJECT, ObjectKind, Snapshot};
 use crate::id::SnapshotId;
-use crate::repository::layout::{DAMAGED, KeyKind};
-use crate::repository::manifest::{open_snapshot, stray_snapshots};
+use crate::maintenance::repair::repair_note::repaired_from;
+use crate::repository::objects::layout::{DAMAGED, KeyKind};
+use crate::repository::objects::manifest::{open_snapshot, stray_snapshots};
 use crate::repository::{Repository, snapshot_key};
 use crate::storage::ObjectInfo;
 
 /// A snapshot that lies elsewhere than it belongs.
-pub(super) struct Misplaced {
+pub(super) struct MisplacedSnapshot {
     pub snapshot: Snapshot,
     pub wanted: Move,
 }
 
 /// What is known when snapshots under other names are looked for.
-pub(super) struct Known<'k> {
+pub(super) struct Identified<'k> {
     pub readable: &'k [Snapshot],
     pub unreadable: &'k [SnapshotId],
     /// All objects of the repository.
@@ -40,9 +40,12 @@ pub(super) struct Known<'k> {
 /// # Errors
 /// [`VykarError::SnapshotsMissing`] for what looks like a snapshot in the folder of snapshots and opens under no id that
 /// anybody knows, and [`VykarError::RepairRefused`] for one that a newer program wrote.
-pub(super) fn find_misplaced(repository: &Repository, known: &Known<'_>) -> Result<Vec<Misplaced>> {
+pub(super) fn find_misplaced(
+    repository: &Repository,
+    known: &Identified<'_>,
+) -> Result<Vec<MisplacedSnapshot>> {
     let wanted = wanted_ids(repository, known);
-    let mut found: Vec<Misplaced> = Vec::new();
+    let mut found: Vec<MisplacedSnapshot> = Vec::new();
     let mut taken = HashSet::new();
     for key in places(repository, known) {
         let object = match repository.backend().get(&key, MAX_SNAPSHOT_OBJECT) {
@@ -63,7 +66,7 @@ pub(super) fn find_misplaced(repository: &Repository, known: &Known<'_>) -> Resu
                 Ok(snapshot) => {
                     let wanted = Move { content: pack_id(&object), from: key.clone(), to: snapshot_key(id) };
                     if taken.insert(*id) {
-                        found.push(Misplaced { snapshot, wanted });
+                        found.push(MisplacedSnapshot { snapshot, wanted });
                     }
                     break;
                 }
@@ -89,7 +92,7 @@ pub(super) fn find_misplaced(repository: &Repository, known: &Known<'_>) -> Resu
 }
 
 /// Ids that anything speaks of and under which no readable snapshot lies.
-fn wanted_ids(repository: &Repository, known: &Known<'_>) -> BTreeSet<SnapshotId> {
+fn wanted_ids(repository: &Repository, known: &Identified<'_>) -> BTreeSet<SnapshotId> {
     let names = known.objects.iter().filter(|object| match KeyKind::of(&object.key) {
         None | Some(KeyKind::Snapshot(_)) => true,
         Some(KeyKind::SetAside) => object.key.starts_with(&format!("{DAMAGED}snapshots/")),
@@ -108,7 +111,7 @@ fn wanted_ids(repository: &Repository, known: &Known<'_>) -> BTreeSet<SnapshotId
 }
 
 /// Keys of what may be a snapshot under another name, those in the folder of snapshots first.
-fn places(repository: &Repository, known: &Known<'_>) -> Vec<String> {
+fn places(repository: &Repository, known: &Identified<'_>) -> Vec<String> {
     let mut keys: Vec<String> = known.unreadable.iter().map(snapshot_key).collect();
     let unknown = known.objects.iter().filter(|object| {
         KeyKind::of(&object.key).is_none() && object.size <= MAX_SNAPSHOT_OBJECT && object.size > 0

@@ -17,22 +17,22 @@
 //! Objects are known by what they are, wherever they lie: a pack by the hash of its content, a snapshot by the id under
 //! which it opens. Whatever can be decrypted anywhere in the repository is used.
 
-mod again;
 mod apply;
-pub(super) mod aside;
-pub(crate) mod ext;
 mod identify;
 mod places;
 mod plan;
 mod put_back;
+pub(crate) mod quarantine;
+pub(crate) mod repair_note;
+pub(crate) mod reread;
 pub(crate) mod salvage;
 mod store;
 pub(crate) mod survey;
 #[cfg(test)]
 mod tests;
 
+pub use crate::maintenance::repair::quarantine::SetAside;
 pub use apply::{RepairReport, apply_repair};
-pub use aside::SetAside;
 pub use plan::{Dropped, RepairPlan, SnapshotFate, plan_repair};
 
 use crate::error::VykarError;

@@ -8,7 +8,7 @@ use crate::error::{Result, StorageError};
 use crate::format::pack::HEADER;
 use crate::id::PackId;
 use crate::maintenance::verify::MAX_PACK_OBJECT;
-use crate::repository::layout::{DAMAGED, KeyKind, TOP};
+use crate::repository::objects::layout::{DAMAGED, KeyKind, TOP};
 use crate::repository::{INDEX, INDEX_GENERATION, Repository, pack_key};
 use crate::storage::{Abilities, Backend, Folder, Head, ObjectInfo, PutMode, Upload};
 
@@ -17,7 +17,7 @@ const PACKS: &str = "packs/";
 
 /// An object that may be a pack.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Candidate {
+pub(super) struct PackCandidate {
     pub key: String,
     /// Bytes.
     pub size: u64,
@@ -27,14 +27,14 @@ pub(super) struct Candidate {
     pub named: Option<PackId>,
 }
 
-impl Candidate {
+impl PackCandidate {
     fn new(object: &ObjectInfo) -> Self {
         let place = match KeyKind::of(&object.key) {
             Some(KeyKind::Pack(id)) => Some(id),
             _ => None,
         };
         let named = place.or_else(|| ids_in(&object.key).next().map(PackId));
-        Candidate { key: object.key.clone(), size: object.size, place, named }
+        PackCandidate { key: object.key.clone(), size: object.size, place, named }
     }
 
     /// True in the folder of packs, whatever its name: it is nobody else's.
@@ -70,11 +70,11 @@ pub(super) fn everything(repository: &Repository) -> Result<Vec<ObjectInfo>> {
 ///
 /// # Errors
 /// When the storage fails where packs are kept. What is no object of the repository and cannot be read is passed over.
-pub(super) fn candidates(repository: &Repository, objects: &[ObjectInfo]) -> Result<Vec<Candidate>> {
+pub(super) fn candidates(repository: &Repository, objects: &[ObjectInfo]) -> Result<Vec<PackCandidate>> {
     let aside = format!("{DAMAGED}{PACKS}");
     let mut found = Vec::new();
     for object in objects {
-        let candidate = Candidate::new(object);
+        let candidate = PackCandidate::new(object);
         let is_note = object.key.starts_with(DAMAGED) && object.key.ends_with(".json");
         let is_pack = !is_note
             && (candidate.is_among_packs()
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn names_speak_of_packs_in_any_place() {
         let id = "ab".repeat(32);
-        let of = |key: &str| Candidate::new(&ObjectInfo { key: key.to_owned(), size: 1 });
+        let of = |key: &str| PackCandidate::new(&ObjectInfo { key: key.to_owned(), size: 1 });
         let right = of(&format!("packs/ab/{id}"));
         assert!(right.place.is_some() && right.named == right.place);
         for key in [format!("packs/cd/{id}"), format!("packs/{id}.old"), format!("damaged/packs/{id}-0123")] {

@@ -4,21 +4,22 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::super::evidence;
-use super::super::missing::{refuse_none, refuse_vanished};
-use super::super::references::{self, MISSING, Seen};
-use super::ext::repaired_from;
-use super::identify::{Known, Misplaced, find_misplaced};
+use super::super::references;
+use super::super::references::{CountedPart, MISSING};
+use super::identify::{Identified, MisplacedSnapshot, find_misplaced};
 use super::places::{Relocated, candidates, everything};
 use super::put_back::Move;
-use super::salvage::{Part, each_part, each_special_loss};
-use super::survey::{Survey, WrongPack};
+use super::salvage::{SalvagedPart, each_part, each_special_loss};
+use super::survey::{WholeSurvey, WrongPack};
 use super::{RepairOptions, changed, refused};
 use crate::crypto::pack_id;
 use crate::error::{Result, StorageError, VykarError};
 use crate::event::{Event, Events};
 use crate::format::{IndexBlob, ItemProblem, Snapshot};
 use crate::id::{PackId, SnapshotId};
-use crate::repository::manifest::{open_snapshot, read_object, refuse_odd_entries};
+use crate::maintenance::repair::repair_note::repaired_from;
+use crate::maintenance::vanished_guard::{refuse_none, refuse_vanished};
+use crate::repository::objects::manifest::{open_snapshot, read_object, refuse_odd_entries};
 use crate::repository::{
     ChunkReader, INDEX, INDEX_GENERATION, IndexStamp, KeyKind, Manifest, Repository, pack_key, snapshot_key,
 };
@@ -110,7 +111,7 @@ pub struct RepairPlan {
     pub(super) in_the_way: Vec<SnapshotId>,
     /// The hashes of snapshots and index as they were read, by key, but for those that are too long to be read.
     pub(super) contents: HashMap<String, PackId>,
-    pub(super) survey: Survey,
+    pub(super) survey: WholeSurvey,
     /// References of all readable snapshots, for each slot of the survey's table; of damaged ones as far as they can
     /// be counted.
     counts: Vec<u32>,
@@ -184,10 +185,14 @@ pub fn plan_repair(
         return Err(changed());
     }
     let candidates = candidates(repository, &objects)?;
-    let survey = Survey::make(repository, &index.chunks, &candidates, options.threads, &mut events)?;
+    let survey = WholeSurvey::make(repository, &index.chunks, &candidates, options.threads, &mut events)?;
     let not_read: Vec<_> = unreadable.iter().map(|(id, _)| *id).collect();
-    let known =
-        Known { readable: &readable, unreadable: &not_read, objects: &objects, among_packs: &survey.strays };
+    let known = Identified {
+        readable: &readable,
+        unreadable: &not_read,
+        objects: &objects,
+        among_packs: &survey.strays,
+    };
     let misplaced = find_misplaced(repository, &known)?;
     let seen: Vec<_> = ids.iter().copied().chain(misplaced.iter().map(|m| m.snapshot.id)).collect();
     let is_there = index_unusable.is_none() && stamp.is_some();
@@ -266,7 +271,7 @@ struct Fates {
 }
 
 impl Fates {
-    fn of(unreadable: Unreadable, misplaced: &[Misplaced]) -> Self {
+    fn of(unreadable: Unreadable, misplaced: &[MisplacedSnapshot]) -> Self {
         let sources: HashSet<&str> = misplaced.iter().map(|m| m.wanted.from.as_str()).collect();
         let targets: HashSet<SnapshotId> = misplaced.iter().map(|m| m.snapshot.id).collect();
         let (mut fates, mut in_the_way) = (Vec::new(), Vec::new());
@@ -278,7 +283,8 @@ impl Fates {
                 (false, false) => fates.push(SnapshotFate::unreadable(id, reason)),
             }
         }
-        let put_back = |m: &Misplaced| (m.snapshot.id, m.snapshot.meta.name.clone(), m.wanted.from.clone());
+        let put_back =
+            |m: &MisplacedSnapshot| (m.snapshot.id, m.snapshot.meta.name.clone(), m.wanted.from.clone());
         Fates {
             fates,
             in_the_way,
@@ -361,7 +367,7 @@ impl RepairPlan {
             let (needed, table) = (&mut self.needed, self.survey.table());
             each_part(reader, &self.survey, snapshot, &mut |part| {
                 let (path, reason) = match part {
-                    Part::Whole(item, _) => {
+                    SalvagedPart::Whole(item, _) => {
                         // The count ended where the list of items has a gap.
                         item.chunks
                             .iter()
@@ -370,12 +376,12 @@ impl RepairPlan {
                         fate.kept += 1;
                         return Ok(());
                     }
-                    Part::Dropped { path, reason } => {
+                    SalvagedPart::Dropped { path, reason } => {
                         fate.dropped += 1;
                         *total += 1;
                         (path, reason)
                     }
-                    Part::Lost(reason) => {
+                    SalvagedPart::Lost(reason) => {
                         fate.gaps += 1;
                         (String::new(), reason)
                     }
@@ -494,7 +500,7 @@ fn read_index(
 /// All references to what is whole, and the snapshots that are not, with the first thing that is wrong.
 fn count(
     reader: &ChunkReader,
-    survey: &Survey,
+    survey: &WholeSurvey,
     snapshots: &[Snapshot],
 ) -> Result<(Vec<u32>, HashMap<SnapshotId, String>)> {
     let mut affected: HashMap<SnapshotId, String> = HashMap::new();
@@ -503,15 +509,15 @@ fn count(
     let (mut at, mut newer) = (0, None);
     let references = references::count(reader, survey.table(), snapshots, &mut |seen| {
         let (snapshot, reason) = match seen {
-            Seen::Begin(_, stretch) => {
+            CountedPart::Begin(_, stretch) => {
                 at = stretch;
                 return;
             }
-            Seen::Again(snapshot, stretch) => match stretches.get(&stretch) {
+            CountedPart::Again(snapshot, stretch) => match stretches.get(&stretch) {
                 None => return,
                 Some(reason) => (snapshot, reason.clone()),
             },
-            Seen::Item(snapshot, item, slots) => {
+            CountedPart::Item(snapshot, item, slots) => {
                 let sized = |slot: u32, size: u32| slot != MISSING && survey.sizes[slot as usize] == size;
                 let bad = item.chunks.iter().zip(slots).find(|(chunk, slot)| !sized(**slot, chunk.size));
                 let Some((chunk, _)) = bad else { return };
@@ -519,7 +525,7 @@ fn count(
                 stretches.entry(at).or_insert_with(|| reason.clone());
                 (snapshot, reason)
             }
-            Seen::Problem(snapshot, problem) => {
+            CountedPart::Problem(snapshot, problem) => {
                 let reason = format!("{:?}: {problem}", problem.path());
                 if matches!(problem, ItemProblem::Newer { .. }) {
                     newer.get_or_insert_with(|| format!("snapshot {}: {reason}", snapshot.id));
@@ -527,7 +533,7 @@ fn count(
                 stretches.entry(at).or_insert_with(|| reason.clone());
                 (snapshot, reason)
             }
-            Seen::Lost(snapshot, reason) => (snapshot, reason),
+            CountedPart::Lost(snapshot, reason) => (snapshot, reason),
         };
         affected.entry(snapshot.id).or_insert(reason);
     });

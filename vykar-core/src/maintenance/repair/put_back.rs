@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::aside::{copy, note_key, set_aside};
 use crate::error::Result;
 use crate::id::PackId;
+use crate::maintenance::repair::quarantine::{copy, note_key, set_aside};
 use crate::repository::WriteGuard;
 
 /// An object that belongs elsewhere.

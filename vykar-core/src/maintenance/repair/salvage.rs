@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::refused;
-use super::survey::Survey;
+use super::survey::WholeSurvey;
 use crate::error::{FormatError, ObjectError, Result, VykarError};
 use crate::format::wire::Reader;
 use crate::format::{Item, ItemProblem, Snapshot};
@@ -15,7 +15,7 @@ pub(crate) mod fuzz;
 const FIELDS: std::ops::RangeInclusive<u16> = 12..=16;
 
 /// A part of a snapshot's items.
-pub(super) enum Part<'i> {
+pub(super) enum SalvagedPart<'i> {
     /// An item of which everything is there, and its bytes.
     Whole(&'i Item<'i>, &'i [u8]),
     /// An item that cannot be kept.
@@ -39,11 +39,11 @@ pub(super) enum Part<'i> {
 /// An item that a newer program wrote, a storage that fails, and what `each` fails with.
 pub(super) fn each_part(
     reader: &ChunkReader,
-    survey: &Survey,
+    survey: &WholeSurvey,
     snapshot: &Snapshot,
-    each: &mut dyn FnMut(Part<'_>) -> Result<()>,
+    each: &mut dyn FnMut(SalvagedPart<'_>) -> Result<()>,
 ) -> Result<()> {
-    let mut stream = Stream { survey, buf: Vec::new(), needed: 0, aligned: true };
+    let mut stream = SalvageStream { survey, buf: Vec::new(), needed: 0, aligned: true };
     for pointer in &snapshot.meta.item_ptrs {
         match reader.read(pointer) {
             Ok(data) => stream.push(&data, each)?,
@@ -72,8 +72,8 @@ pub(super) fn each_special_loss(snapshot: &Snapshot, each: &mut dyn FnMut(String
     });
 }
 
-struct Stream<'s> {
-    survey: &'s Survey,
+struct SalvageStream<'s> {
+    survey: &'s WholeSurvey,
     /// What is not parsed yet.
     buf: Vec<u8>,
     /// Bytes that the next attempt needs, doubled after each vain one.
@@ -82,19 +82,19 @@ struct Stream<'s> {
     aligned: bool,
 }
 
-type Each<'e> = &'e mut dyn FnMut(Part<'_>) -> Result<()>;
+type EachPart<'e> = &'e mut dyn FnMut(SalvagedPart<'_>) -> Result<()>;
 
-impl Stream<'_> {
-    fn push(&mut self, data: &[u8], each: Each<'_>) -> Result<()> {
+impl SalvageStream<'_> {
+    fn push(&mut self, data: &[u8], each: EachPart<'_>) -> Result<()> {
         match self.aligned {
             true => self.buf.extend_from_slice(data),
             false => match find_item(data) {
                 Some(0) => self.buf = data.to_vec(),
                 Some(at) => {
                     self.buf = data[at..].to_vec();
-                    each(Part::Lost(format!("the end of an item, {at} bytes behind what is lost")))?;
+                    each(SalvagedPart::Lost(format!("the end of an item, {at} bytes behind what is lost")))?;
                 }
-                None => return each(Part::Lost(format!("{} bytes behind what is lost", data.len()))),
+                None => return each(SalvagedPart::Lost(format!("{} bytes behind what is lost", data.len()))),
             },
         }
         self.aligned = true;
@@ -102,23 +102,23 @@ impl Stream<'_> {
     }
 
     /// The next chunk is lost.
-    fn gap(&mut self, reason: String, each: Each<'_>) -> Result<()> {
+    fn gap(&mut self, reason: String, each: EachPart<'_>) -> Result<()> {
         self.aligned = false;
         if !self.buf.is_empty() {
             self.unfinished("a part of it is lost", each)?;
         }
-        each(Part::Lost(reason))
+        each(SalvagedPart::Lost(reason))
     }
 
     /// Gives up the item at hand, whose path may be there.
-    fn unfinished(&mut self, reason: &str, each: Each<'_>) -> Result<()> {
+    fn unfinished(&mut self, reason: &str, each: EachPart<'_>) -> Result<()> {
         let mut r = Reader::new(&self.buf);
         let path = r.array("item").and_then(|_| r.str("item path")).map(str::to_owned);
         (self.buf, self.needed) = (Vec::new(), 0);
-        each(Part::Dropped { path: path.unwrap_or_default(), reason: reason.to_owned() })
+        each(SalvagedPart::Dropped { path: path.unwrap_or_default(), reason: reason.to_owned() })
     }
 
-    fn parse(&mut self, each: Each<'_>) -> Result<()> {
+    fn parse(&mut self, each: EachPart<'_>) -> Result<()> {
         if self.buf.len() < self.needed {
             return Ok(());
         }
@@ -135,7 +135,7 @@ impl Stream<'_> {
                 Err(FormatError::Truncated { .. }) => break,
                 Err(error) => {
                     (self.buf, self.needed, self.aligned) = (Vec::new(), 0, false);
-                    return each(Part::Lost(format!("items that cannot be read: {error}")));
+                    return each(SalvagedPart::Lost(format!("items that cannot be read: {error}")));
                 }
             }
         }
@@ -169,13 +169,15 @@ enum Judged<'i> {
 }
 
 impl<'i> Judged<'i> {
-    fn as_part<'p>(&'p self, bytes: &'p [u8]) -> Part<'p>
+    fn as_part<'p>(&'p self, bytes: &'p [u8]) -> SalvagedPart<'p>
     where
         'i: 'p,
     {
         match self {
-            Judged::Whole(item) => Part::Whole(item, bytes),
-            Judged::Dropped { path, reason } => Part::Dropped { path: path.clone(), reason: reason.clone() },
+            Judged::Whole(item) => SalvagedPart::Whole(item, bytes),
+            Judged::Dropped { path, reason } => {
+                SalvagedPart::Dropped { path: path.clone(), reason: reason.clone() }
+            }
         }
     }
 }

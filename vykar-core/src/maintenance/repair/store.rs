@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::plan::RepairPlan;
-use super::salvage::{Part, each_part, each_special_loss};
+use super::salvage::{SalvagedPart, each_part, each_special_loss};
 use super::survey::is_chunk;
 use super::{refused, unsteady};
 use crate::codec::chunker::Chunker;
@@ -23,29 +23,29 @@ const CUT_AT: usize = 128 << 10;
 
 /// What a pack holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum RepairPackKind {
     Data = 0,
     Tree = 1,
 }
 
 /// A pack that is being filled.
-struct Open {
+struct RepairPack {
     bytes: Vec<u8>,
     entries: Vec<IndexEntry>,
 }
 
-impl Open {
+impl RepairPack {
     fn new() -> Self {
-        Open { bytes: HEADER.to_vec(), entries: Vec::new() }
+        RepairPack { bytes: HEADER.to_vec(), entries: Vec::new() }
     }
 }
 
 /// Writes packs.
-pub(super) struct Store<'r> {
+pub(super) struct PackStore<'r> {
     repository: &'r Repository,
     /// Once it is set, nothing more is written.
     stop: Arc<AtomicBool>,
-    open: [Open; 2],
+    open: [RepairPack; 2],
     /// Chunks that were stored, with counts of zero.
     pub entries: Vec<IndexEntry>,
     known: HashSet<ChunkId>,
@@ -55,10 +55,18 @@ pub(super) struct Store<'r> {
     pub bytes: u64,
 }
 
-impl<'r> Store<'r> {
+impl<'r> PackStore<'r> {
     pub fn new(repository: &'r Repository, stop: Arc<AtomicBool>) -> Self {
         let (entries, known, packs) = (Vec::new(), HashSet::new(), HashSet::new());
-        Store { repository, stop, open: [Open::new(), Open::new()], entries, known, packs, bytes: 0 }
+        PackStore {
+            repository,
+            stop,
+            open: [RepairPack::new(), RepairPack::new()],
+            entries,
+            known,
+            packs,
+            bytes: 0,
+        }
     }
 
     /// Stores what is whole in damaged packs and referred to. `packs` finds each object under the name that its content
@@ -86,20 +94,21 @@ impl<'r> Store<'r> {
                     let cause = ObjectError::WrongId;
                     return Err(VykarError::ChunkDamaged { chunk: entry.id, pack, cause });
                 }
-                let kind = if trees.contains(&entry.id) { Kind::Tree } else { Kind::Data };
+                let kind =
+                    if trees.contains(&entry.id) { RepairPackKind::Tree } else { RepairPackKind::Data };
                 self.add(kind, &entry.id, &object)?;
             }
         }
         Ok(())
     }
 
-    fn add(&mut self, kind: Kind, id: &ChunkId, object: &[u8]) -> Result<()> {
+    fn add(&mut self, kind: RepairPackKind, id: &ChunkId, object: &[u8]) -> Result<()> {
         if !self.known.insert(*id) {
             return Ok(());
         }
         let limit = match kind {
-            Kind::Data => self.repository.config().min_pack_size as usize,
-            Kind::Tree => MAX_TREE_PACK,
+            RepairPackKind::Data => self.repository.config().min_pack_size as usize,
+            RepairPackKind::Tree => MAX_TREE_PACK,
         };
         let open = &self.open[kind as usize];
         let size = open.bytes.len() + LENGTH_PREFIX as usize + object.len();
@@ -116,8 +125,9 @@ impl<'r> Store<'r> {
         Ok(())
     }
 
-    fn close(&mut self, kind: Kind) -> Result<()> {
-        let Open { bytes, entries } = std::mem::replace(&mut self.open[kind as usize], Open::new());
+    fn close(&mut self, kind: RepairPackKind) -> Result<()> {
+        let RepairPack { bytes, entries } =
+            std::mem::replace(&mut self.open[kind as usize], RepairPack::new());
         if entries.is_empty() {
             return Ok(());
         }
@@ -135,8 +145,8 @@ impl<'r> Store<'r> {
 
     /// Writes what is not full yet.
     pub fn flush(&mut self) -> Result<()> {
-        self.close(Kind::Data)?;
-        self.close(Kind::Tree)
+        self.close(RepairPackKind::Data)?;
+        self.close(RepairPackKind::Tree)
     }
 
     /// The snapshot without the items that are lost. Its items are stored; itself it is not, and its id is that of
@@ -155,7 +165,7 @@ impl<'r> Store<'r> {
         };
         let mut parts = [0u64; 3];
         each_part(reader, &plan.survey, snapshot, &mut |part| match part {
-            Part::Whole(item, bytes) => {
+            SalvagedPart::Whole(item, bytes) => {
                 parts[0] += 1;
                 count(&mut stats, item);
                 items.pending.extend_from_slice(bytes);
@@ -164,8 +174,8 @@ impl<'r> Store<'r> {
                 }
                 items.cut(self, plan, false)
             }
-            Part::Dropped { .. } | Part::Lost(_) => {
-                parts[if matches!(part, Part::Lost(_)) { 2 } else { 1 }] += 1;
+            SalvagedPart::Dropped { .. } | SalvagedPart::Lost(_) => {
+                parts[if matches!(part, SalvagedPart::Lost(_)) { 2 } else { 1 }] += 1;
                 stats.errors = stats.errors.saturating_add(1);
                 Ok(())
             }
@@ -182,7 +192,8 @@ impl<'r> Store<'r> {
         items.cut(self, plan, true)?;
         let mut rewritten = snapshot.clone();
         let ext = snapshot.meta.ext.as_ref().map(|ext| &ext[..]);
-        rewritten.meta.ext = super::ext::with_repaired_from(ext, &snapshot.id, lost_beside > 0)?;
+        rewritten.meta.ext =
+            crate::maintenance::repair::repair_note::with_repaired_from(ext, &snapshot.id, lost_beside > 0)?;
         rewritten.meta.item_ptrs = items.pointers;
         rewritten.meta.stats = stats;
         // What an older program wrote is written in full.
@@ -205,7 +216,7 @@ struct Items {
 }
 
 impl Items {
-    fn cut(&mut self, store: &mut Store<'_>, plan: &RepairPlan, last: bool) -> Result<()> {
+    fn cut(&mut self, store: &mut PackStore<'_>, plan: &RepairPlan, last: bool) -> Result<()> {
         let pending = std::mem::take(&mut self.pending);
         let chunker = Chunker::new(ChunkerParams::ITEMS);
         let (chunks, used) = match last {
@@ -219,7 +230,7 @@ impl Items {
         Ok(())
     }
 
-    fn chunk(&mut self, store: &mut Store<'_>, plan: &RepairPlan, data: &[u8]) -> Result<()> {
+    fn chunk(&mut self, store: &mut PackStore<'_>, plan: &RepairPlan, data: &[u8]) -> Result<()> {
         let keys = store.repository.keys().clone();
         let id = keys.hasher().chunk_id(data)?;
         self.pointers.push(id);
@@ -235,7 +246,7 @@ impl Items {
         let mut payload = Vec::new();
         compressor.compress(data, &mut payload).map_err(failed)?;
         let object = keys.seal(ObjectKind::Chunk, id.as_bytes(), &payload)?;
-        store.add(Kind::Tree, &id, &object)
+        store.add(RepairPackKind::Tree, &id, &object)
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use crossbeam_channel::Sender;
 
 use super::super::verify::{Budget, ByPack, MAX_PACK_OBJECT, newer_pack};
-use super::places::Candidate;
+use super::places::PackCandidate;
 use super::refused;
 use crate::crypto::pack_id;
 use crate::error::{Result, StorageError};
@@ -60,7 +60,7 @@ pub(in crate::maintenance) struct Evidence {
 }
 
 /// All that is whole.
-pub(in crate::maintenance) struct Survey {
+pub(in crate::maintenance) struct WholeSurvey {
     /// Every chunk of which a whole copy was found, one copy each, with the count that the old index has for it. The
     /// pack of each is the hash of the object that holds it, whatever its name.
     pub index: Arc<IndexBlob>,
@@ -112,14 +112,14 @@ struct Surveyor<'a> {
     table: &'a ChunkTable,
     by_pack: &'a ByPack,
     numbers: HashMap<PackId, u32>,
-    candidates: &'a [Candidate],
+    candidates: &'a [PackCandidate],
     /// Plaintext lengths for each slot of the old index, or [`LOST`].
     sizes: &'a [AtomicU32],
     next: AtomicUsize,
     memory: Budget,
 }
 
-impl Survey {
+impl WholeSurvey {
     /// Reads all these objects; `old` is the index as far as there is one.
     ///
     /// # Errors
@@ -128,7 +128,7 @@ impl Survey {
     pub(super) fn make(
         repository: &Repository,
         old: &ChunkTable,
-        candidates: &[Candidate],
+        candidates: &[PackCandidate],
         threads: usize,
         events: &mut Events<'_>,
     ) -> Result<Self> {
@@ -199,7 +199,7 @@ impl Survey {
         Ok(())
     }
 
-    /// The chunks of [`Survey::index`].
+    /// The chunks of [`WholeSurvey::index`].
     pub fn table(&self) -> &ChunkTable {
         &self.index.chunks
     }
@@ -244,7 +244,7 @@ struct Gathered {
 }
 
 impl Gathered {
-    fn take(&mut self, candidates: &[Candidate], found: PackFound) {
+    fn take(&mut self, candidates: &[PackCandidate], found: PackFound) {
         let candidate = &candidates[found.candidate];
         let sound = found.flaw.is_none();
         if let Some(flaw) = found.flaw {
@@ -283,7 +283,7 @@ impl Gathered {
         }
     }
 
-    fn finish(self, candidates: &[Candidate]) -> (Survey, Vec<Extra>) {
+    fn finish(self, candidates: &[PackCandidate]) -> (WholeSurvey, Vec<Extra>) {
         let (mut in_place, mut misplaced) = (HashSet::new(), HashSet::new());
         let mut elsewhere = HashMap::new();
         for (content, (at, is_pack)) in &self.contents {
@@ -313,7 +313,7 @@ impl Gathered {
         }
         let Gathered { extras, strays, evidence, .. } = self;
         let (index, sizes, missing, lost, redirected) = (Arc::default(), Vec::new(), Vec::new(), 0, 0);
-        let survey = Survey {
+        let survey = WholeSurvey {
             index,
             sizes,
             wrong,
@@ -363,7 +363,7 @@ impl Surveyor<'_> {
         }
     }
 
-    fn object(&self, at: usize, candidate: &Candidate) -> Result<PackFound> {
+    fn object(&self, at: usize, candidate: &PackCandidate) -> Result<PackFound> {
         let mut found = PackFound {
             candidate: at,
             flaw: None,
@@ -444,7 +444,7 @@ impl Surveyor<'_> {
     /// Verifies what the index has in the pack that an object is named as, although it is not that pack, or no more.
     fn expected_chunks(
         &self,
-        candidate: &Candidate,
+        candidate: &PackCandidate,
         content: PackId,
         data: &[u8],
         found: &mut PackFound,

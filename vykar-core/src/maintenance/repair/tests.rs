@@ -7,7 +7,7 @@ use crate::format::{Encryption, Item, ItemType, Snapshot};
 use crate::id::ChunkId;
 use crate::maintenance::tests::damage::{self, Damage};
 use crate::maintenance::{CheckOptions, CheckReport, check};
-use crate::repository::items::{Found, for_each_item};
+use crate::repository::read::items::{FoundItem, for_each_item};
 use crate::repository::{INDEX, OpenOptions, Passphrase, Repository, pack_key, snapshot_key};
 use crate::storage::testing::{Call, Fault, Op, TestBackend};
 use crate::storage::{Backend, MemoryBackend, PutMode};
@@ -26,7 +26,7 @@ fn contents(repository: &Repository) -> BTreeMap<String, Content> {
     for snapshot in repository.manifest().unwrap().snapshots {
         let mut content = Content::new();
         for_each_item(&reader, &snapshot, &mut |found| {
-            if let Found::Item(item) = found {
+            if let FoundItem::Item(item) = found {
                 let read = |item: &Item<'_>| -> Option<Vec<u8>> {
                     let chunks = item.chunks.iter().map(|c| reader.read_sized(&c.id, c.size).ok());
                     Some(chunks.collect::<Option<Vec<_>>>()?.concat())
@@ -389,7 +389,7 @@ fn items_behind_a_lost_part_of_a_stream_are_found_again() {
     assert!(left["s"].contains_key("d/f59") && left["s"].contains_key("d/f00"));
     let (old, new) = report.replaced[0];
     let new = t.repository.manifest().unwrap().resolve(&new.to_string()).unwrap().clone();
-    assert_eq!(ext::repaired_from(&new.meta), Some(old));
+    assert_eq!(repair_note::repaired_from(&new.meta), Some(old));
     assert_eq!((new.meta.stats.nfiles, &new.meta.time), (fate.kept - 1, &snapshot.meta.time));
     let aside = SetAside::list(&t.repository).unwrap();
     let of_snapshot = aside.iter().find(|a| a.object == snapshot_key(&old)).unwrap();

@@ -11,14 +11,14 @@ use parking_lot::Mutex;
 const MAX_MAPS: usize = 256;
 
 /// A map that is protected: its addresses, zero where the place is free.
-struct Place {
+struct GuardedRange {
     start: AtomicUsize,
     end: AtomicUsize,
     broken: AtomicBool,
 }
 
-static PLACES: [Place; MAX_MAPS] = [const {
-    Place { start: AtomicUsize::new(0), end: AtomicUsize::new(0), broken: AtomicBool::new(false) }
+static PLACES: [GuardedRange; MAX_MAPS] = [const {
+    GuardedRange { start: AtomicUsize::new(0), end: AtomicUsize::new(0), broken: AtomicBool::new(false) }
 }; MAX_MAPS];
 
 /// Held while places are given out. The handler takes no lock.
@@ -31,7 +31,7 @@ static PAGE: AtomicUsize = AtomicUsize::new(0);
 static BEFORE: AtomicPtr<libc::sigaction> = AtomicPtr::new(ptr::null_mut());
 
 /// Protects a map as long as it lives. It must be dropped before the map.
-pub(super) struct Guard(Option<&'static Place>);
+pub(super) struct Guard(Option<&'static GuardedRange>);
 
 impl Guard {
     /// Protects the memory of a map.

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Kind, Plan, Planner, ROOT, Tree};
+use super::{NodeKind, PlanTree, Planner, ROOT, RestorePlan};
 use crate::format::index::ChunkTable;
 use crate::format::{IndexBlob, IndexEntry, ItemStream};
 use crate::id::PackId;
-use crate::repository::items::{Found, end_of_chunks, next_chunk};
+use crate::repository::read::items::{FoundItem, end_of_chunks, next_chunk};
 use crate::restore::metadata::Owners;
 use crate::restore::report::Reporter;
 use crate::restore::select::Selection;
@@ -17,7 +17,7 @@ use crate::restore::select::Selection;
 pub fn restore(stream: &[u8]) {
     let mut ids = Vec::new();
     for_each(stream, &mut |found| {
-        if let Found::Item(item) = found {
+        if let FoundItem::Item(item) = found {
             ids.extend(item.chunks.iter().map(|chunk| chunk.id).filter(|id| id.0[0].is_multiple_of(2)));
         }
     });
@@ -27,13 +27,17 @@ pub fn restore(stream: &[u8]) {
     let Ok(chunks) = ChunkTable::build(ids.into_iter().map(entry)) else { return };
     let index = Arc::new(IndexBlob { generation: 0, chunks });
     for paths in [vec![], vec![b"a/b".to_vec(), b"c".to_vec()]] {
-        let plan =
-            Plan { tree: Tree::new(), pieces: Vec::new(), leaders: HashMap::new(), index: index.clone() };
+        let plan = RestorePlan {
+            tree: PlanTree::new(),
+            pieces: Vec::new(),
+            leaders: HashMap::new(),
+            index: index.clone(),
+        };
         let (selection, owners) = (Selection::new(&paths), Owners::new(true));
         let mut planner = Planner { plan, selection, owners, links: HashMap::new() };
         let mut reporter = Reporter::new(None);
         for_each(stream, &mut |found| {
-            if let Found::Item(item) = found {
+            if let FoundItem::Item(item) = found {
                 planner.item(&item, &mut reporter);
             }
         });
@@ -42,9 +46,9 @@ pub fn restore(stream: &[u8]) {
     }
 }
 
-fn for_each(bytes: &[u8], each: &mut dyn FnMut(Found<'_>)) {
+fn for_each(bytes: &[u8], each: &mut dyn FnMut(FoundItem<'_>)) {
     let mut stream = ItemStream::new();
-    let mut found = |found: Found<'_>| {
+    let mut found = |found: FoundItem<'_>| {
         each(found);
         Ok(true)
     };
@@ -53,19 +57,19 @@ fn for_each(bytes: &[u8], each: &mut dyn FnMut(Found<'_>)) {
     }
 }
 
-fn check(plan: &Plan) {
+fn check(plan: &RestorePlan) {
     let tree = &plan.tree;
     for number in tree.numbers() {
         let (node, name) = (tree.node(number), tree.name(number));
         assert!(node.parent < number && !matches!(name, b"" | b"." | b".."));
         assert!(!name.contains(&b'/') && !name.contains(&0));
         let parent = tree.node(node.parent);
-        assert!(node.parent == ROOT || matches!(parent.kind, Kind::Implied | Kind::Directory));
+        assert!(node.parent == ROOT || matches!(parent.kind, NodeKind::Implied | NodeKind::Directory));
         assert!(parent.wanted || !node.wanted);
         let content = match &node.kind {
-            Kind::File(content) => content,
-            Kind::Link { leader, content } => {
-                assert!(matches!(tree.node(*leader).kind, Kind::File(first) if first == *content));
+            NodeKind::File(content) => content,
+            NodeKind::Link { leader, content } => {
+                assert!(matches!(tree.node(*leader).kind, NodeKind::File(first) if first == *content));
                 content
             }
             _ => continue,

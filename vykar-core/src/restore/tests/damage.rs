@@ -1,6 +1,6 @@
 use super::*;
 use crate::format::Item;
-use crate::repository::{MovingReader, pack_key};
+use crate::repository::{RefreshingReader, pack_key};
 use crate::storage::{Backend, PutMode};
 use crate::testing::{TestRepository, directory, noise};
 
@@ -117,10 +117,10 @@ fn chunks_that_were_moved_meanwhile_are_found_again() {
     t.backend.delete(&pack_key(&old)).unwrap();
 
     let options = RestoreOptions::default();
-    let reader = MovingReader::over(&t.repository, reader);
+    let reader = RefreshingReader::over(&t.repository, reader);
     let mut reporter = super::super::Reporter::new(None);
-    let plan = super::super::Plan::read(&reader, &snapshot, &options, &mut reporter).unwrap();
-    let source = super::super::Source {
+    let plan = super::super::RestorePlan::read(&reader, &snapshot, &options, &mut reporter).unwrap();
+    let source = super::super::ChunkOrigin {
         repository: &t.repository,
         reader: &reader,
         table: &plan.index.chunks,

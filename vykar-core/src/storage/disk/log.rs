@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 /// One system call that did what it was asked.
 #[derive(Debug, Clone)]
-pub(crate) enum Entry {
+pub(crate) enum DiskCall {
     Create(PathBuf),
     Append(PathBuf, Vec<u8>),
     Sync(PathBuf),
@@ -24,16 +24,16 @@ pub(crate) enum Entry {
 
 /// Calls in the order in which they were done.
 #[derive(Debug, Default)]
-pub(crate) struct Log {
-    entries: Mutex<Vec<Entry>>,
+pub(crate) struct DiskLog {
+    entries: Mutex<Vec<DiskCall>>,
 }
 
-impl Log {
+impl DiskLog {
     /// Does something and writes it down.
     pub fn write<T>(
         &self,
         call: impl FnOnce() -> io::Result<T>,
-        entry: impl FnOnce() -> Entry,
+        entry: impl FnOnce() -> DiskCall,
     ) -> io::Result<T> {
         // Locked meanwhile, so that the order is that of the calls.
         let mut entries = self.entries.lock();
@@ -42,35 +42,35 @@ impl Log {
         Ok(done)
     }
 
-    pub fn entries(&self) -> Vec<Entry> {
+    pub fn entries(&self) -> Vec<DiskCall> {
         self.entries.lock().clone()
     }
 }
 
 /// A file, whatever its names.
 #[derive(Debug, Clone, Default)]
-struct File {
+struct DiskFile {
     now: Vec<u8>,
     durable: Vec<u8>,
 }
 
 /// What a name stands for.
 #[derive(Debug, Clone, PartialEq)]
-enum Node {
+enum DiskNode {
     File(usize),
     Dir,
 }
 
 /// A name in a directory.
 #[derive(Debug, Clone, Default)]
-struct Name {
-    durable: Option<Node>,
+struct DiskName {
+    durable: Option<DiskNode>,
     /// What it stood for since then, in turn.
-    since: Vec<Option<Node>>,
+    since: Vec<Option<DiskNode>>,
 }
 
-impl Name {
-    fn now(&self) -> Option<Node> {
+impl DiskName {
+    fn now(&self) -> Option<DiskNode> {
         self.since.last().cloned().unwrap_or_else(|| self.durable.clone())
     }
 }
@@ -78,8 +78,8 @@ impl Name {
 /// A file system of which it is known what is durable.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Model {
-    files: Vec<File>,
-    names: BTreeMap<PathBuf, Name>,
+    files: Vec<DiskFile>,
+    names: BTreeMap<PathBuf, DiskName>,
 }
 
 /// What survives of what was not synced.
@@ -99,7 +99,7 @@ impl Model {
     }
 
     fn add(&mut self, dir: &Path) -> io::Result<()> {
-        self.names.insert(dir.into(), Name { durable: Some(Node::Dir), since: Vec::new() });
+        self.names.insert(dir.into(), DiskName { durable: Some(DiskNode::Dir), since: Vec::new() });
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
             if path.is_dir() {
@@ -107,44 +107,44 @@ impl Model {
                 continue;
             }
             let content = fs::read(&path)?;
-            self.files.push(File { now: content.clone(), durable: content });
-            let node = Node::File(self.files.len() - 1);
-            self.names.insert(path, Name { durable: Some(node), since: Vec::new() });
+            self.files.push(DiskFile { now: content.clone(), durable: content });
+            let node = DiskNode::File(self.files.len() - 1);
+            self.names.insert(path, DiskName { durable: Some(node), since: Vec::new() });
         }
         Ok(())
     }
 
-    fn file(&mut self, path: &Path) -> &mut File {
-        match self.names.get(path).and_then(Name::now) {
-            Some(Node::File(number)) => &mut self.files[number],
+    fn file(&mut self, path: &Path) -> &mut DiskFile {
+        match self.names.get(path).and_then(DiskName::now) {
+            Some(DiskNode::File(number)) => &mut self.files[number],
             other => panic!("{}: no file, but {other:?}", path.display()),
         }
     }
 
-    fn set(&mut self, path: &Path, node: Option<Node>) {
+    fn set(&mut self, path: &Path, node: Option<DiskNode>) {
         self.names.entry(path.into()).or_default().since.push(node);
     }
 
     /// Takes in what was done.
-    pub fn apply(&mut self, entry: &Entry) {
+    pub fn apply(&mut self, entry: &DiskCall) {
         match entry {
-            Entry::Create(path) => {
-                self.files.push(File::default());
-                self.set(path, Some(Node::File(self.files.len() - 1)));
+            DiskCall::Create(path) => {
+                self.files.push(DiskFile::default());
+                self.set(path, Some(DiskNode::File(self.files.len() - 1)));
             }
-            Entry::Append(path, data) => self.file(path).now.extend(data),
-            Entry::Sync(path) => {
+            DiskCall::Append(path, data) => self.file(path).now.extend(data),
+            DiskCall::Sync(path) => {
                 let file = self.file(path);
                 file.durable = file.now.clone();
             }
-            Entry::Rename(from, to) => {
-                let node = self.names.get(from).and_then(Name::now);
+            DiskCall::Rename(from, to) => {
+                let node = self.names.get(from).and_then(DiskName::now);
                 self.set(to, node);
                 self.set(from, None);
             }
-            Entry::Remove(path) => self.set(path, None),
-            Entry::MakeDir(path) => self.set(path, Some(Node::Dir)),
-            Entry::SyncDir(dir) => {
+            DiskCall::Remove(path) => self.set(path, None),
+            DiskCall::MakeDir(path) => self.set(path, Some(DiskNode::Dir)),
+            DiskCall::SyncDir(dir) => {
                 for (path, name) in &mut self.names {
                     if path.parent() == Some(dir) {
                         name.durable = name.now();
@@ -175,8 +175,8 @@ impl Model {
                 // With a directory goes what is in it.
                 None => drop(gone.insert(path.clone())),
                 Some(_) if lost => drop(gone.insert(path.clone())),
-                Some(Node::Dir) => fs::create_dir(to.join(relative))?,
-                Some(Node::File(number)) => {
+                Some(DiskNode::Dir) => fs::create_dir(to.join(relative))?,
+                Some(DiskNode::File(number)) => {
                     fs::write(to.join(relative), self.content(*number, &mut survives))?
                 }
             }
@@ -186,7 +186,7 @@ impl Model {
 
     /// What is left of a file: of what was not synced a part, or zeros, or nothing.
     fn content(&self, number: usize, survives: &mut Survives<'_>) -> Vec<u8> {
-        let File { now, durable } = &self.files[number];
+        let DiskFile { now, durable } = &self.files[number];
         let choice = match survives {
             _ if now == durable => return now.clone(),
             Survives::Nothing => 0,

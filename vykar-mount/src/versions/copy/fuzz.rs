@@ -4,14 +4,14 @@
 
 use std::collections::HashSet;
 
-use super::{Index, Writing, parse};
+use super::{Index, Renumbering, parse};
 
 /// The body of a file, whose check was good. What is read is written so that it reads as the same again.
 pub fn versions_copy(body: &[u8]) {
     let Some(index) = parse(body) else { return };
     let kept: HashSet<_> = index.lists.keys().copied().collect();
     let mut written = Vec::new();
-    Writing::new(&index).encode(&kept, &mut written);
+    Renumbering::new(&index).encode(&kept, &mut written);
     let Some(again) = parse(&written) else { panic!("what was written cannot be read") };
     assert_eq!(index.lists.len(), again.lists.len());
     for (id, list) in &index.lists {
