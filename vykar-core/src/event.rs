@@ -18,7 +18,7 @@ pub enum Exclusion {
     Cache,
     /// It is on another file system.
     FileSystem,
-    /// It is a file of so many bytes.
+    /// It is a larger file than wanted: its bytes.
     Large(u64),
     /// Something else is stored under its name.
     Replaced,

@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp, Zoned};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use vykar_core::clock;
+use vykar_core::local_state::cache_file;
 use vykar_core::platform::private;
 
 use super::cycle;
@@ -174,9 +175,8 @@ impl Daemon {
     fn remember(&self) {
         let Some(path) = &self.memory_path else { return };
         let Ok(text) = serde_json::to_string(&self.memory) else { return };
-        let temporary = path.with_extension("json.tmp");
         let _ = path.parent().map(private::make_dirs);
-        let _ = private::write(&temporary, text.as_bytes()).and_then(|()| std::fs::rename(&temporary, path));
+        let _ = cache_file::write(path, &[text.as_bytes()]);
     }
 
     /// Waits for a wish, or for a while; `None` when it is time to look again.

@@ -45,7 +45,7 @@ impl<'a> Links<'a> {
         Ok(Links(groups))
     }
 
-    /// True when there is none.
+    /// True without any.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

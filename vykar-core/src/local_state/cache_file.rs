@@ -1,11 +1,12 @@
 //! What local cache files have in common.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::crypto::random;
 use crate::id::SessionId;
+use crate::platform::private;
 
 /// A name in a cache directory that nobody else has, for a file that is not complete.
 pub(crate) fn temporary(dir: &Path) -> io::Result<PathBuf> {
@@ -20,6 +21,21 @@ pub(crate) fn replace(temporary: &Path, path: &Path) -> io::Result<()> {
     }
     clear(path);
     fs::rename(temporary, path)
+}
+
+/// Writes a whole file, for its owner alone, in place of what has its name: no reader meets half of it. Its folder must be
+/// there.
+///
+/// # Errors
+/// What the system says; what was there stays then.
+pub fn write(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    let temporary = temporary(path.parent().unwrap_or(Path::new(".")))?;
+    let write = |mut file: fs::File| parts.iter().try_for_each(|part| file.write_all(part));
+    let written = private::create_new(&temporary).and_then(write).and_then(|()| replace(&temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
 }
 
 /// Removes what stands in a cache file's place, as far as that can be done: an empty folder too, and none with something

@@ -4,8 +4,7 @@
 //! instance) and wait for the next backup. So the first use remembers the identity, and a changed
 //! one is refused until a person says that it is meant.
 
-use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -131,14 +130,7 @@ fn remembered(path: &Path) -> Option<PinnedIdentity> {
 fn remember(path: &Path, identity: &PinnedIdentity) -> std::io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     crate::platform::private::make_closed_dir(dir)?;
-    let temporary = cache_file::temporary(dir)?;
-    let text = serde_json::to_vec_pretty(identity)?;
-    let written = crate::platform::private::create_new(&temporary).and_then(|mut file| file.write_all(&text));
-    let done = written.and_then(|()| cache_file::replace(&temporary, path));
-    if done.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    done
+    cache_file::write(path, &[&serde_json::to_vec_pretty(identity)?])
 }
 
 pub(crate) mod fuzz {
@@ -159,6 +151,7 @@ pub(crate) mod fuzz {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::sync::Arc;
 
     use super::*;

@@ -1,6 +1,6 @@
 //! What this machine remembers of a repository between two runs. All of it can be lost.
 
-pub(crate) mod cache_file;
+pub mod cache_file;
 pub(crate) mod file_cache;
 pub mod identity_pin;
 pub(crate) mod index_cache;

@@ -9,7 +9,7 @@
 //! that was read before another one was written is never taken for one that came back.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -433,17 +433,12 @@ fn read(dir: &Path, keys: &Keys) -> Option<Vec<u8>> {
 
 fn write(dir: &Path, keys: &Keys, text: &[u8]) -> std::io::Result<()> {
     let tag = tag(keys, text).ok_or_else(|| std::io::Error::other("no tag"))?;
-    let temporary = cache_file::temporary(dir)?;
-    crate::platform::private::write(&temporary, &[tag.as_bytes(), b"\n", text].concat())?;
-    let done = cache_file::replace(&temporary, &dir.join(FILE));
-    if done.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    done
+    cache_file::write(&dir.join(FILE), &[tag.as_bytes(), b"\n", text])
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::sync::Arc;
 
     use super::*;

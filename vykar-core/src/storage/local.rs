@@ -477,7 +477,7 @@ impl Backend for LocalBackend {
             Err(e) if e.kind() == io::ErrorKind::NotFound => true,
             other => other.map(|()| false).map_err(|e| failed("delete", key, e))?,
         };
-        // Also where it is gone already: whoever removed it may have been killed before it was durable.
+        // Also where it is gone already: the program that removed it may have been killed before that was durable.
         match self.disk.sync_dir(path.parent().unwrap_or(&self.root)) {
             Err(e) if absent && e.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(|e| failed("delete", key, e)),

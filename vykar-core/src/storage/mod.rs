@@ -181,7 +181,7 @@ pub trait Folder: Send + Sync {
     /// when it is read next. Only advice.
     fn drop_cached(&self, key: &str);
 
-    /// Keeps so many bytes of room aside, so that deleting works on a full disk. Best effort.
+    /// Keeps this much room aside, in bytes, so that deleting works on a full disk. Best effort.
     fn keep_reserve(&self, bytes: u64);
 
     /// Gives up the room that is kept aside, or only where there is less than that beside it; true when that was done. For

@@ -17,16 +17,15 @@
 //! damage. Whatever looks wrong means that there is no such file.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use vykar_core::crypto::random;
 use vykar_core::format::ObjectKind;
 use vykar_core::format::envelope::seal_into;
+use vykar_core::local_state::cache_file;
 use vykar_core::platform::read::open_regular;
 use vykar_core::repository::Keys;
-use vykar_core::{ChunkId, SessionId, SnapshotId, VykarError};
+use vykar_core::{ChunkId, SnapshotId, VykarError};
 
 use super::paths::{Paths, TOP};
 use super::rights::{Rights, RightsTable};
@@ -202,26 +201,8 @@ pub(super) fn write(dir: &Path, keys: &Keys, index: &Index, kept: &HashSet<Snaps
     if object.len() > MAX_FILE {
         return Ok(());
     }
-    let name = SessionId(random().map_err(io::Error::other)?);
-    replace(dir, &dir.join(format!(".tmp-{name}")), &object)
-}
-
-fn replace(dir: &Path, temporary: &Path, object: &[u8]) -> io::Result<()> {
     vykar_core::platform::private::make_dirs(dir)?;
-    let written =
-        vykar_core::platform::private::create_new(temporary).and_then(|mut file| file.write_all(object));
-    // What stands in its place and is no file makes way, if nothing is in it.
-    let put = || {
-        fs::rename(temporary, path(dir)).or_else(|_| {
-            fs::remove_dir(path(dir))?;
-            fs::rename(temporary, path(dir))
-        })
-    };
-    let done = written.and_then(|()| put());
-    if done.is_err() {
-        let _ = fs::remove_file(temporary);
-    }
-    done
+    cache_file::write(&path(dir), &[&object])
 }
 
 /// Gives new numbers to the sections and directories that are written.
@@ -358,6 +339,8 @@ fn put(out: &mut Vec<u8>, n: usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use vykar_core::format::{ChunkerParams, Encryption, MasterKeys, RepoConfig};
 
