@@ -13,7 +13,11 @@ pub fn lacks(need: &str, test: &str) -> bool {
     let lacking = match need {
         "root" => !root,
         "user" => root,
-        "mounts" => without_mounts(),
+        "mounts" if without_mounts() => true,
+        "mounts" => {
+            require_fuse();
+            false
+        }
         other => panic!("a test needs {other}: what is that?"),
     };
     if lacking {
@@ -37,7 +41,8 @@ pub fn without_mounts() -> bool {
     std::env::var_os("VYKAR_NO_FUSE").is_some_and(|value| value == "1")
 }
 
-/// Fails with the remedy where nothing can be mounted, or where the test did not begin with `needs!(mounts)`.
+/// Fails with the remedy where nothing can be mounted, and where a test mounts that did not begin with
+/// `needs!(mounts)`.
 pub fn require_fuse() {
     assert!(
         !without_mounts(),

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::harness::{Mount, World, eventually, exit, fingerprint, is_root, note, require_fuse, silent};
+use super::harness::{Mount, World, eventually, exit, fingerprint, is_root, note, silent};
 use super::tree::noise;
 
 /// Files of the source; each is read once only, since the kernel keeps what was read.
@@ -115,7 +115,7 @@ fn comes_back(mount: &Mount, ids: &[String], read: &mut std::ops::Range<u64>) {
 
 #[test]
 fn a_part_that_goes_away_under_a_mount_is_never_empty_and_comes_back() {
-    require_fuse();
+    needs!(mounts);
     let world = world();
     let mut ways = vec![How::Renamed];
     match is_root() {
@@ -152,6 +152,7 @@ fn a_part_that_goes_away_under_a_mount_is_never_empty_and_comes_back() {
 #[test]
 fn a_disk_that_is_unmounted_under_a_mount_is_said_to_be_away_and_comes_back() {
     needs!(root);
+    needs!(mounts);
     let world = World::new();
     let (disk, keep) = (world.folder("disk"), world.folder("keep"));
     let mount_at = |args: &[&str], at: &Path| silent(Command::new("mount").args(args).arg(at));
@@ -242,6 +243,7 @@ const HARMS: [Harm; 6] = [
 
 #[test]
 fn local_files_of_any_kind_cost_time_only() {
+    needs!(mounts);
     let world = world();
     let mount = world.mount();
     names(&mount.path("versions")).unwrap();
@@ -284,6 +286,7 @@ fn local_files_of_any_kind_cost_time_only() {
 
 #[test]
 fn a_copy_of_the_index_that_is_cut_off_under_a_mount_costs_nothing() {
+    needs!(mounts);
     let world = world();
     for len in [0, 4096] {
         let mount = world.mount_with(&["--cache-size", "16M"]);

@@ -143,6 +143,7 @@ fn symlinks_among_the_paths_are_stored_as_such() {
 
 #[test]
 fn a_mounted_repository_is_no_part_of_a_backup() {
+    needs!(mounts);
     let world = World::with_repository("none");
     write(&world, &["home/doc"]);
     world.backup(["home"]).ok();
@@ -172,6 +173,7 @@ fn a_mounted_repository_is_no_part_of_a_backup() {
 #[test]
 fn what_a_rule_leaves_out_need_not_be_readable() {
     needs!(root);
+    needs!(mounts);
     let mut world = World::with_repository("none");
     write(&world, &["home/doc"]);
     world.backup(["home"]).ok();

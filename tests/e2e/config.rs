@@ -225,7 +225,7 @@ fn the_starter_is_a_configuration_and_check_explains_one() {
 
 #[test]
 fn mount_takes_what_is_configured_where_the_command_line_is_silent() {
-    super::harness::require_fuse();
+    needs!(mounts);
     let world = World::new();
     world.write("data/x", "x");
     let yaml = "repositories: [{url: repo, encryption: {mode: none}}]\nsources: [data]\n";

@@ -7,7 +7,7 @@ use vykar_core::format::wire::encode;
 use vykar_core::format::{Item, ItemType};
 
 use super::craft::Crafted;
-use super::harness::{Run, World, exit, fingerprint, is_mounted, require_fuse};
+use super::harness::{Run, World, exit, fingerprint, is_mounted};
 use super::tree::noise;
 
 /// A repository with a small snapshot.
@@ -39,7 +39,6 @@ fn readers(world: &World) -> Vec<Vec<String>> {
 
 /// Every command must fail with this code and one message, and leave the repository alone.
 fn all_refuse(world: &World, code: i32) {
-    require_fuse();
     let before = fingerprint(&world.repo);
     for args in readers(world) {
         world.run(&args).exits(code).one_message();
@@ -157,6 +156,7 @@ fn snapshot_files(world: &World) -> Vec<PathBuf> {
 
 #[test]
 fn a_truncated_snapshot_is_named_and_costs_only_itself() {
+    needs!(mounts);
     let world = with_snapshot("aes256gcm");
     let bad = snapshot_files(&world).remove(0);
     let bad_id = bad.file_name().unwrap().to_str().unwrap().to_owned();
@@ -197,6 +197,7 @@ fn packs(world: &World) -> (PathBuf, PathBuf) {
 
 #[test]
 fn a_truncated_data_pack_costs_its_files_and_is_found() {
+    needs!(mounts);
     for encryption in ["aes256gcm", "none"] {
         let world = with_snapshot(encryption);
         let (data, _) = packs(&world);
@@ -333,6 +334,7 @@ fn restore_crafted(crafted: Crafted) -> (World, Run) {
 
 #[test]
 fn items_that_point_outside_are_left_out() {
+    needs!(mounts);
     let crafted = Crafted::new()
         .file("../outside/precious", b"overwritten")
         .file("/tmp/vykar-e2e-absolute", b"absolute")
@@ -376,6 +378,7 @@ fn restore_does_not_follow_symlinks_that_lie_in_the_destination() {
 
 #[test]
 fn of_one_path_twice_a_restore_and_a_mount_take_the_first_and_name_the_others() {
+    needs!(mounts);
     let crafted =
         Crafted::new().file("same", b"first").file("same", b"second").dir("same").file("fine", b"1");
     let (world, run) = restore_crafted(crafted);
@@ -416,6 +419,7 @@ fn what_a_newer_program_wrote_is_reported_and_the_rest_is_read() {
 
 #[test]
 fn names_from_the_repository_cannot_shape_the_mount() {
+    needs!(mounts);
     let mut crafted = Crafted::new().file("fine", b"fine");
     crafted.source_label = "../../evil".into();
     crafted.hostname = "..".into();

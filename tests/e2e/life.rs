@@ -58,6 +58,7 @@ fn mounts_again(world: &World, name: &str) {
 
 #[test]
 fn a_mount_whose_process_is_killed_unmounts_itself() {
+    needs!(mounts);
     for nobody in users() {
         let world = world(nobody);
         let mut front = Foreground::start(&world, "front", &[]);
@@ -79,6 +80,7 @@ fn a_mount_whose_process_is_killed_unmounts_itself() {
 
 #[test]
 fn a_killed_mount_that_is_in_use_is_detached() {
+    needs!(mounts);
     let world = world(false);
     let front = Foreground::start(&world, "front", &[]);
     let open = fs::File::open(front.mount.path("snapshots/latest/file")).unwrap();
@@ -89,6 +91,7 @@ fn a_killed_mount_that_is_in_use_is_detached() {
 
 #[test]
 fn what_a_kill_of_all_processes_leaves_is_cleared_by_umount_and_mounted_again() {
+    needs!(mounts);
     for nobody in users() {
         let world = world(nobody);
         let mut front = Foreground::start(&world, "front", &[]);
@@ -116,6 +119,7 @@ fn what_a_kill_of_all_processes_leaves_is_cleared_by_umount_and_mounted_again() 
 
 #[test]
 fn an_unmount_ends_all_processes_silently() {
+    needs!(mounts);
     for nobody in users() {
         let world = world(nobody);
         let by_command = |at: &Path| drop(umount(&world, at, &[]).ok());
@@ -145,6 +149,7 @@ fn an_unmount_ends_all_processes_silently() {
 
 #[test]
 fn a_watchdog_outlives_the_signals_that_end_a_mount_and_holds_no_secret() {
+    needs!(mounts);
     let world = world(false);
     let at = world.folder("at");
     // As a shell that has left something open.
@@ -173,6 +178,7 @@ fn a_watchdog_outlives_the_signals_that_end_a_mount_and_holds_no_secret() {
 
 #[test]
 fn a_mount_that_came_to_the_same_place_stays_when_the_first_process_ends() {
+    needs!(mounts);
     for signal in [Signal::KILL, Signal::TERM] {
         let world = world(false);
         let mut first = Foreground::start(&world, "at", &[]);
@@ -232,6 +238,7 @@ impl Drop for User {
 
 #[test]
 fn a_busy_unmount_names_who_uses_the_mount_and_what_to_do() {
+    needs!(mounts);
     for nobody in users() {
         let world = world(nobody);
         let (mount, at) = background(&world, "at");
@@ -258,6 +265,7 @@ fn a_busy_unmount_names_who_uses_the_mount_and_what_to_do() {
 #[test]
 fn a_mapped_file_and_a_mount_inside_keep_a_mount_busy_and_are_named() {
     needs!(root);
+    needs!(mounts);
     let world = World::with_repository("aes256gcm");
     fs::create_dir_all(world.folder("source").join("folder")).unwrap();
     // A program in the mount, that runs: its file is mapped.
@@ -277,6 +285,7 @@ fn a_mapped_file_and_a_mount_inside_keep_a_mount_busy_and_are_named() {
 
 #[test]
 fn a_signal_at_a_busy_mount_names_who_uses_it_and_a_second_one_detaches() {
+    needs!(mounts);
     for (nobody, signal) in users().into_iter().zip([Signal::INT, Signal::TERM]) {
         let world = world(nobody);
         let mut front = Foreground::start(&world, "at", &[]);
@@ -296,6 +305,7 @@ fn a_signal_at_a_busy_mount_names_who_uses_it_and_a_second_one_detaches() {
 
 #[test]
 fn nothing_in_a_mount_runs_with_noexec() {
+    needs!(mounts);
     for nobody in users() {
         let mut world = World::with_repository("none");
         fs::copy("/bin/true", world.folder("source").join("program")).unwrap();
@@ -316,6 +326,7 @@ fn nothing_in_a_mount_runs_with_noexec() {
 
 #[test]
 fn letting_others_in_without_permission_is_explained() {
+    needs!(mounts);
     users();
     let world = world(is_root());
     let conf = fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
@@ -336,6 +347,7 @@ fn letting_others_in_without_permission_is_explained() {
 
 #[test]
 fn what_goes_wrong_in_the_background_is_said_with_its_exit_code() {
+    needs!(mounts);
     for nobody in users() {
         let mut world = world(nobody);
         let args = |at: &Path| ["mount".into(), at.as_os_str().to_owned(), "--background".into()];
@@ -404,6 +416,7 @@ fn a_mountpoint_in_the_repository_or_around_it_is_refused_by_any_path() {
 
 #[test]
 fn a_repository_of_any_name_is_mounted_and_shown_as_the_source() {
+    needs!(mounts);
     let names: [&[u8]; 7] = [
         b"a,b=c,,",
         b"a b\ttab",
@@ -454,6 +467,7 @@ fn source_of(at: &Path) -> String {
 #[test]
 fn a_mount_of_nobody_is_for_nobody() {
     needs!(root);
+    needs!(mounts);
     users();
     let world = world(true);
     let (mount, at) = background(&world, "at");

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::harness::{Mount, Run, VYKAR, World, eventually, is_mounted, require_fuse, silent};
+use super::harness::{Mount, Run, VYKAR, World, eventually, is_mounted, silent};
 use super::processes::{kill, runs, server_of, watchdog_of};
 
 /// Exit codes of mount(8).
@@ -16,7 +16,6 @@ const FAILED: i32 = 32;
 /// A repository with a snapshot, and its passphrase in the file `secret`, as a machine that boots has it:
 /// nothing in the environment, and no terminal.
 fn world() -> World {
-    require_fuse();
     let world = World::with_repository("aes256gcm");
     fs::write(world.folder("source").join("file"), b"kept").unwrap();
     world.backup(["source"]).ok();
@@ -52,6 +51,7 @@ fn reads(at: &Path) {
 
 #[test]
 fn the_helper_mounts_in_the_background_and_says_nothing() {
+    needs!(mounts);
     let world = world();
     let at = world.folder("at");
     for name in ["mount.fuse.vykar", "mount.vykar"] {
@@ -78,6 +78,7 @@ fn the_helper_mounts_in_the_background_and_says_nothing() {
 
 #[test]
 fn options_of_mount_are_those_of_the_helper() {
+    needs!(mounts);
     let world = world();
     let at = world.folder("at");
     let pass = |text: &str| format!("passcommand=\"{text}\",cache_dir={}", world.path("cache").display());
@@ -141,6 +142,7 @@ fn a_passphrase_file_serves_all_commands() {
 #[test]
 fn the_helper_mounts_in_another_namespace() {
     needs!(root);
+    needs!(mounts);
     let world = world();
     let at = world.folder("at");
     let mut other = Command::new("unshare").args(["-m", "sleep", "300"]).spawn().unwrap();
@@ -164,6 +166,7 @@ fn the_helper_mounts_in_another_namespace() {
 #[test]
 fn mount_and_fstab_find_the_helper() {
     needs!(root);
+    needs!(mounts);
     let world = world();
     let at = world.folder("at");
     let helpers = world.folder("sbin");

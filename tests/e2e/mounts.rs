@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
 
-use super::harness::{Mount, World, exit, is_mounted, require_fuse, wait};
+use super::harness::{Mount, World, exit, is_mounted, wait};
 use super::processes::Foreground;
 use super::tree::noise;
 
@@ -26,6 +26,7 @@ fn with_snapshots() -> World {
 
 #[test]
 fn the_mount_shows_snapshots_by_id_time_host_and_label() {
+    needs!(mounts);
     let world = with_snapshots();
     let mount = world.mount();
     let list = |dir: &str| {
@@ -55,6 +56,7 @@ fn the_mount_shows_snapshots_by_id_time_host_and_label() {
 
 #[test]
 fn inodes_of_two_snapshots_are_never_the_same() {
+    needs!(mounts);
     let world = with_snapshots();
     let mount = world.mount();
     let ids = fs::read_dir(mount.path("ids")).unwrap().map(|e| e.unwrap().path());
@@ -64,6 +66,7 @@ fn inodes_of_two_snapshots_are_never_the_same() {
 
 #[test]
 fn nothing_in_a_mount_can_be_changed() {
+    needs!(mounts);
     let world = with_snapshots();
     let mount = world.mount();
     let latest = mount.latest();
@@ -81,6 +84,7 @@ fn nothing_in_a_mount_can_be_changed() {
 
 #[test]
 fn files_are_read_at_any_place() {
+    needs!(mounts);
     use std::os::unix::fs::FileExt;
     let world = with_snapshots();
     let mount = world.mount();
@@ -97,6 +101,7 @@ fn files_are_read_at_any_place() {
 
 #[test]
 fn a_foreground_mount_says_where_and_ends_on_a_signal() {
+    needs!(mounts);
     for signal in [Signal::INT, Signal::TERM] {
         let world = with_snapshots();
         let mut front = Foreground::start(&world, "foreground", &[]);
@@ -112,7 +117,7 @@ fn a_foreground_mount_says_where_and_ends_on_a_signal() {
 
 #[test]
 fn a_background_mount_lets_go_of_the_terminal() {
-    require_fuse();
+    needs!(mounts);
     let world = with_snapshots();
     let at = world.folder("background");
     let mut command = world.command();
@@ -154,6 +159,7 @@ fn bad_mountpoints_are_refused() {
 
 #[test]
 fn a_mount_of_an_empty_repository_is_empty() {
+    needs!(mounts);
     let world = World::with_repository("aes256gcm");
     let mount = world.mount();
     for dir in ["ids", "snapshots", "hosts", "labels"] {
@@ -164,6 +170,7 @@ fn a_mount_of_an_empty_repository_is_empty() {
 
 #[test]
 fn many_readers_at_once_get_the_same_bytes() {
+    needs!(mounts);
     let world = with_snapshots();
     let mount = world.mount();
     let path = mount.latest().join("large");

@@ -23,6 +23,7 @@ fn real_tree() -> PathBuf {
 
 #[test]
 fn a_real_tree_is_the_same_mounted_and_restored() {
+    needs!(mounts);
     let source = real_tree();
     let world = World::with_repository("auto");
     let before = read_tree(&source);

@@ -15,6 +15,7 @@ fn of(path: &Path) -> (u32, i64) {
 
 #[test]
 fn folders_above_several_sources_keep_their_mode_and_time() {
+    needs!(mounts);
     let world = World::with_repository("none");
     let ada = world.folder("ada");
     for name in ["docs", "pics"] {

@@ -44,21 +44,25 @@ fn holes_are_kept(source: &Path, restored: &Path) {
 
 #[test]
 fn everything_comes_back_with_aes256gcm_and_zstd() {
+    needs!(mounts);
     round_trip("aes256gcm", "zstd", Parts { big: true });
 }
 
 #[test]
 fn everything_comes_back_with_chacha20poly1305_and_lz4() {
+    needs!(mounts);
     round_trip("chacha20poly1305", "lz4", Parts { big: true });
 }
 
 #[test]
 fn everything_comes_back_without_encryption_and_compression() {
+    needs!(mounts);
     round_trip("none", "none", Parts { big: true });
 }
 
 #[test]
 fn everything_comes_back_with_zstd_1() {
+    needs!(mounts);
     round_trip("auto", "zstd:1", Parts::default());
 }
 
@@ -135,6 +139,7 @@ fn the_local_caches_may_be_lost() {
 
 #[test]
 fn damaged_local_caches_do_no_harm() {
+    needs!(mounts);
     let world = World::with_repository("aes256gcm");
     let source = world.folder("source");
     fs::write(source.join("file"), noise(3 << 20, 1)).unwrap();

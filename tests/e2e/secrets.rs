@@ -102,7 +102,7 @@ fn no_passphrase_is_in_the_arguments_or_the_environment_of_a_child() {
 
 #[test]
 fn what_watches_a_mount_has_no_passphrase() {
-    super::harness::require_fuse();
+    needs!(mounts);
     let mut world = World::new();
     world.passphrase = OLD.to_owned();
     world.run(["init"]).ok();

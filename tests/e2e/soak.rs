@@ -337,6 +337,7 @@ impl Memory {
 
 #[test]
 fn many_readers_and_changing_snapshots_get_right_bytes_and_bounded_memory() {
+    needs!(mounts);
     let seconds = std::env::var("VYKAR_SOAK_SECONDS").ok().map(|text| text.parse().unwrap());
     let length = Duration::from_secs(seconds.unwrap_or(SECONDS));
     let world = World::with_repository("aes256gcm");

@@ -29,6 +29,7 @@ fn a_source_that_is_one_file_is_stored_under_its_name() {
 
 #[test]
 fn several_sources_keep_their_absolute_paths() {
+    needs!(mounts);
     let world = World::with_repository("aes256gcm");
     let (one, two) = (world.folder("one"), world.folder("two/below"));
     fs::write(one.join("a"), b"a").unwrap();
@@ -59,6 +60,7 @@ fn several_sources_keep_their_absolute_paths() {
 
 #[test]
 fn a_source_folders_own_metadata_is_kept() {
+    needs!(mounts);
     let world = World::with_repository("aes256gcm");
     let source = world.folder("source");
     fs::write(source.join("file"), b"x").unwrap();
@@ -104,6 +106,7 @@ fn a_source_may_be_given_in_odd_ways() {
 
 #[test]
 fn an_empty_folder_is_a_fine_source() {
+    needs!(mounts);
     let world = World::with_repository("aes256gcm");
     world.folder("source");
     world.backup(["source"]).ok();
@@ -124,6 +127,7 @@ fn an_absent_source_is_an_error_and_stores_nothing() {
 
 #[test]
 fn sockets_fifos_and_devices_are_kept_restored_and_mounted() {
+    needs!(mounts);
     let world = World::with_repository("aes256gcm");
     let source = world.folder("source");
     let below = world.folder("source/below");
@@ -157,6 +161,7 @@ fn sockets_fifos_and_devices_are_kept_restored_and_mounted() {
 
 #[test]
 fn names_of_one_symlink_or_special_file_stay_names_of_one() {
+    needs!(mounts);
     let world = World::with_repository("aes256gcm");
     let source = world.folder("source");
     world.folder("source/below");

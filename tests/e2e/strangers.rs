@@ -25,6 +25,7 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn versions_are_kept_from_those_whom_the_snapshots_keep_out() {
     needs!(root);
+    needs!(mounts);
     let world = World::with_repository("none");
     set_mode(&world.path(""), 0o755);
     let source = world.folder("source");
@@ -57,6 +58,7 @@ fn versions_are_kept_from_those_whom_the_snapshots_keep_out() {
 
 #[test]
 fn the_cache_and_the_repository_are_closed_whatever_the_umask_says() {
+    needs!(mounts);
     let world = World::new();
     fs::write(world.path("file"), "x").unwrap();
     let run = |arguments: &str| {
@@ -75,7 +77,6 @@ fn the_cache_and_the_repository_are_closed_whatever_the_umask_says() {
         fs::read_dir(&world.cache).unwrap().count() > 0 && fs::read_dir(&world.repo).unwrap().count() > 3
     );
     assert_eq!(mode(&world.path("metrics.prom")), 0o644, "it is there to be collected");
-    super::harness::require_fuse();
     fs::create_dir(world.path("at")).unwrap();
     run("mount at --background");
     let log = mode(&world.cache.join("mount.log"));

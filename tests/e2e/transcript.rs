@@ -143,7 +143,7 @@ fn help_of_every_command() {
 /// The session of the README, as it is printed there.
 #[test]
 fn the_walkthrough_of_the_readme_is_what_one_sees() {
-    super::harness::require_fuse();
+    needs!(mounts);
     let readme = fs::read_to_string(project().join("README.md")).unwrap();
     let block = readme.split("```console\n").nth(1).unwrap().split("```").next().unwrap();
     let world = World::new();

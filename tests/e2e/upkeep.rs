@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::harness::{FIXTURES, Run, World, exit, fingerprint, fixture, require_fuse};
+use super::harness::{FIXTURES, Run, World, exit, fingerprint, fixture};
 use super::tree::noise;
 
 /// Five snapshots of a folder of which a part changes, the last one with another label.
@@ -114,7 +114,7 @@ fn maintenance_does_not_run_beside_a_backup() {
 
 #[test]
 fn what_is_open_in_a_mount_is_read_to_its_end() {
-    require_fuse();
+    needs!(mounts);
     let world = five();
     let all = names(&world);
     let mount = world.mount();
@@ -185,7 +185,7 @@ fn compact_gives_back_what_deleted_snapshots_held() {
 
 #[test]
 fn a_mount_goes_on_while_the_repository_is_compacted() {
-    require_fuse();
+    needs!(mounts);
     let world = five();
     let kept = names(&world)[4].clone();
     let mount = world.mount();

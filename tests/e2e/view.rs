@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::harness::{World, exit, is_mounted, is_root, note, require_fuse, silent};
+use super::harness::{World, exit, is_mounted, is_root, note, silent};
 use super::tree::{noise, set_mode};
 
 /// Two snapshots labelled `photos`, one labelled `mail`.
@@ -39,6 +39,7 @@ fn refused(world: &World, args: &[&str], code: i32) -> super::harness::Run {
 
 #[test]
 fn one_snapshot_or_a_folder_of_it_is_the_root() {
+    needs!(mounts);
     let world = with_snapshots();
     let first = world.snapshots()[0]["name"].as_str().unwrap().to_owned();
     let all = world.mount();
@@ -74,6 +75,7 @@ fn one_snapshot_or_a_folder_of_it_is_the_root() {
 
 #[test]
 fn the_snapshot_at_the_root_stays_the_one_it_was() {
+    needs!(mounts);
     let world = with_snapshots();
     let mount = world.mount_with(&["--snapshot", "latest", "--label", "photos"]);
     let large = noise(3 << 20, 7);
@@ -97,6 +99,7 @@ fn the_snapshot_at_the_root_stays_the_one_it_was() {
 
 #[test]
 fn filters_choose_among_snapshots_that_are_there_and_that_come() {
+    needs!(mounts);
     let world = with_snapshots();
     let mount = world.mount_with(&["--label", "photos", "--since", "1d"]);
     assert_eq!(names(&mount.path("labels")), ["photos"]);
@@ -121,6 +124,7 @@ fn filters_choose_among_snapshots_that_are_there_and_that_come() {
 
 #[test]
 fn path_templates_say_what_the_folders_are() {
+    needs!(mounts);
     let world = with_snapshots();
     let by = ["--path-template", "by/{label}/%Y", "--path-template", "{id}"];
     let mount = world.mount_with(&by);
@@ -151,6 +155,7 @@ fn path_templates_say_what_the_folders_are() {
 
 #[test]
 fn owners_and_permissions_are_shown_as_told() {
+    needs!(mounts);
     let world = World::with_repository("none");
     let source = world.folder("source");
     fs::write(source.join("file"), b"x").unwrap();
@@ -201,7 +206,7 @@ fn read_ahead(at: &Path) -> u32 {
 
 #[test]
 fn sizes_and_numbers_are_checked() {
-    require_fuse();
+    needs!(mounts);
     let world = with_snapshots();
     for (args, word) in [
         (["--cache-size", "0"], "at least 16M"),

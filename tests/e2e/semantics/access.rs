@@ -26,6 +26,7 @@ fn options(at: &Path) -> (Vec<String>, Vec<String>) {
 
 #[test]
 fn mounts_are_ro_nosuid_nodev_and_checked_when_others_may_look() {
+    needs!(mounts);
     let world = World::with_repository("none");
     let has = |options: &[String], name: &str| options.iter().any(|o| o == name);
     let mut mounts = vec![(world.mount(), false)];
@@ -55,6 +56,7 @@ fn nobody_reads(path: &Path) -> bool {
 #[test]
 fn other_users_read_what_modes_and_lists_allow_them() {
     needs!(root);
+    needs!(mounts);
     let world = World::with_repository("none");
     set_mode(&world.path(""), 0o755);
     let source = world.folder("source");
@@ -96,6 +98,7 @@ fn other_users_read_what_modes_and_lists_allow_them() {
 
 #[test]
 fn every_attempt_to_write_is_refused_as_on_a_read_only_file_system() {
+    needs!(mounts);
     let world = World::with_repository("none");
     let source = world.folder("source");
     fs::create_dir(source.join("dir")).unwrap();

@@ -31,6 +31,7 @@ pub fn delete(world: &World, at: usize) {
 
 #[test]
 fn new_snapshots_appear_latest_follows_and_deleted_ones_disappear() {
+    needs!(mounts);
     let world = World::with_repository("none");
     let source = world.folder("source");
     let write = |text: &str| {
@@ -58,6 +59,7 @@ fn new_snapshots_appear_latest_follows_and_deleted_ones_disappear() {
 
 #[test]
 fn what_is_open_in_a_deleted_snapshot_reads_right_or_fails() {
+    needs!(mounts);
     let world = World::with_repository("none");
     let source = world.folder("source");
     let content = noise(20 << 20, 3);

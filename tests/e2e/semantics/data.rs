@@ -60,6 +60,7 @@ fn boundaries() -> Vec<usize> {
 
 #[test]
 fn reads_at_every_chunk_boundary_give_the_sources_bytes() {
+    needs!(mounts);
     let (_world, mount, content) = chunked();
     let path = mount.latest().join("file");
     assert_eq!(fs::metadata(&path).unwrap().len(), content.len() as u64);
@@ -83,6 +84,7 @@ fn reads_at_every_chunk_boundary_give_the_sources_bytes() {
 
 #[test]
 fn seeks_lead_where_they_should() {
+    needs!(mounts);
     use std::io::{Read, Seek, SeekFrom};
     let (_world, mount, content) = chunked();
     let mut file = File::open(mount.latest().join("file")).unwrap();
@@ -104,6 +106,7 @@ fn seeks_lead_where_they_should() {
 
 #[test]
 fn files_can_be_mapped() {
+    needs!(mounts);
     let (_world, mount, content) = chunked();
     let file = File::open(mount.latest().join("file")).unwrap();
     let shared = map_shared(&file);
@@ -114,6 +117,7 @@ fn files_can_be_mapped() {
 
 #[test]
 fn programs_run_from_a_mount() {
+    needs!(mounts);
     let world = World::with_repository("none");
     let source = world.folder("source");
     fs::copy("/bin/echo", source.join("echo")).unwrap();
@@ -125,6 +129,7 @@ fn programs_run_from_a_mount() {
 
 #[test]
 fn several_processes_read_one_file_at_once() {
+    needs!(mounts);
     let (world, mount, content) = chunked();
     fs::write(world.path("wanted"), &content).unwrap();
     let path = mount.latest().join("file");
@@ -148,6 +153,7 @@ fn several_processes_read_one_file_at_once() {
 
 #[test]
 fn files_of_terabytes_are_read_at_both_ends() {
+    needs!(mounts);
     const CHUNK: u64 = 8 << 20;
     const COUNT: u64 = (2 << 40) / CHUNK;
     let mut repository = Crafted::new();

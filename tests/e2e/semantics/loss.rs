@@ -83,6 +83,7 @@ fn pages_fail(path: &Path, content: &[u8], bad: std::ops::Range<usize>) {
 
 #[test]
 fn a_bad_chunk_fails_the_pages_it_touches_and_nothing_else() {
+    needs!(mounts);
     let spoilt = Spoilt::new();
     spoilt.damage();
     let pack = spoilt.pack_name();
@@ -106,6 +107,7 @@ fn a_bad_chunk_fails_the_pages_it_touches_and_nothing_else() {
 
 #[test]
 fn a_missing_pack_fails_what_is_in_it() {
+    needs!(mounts);
     let spoilt = Spoilt::new();
     let pack = spoilt.pack();
     let away = spoilt.world.path("away");
@@ -126,6 +128,7 @@ fn a_missing_pack_fails_what_is_in_it() {
 
 #[test]
 fn zeros_take_the_place_of_what_is_lost_when_they_are_asked_for() {
+    needs!(mounts);
     let spoilt = Spoilt::new();
     spoilt.damage();
     let mount = spoilt.world.mount_with(&["--on-damage", "zero"]);

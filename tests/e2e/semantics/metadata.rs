@@ -30,6 +30,7 @@ fn sparse(path: &Path, len: u64, pieces: &[(u64, &[u8])]) {
 
 #[test]
 fn blocks_are_the_plaintext_without_its_holes() {
+    needs!(mounts);
     let world = World::with_repository("aes256gcm");
     let source = world.folder("source");
     fs::write(source.join("text"), prose(3 << 20)).unwrap();
@@ -54,6 +55,7 @@ fn blocks_are_the_plaintext_without_its_holes() {
 
 #[test]
 fn holes_are_found_and_sparse_files_copy_sparse() {
+    needs!(mounts);
     use rustix::fs::{SeekFrom, seek};
     const M: u64 = 1 << 20;
     let world = World::with_repository("none");
@@ -92,6 +94,7 @@ fn holes_are_found_and_sparse_files_copy_sparse() {
 
 #[test]
 fn statfs_reports_what_the_repository_stores() {
+    needs!(mounts);
     let world = World::with_repository("aes256gcm");
     let source = world.folder("source");
     fs::write(source.join("noise"), noise(6 << 20, 1)).unwrap();
@@ -119,6 +122,7 @@ fn inodes(root: &Path) -> BTreeMap<Name, (u64, u64)> {
 
 #[test]
 fn inode_numbers_tell_hard_links_and_nothing_else_and_stay() {
+    needs!(mounts);
     let world = World::with_repository("aes256gcm");
     let source = world.folder("source");
     fs::create_dir(source.join("dir")).unwrap();
@@ -152,6 +156,7 @@ fn inode_numbers_tell_hard_links_and_nothing_else_and_stay() {
 
 #[test]
 fn tools_see_the_attributes_and_lists_of_the_source() {
+    needs!(mounts);
     let world = World::with_repository("aes256gcm");
     let source = world.path("source");
     generate(&source, Parts::default());
@@ -194,6 +199,7 @@ fn sorted(text: &str) -> Vec<&str> {
 
 #[test]
 fn an_absent_attribute_is_said_to_be_absent_and_the_next_file_still_answers() {
+    needs!(mounts);
     let world = World::with_repository("none");
     let source = world.folder("source");
     let set = |name: &str, key: &str| {

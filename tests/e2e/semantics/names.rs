@@ -21,6 +21,7 @@ fn crafted(crafted: Crafted) -> World {
 
 #[test]
 fn names_are_any_bytes() {
+    needs!(mounts);
     let world = World::with_repository("aes256gcm");
     let source = world.folder("source");
     let mut names: Vec<Vec<u8>> = (1..=255u8).filter(|c| *c != b'/' && *c != b'.').map(|c| vec![c]).collect();
@@ -47,6 +48,7 @@ fn names_are_any_bytes() {
 
 #[test]
 fn symlinks_are_verbatim_up_to_4095_bytes() {
+    needs!(mounts);
     let targets: Vec<String> =
         vec!["x".into(), "../..//a/./b/".into(), "/absolute".into(), "\n ü\\".into(), "t".repeat(4095)];
     let mut repository = Crafted::new().symlink("too-long", &"t".repeat(4096));
@@ -70,6 +72,7 @@ const MANY: usize = 200_000;
 
 #[test]
 fn a_folder_of_200_000_entries_is_listed_completely_while_it_is_sought_in() {
+    needs!(mounts);
     let mut repository = Crafted::new().dir("many");
     for n in 0..MANY {
         let path = format!("many/entry number {n}");
@@ -113,6 +116,7 @@ fn a_folder_of_200_000_entries_is_listed_completely_while_it_is_sought_in() {
 
 #[test]
 fn paths_may_be_longer_than_a_path_may_be() {
+    needs!(mounts);
     // 40 folders of 255 bytes: 10 KiB in all, and 4095 bytes after 16.
     let part = |n: usize| format!("{n:03}{}", "d".repeat(252));
     let mut repository = Crafted::new();

@@ -26,6 +26,7 @@ fn versions(mount: &Mount, path: &str) -> (Vec<String>, Vec<String>) {
 
 #[test]
 fn a_file_is_a_folder_of_its_versions_and_new_ones_appear() {
+    needs!(mounts);
     let world = World::with_repository("aes256gcm");
     let source = world.folder("source");
     fs::create_dir(source.join("dir")).unwrap();
@@ -86,6 +87,7 @@ fn a_file_is_a_folder_of_its_versions_and_new_ones_appear() {
 
 #[test]
 fn a_walk_through_versions_ends_and_a_remount_shows_the_same() {
+    needs!(mounts);
     let world = World::with_repository("chacha20poly1305");
     let source = world.folder("source");
     for n in 0..6 {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{assert_holds, assert_sound, change, is_thorough, world};
-use crate::harness::{World, exit, note, require_fuse, wait};
+use crate::harness::{World, exit, note, wait};
 
 const COMMANDS: [&[&str]; 9] = [
     &["backup", "one"],
@@ -32,7 +32,7 @@ fn spawn(world: &World, args: &[&str], log: &str) -> Child {
 
 #[test]
 fn any_two_commands_at_once_and_a_mount_do_each_other_no_harm() {
-    require_fuse();
+    needs!(mounts);
     let world = world();
     let pinned = change(&world, "pinned", 0);
     world.backup(["pinned"]).ok();

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::{assert_holds, change};
 use crate::harness::platform::own_mounts;
-use crate::harness::{World, exit, note, require_fuse, silent};
+use crate::harness::{World, exit, note, silent};
 use crate::tree::noise;
 
 /// A world whose repository's folder is a file system of its own, of so many bytes. For root.
@@ -150,7 +150,7 @@ fn a_disk_that_begins_to_fail_is_the_repositorys_fault_and_publishes_nothing() {
 
 #[test]
 fn a_source_that_cannot_be_read_is_the_sources_fault_and_costs_only_that_file() {
-    require_fuse();
+    needs!(mounts);
     // A mount of a damaged repository answers EIO where it is damaged.
     let damaged = super::world();
     let files = change(&damaged, "source", 0);

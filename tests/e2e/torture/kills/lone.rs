@@ -102,6 +102,7 @@ fn a_killed_deletion_of_a_repository_is_ended_by_the_next() {
 
 #[test]
 fn a_mount_that_is_killed_at_any_time_leaves_its_place_as_it_was() {
+    needs!(mounts);
     for nobody in users() {
         let mut world = world();
         let mut files = Files::new();
