@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use vykar_core::format::wire::encode;
 use vykar_core::format::{Item, ItemType};
@@ -349,6 +350,43 @@ fn items_that_point_outside_are_left_out() {
     let mount = world.mount();
     let names: Vec<_> = fs::read_dir(mount.latest()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names, ["fine"]);
+}
+
+/// Linux asks a mount for at most 4096 bytes of a list, and refuses the file where there are more.
+#[test]
+fn a_file_with_a_list_of_more_rights_than_a_page_holds_can_be_opened() {
+    needs!(root);
+    needs!(mounts);
+    let entry = |tag: u16, rights: u16, id: u32| {
+        [&tag.to_le_bytes()[..], &rights.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    let users = (0..600).flat_map(|n| entry(2, 4, 100_000 + n));
+    let nobody = u32::MAX;
+    let before = [2u32.to_le_bytes().to_vec(), entry(1, 6, nobody)].concat();
+    let after = [entry(4, 4, nobody), entry(0x10, 4, nobody), entry(0x20, 0, nobody)].concat();
+    let list: Vec<u8> = before.into_iter().chain(users).chain(after).collect();
+    assert!(list.len() > 4096);
+    let mut crafted = Crafted::new();
+    let chunk = crafted.chunk(b"hello");
+    let crafted = crafted.item(&Item {
+        mode: 0o100_640,
+        uid: 1001,
+        size: 5,
+        chunks: vec![chunk],
+        xattrs: Some(vec![("system.posix_acl_access".into(), list.into())]),
+        ..Item::new("shared", ItemType::RegularFile)
+    });
+    let world = World::new();
+    crafted.write(&world.repo);
+    let mount = world.mount_with(&["--allow-other"]);
+    assert_eq!(fs::read(mount.latest().join("shared")).unwrap(), b"hello");
+    // Not known in full is not given: nobody else may open it.
+    let stranger = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "cat"])
+        .arg(mount.latest().join("shared"))
+        .output()
+        .unwrap();
+    assert!(!stranger.status.success());
 }
 
 #[test]
